@@ -1,0 +1,155 @@
+/*
+ * Cost: how long each part of a step takes on one GPU, from the calibration tables.
+ *
+ * struct moe_cost is prepared once from a calibration database for one model and
+ * cluster; its functions are then called from the engine's hot path: they allocate
+ * nothing, take no lock, and are safe from several threads at once.
+ * All durations are nanoseconds as double (the engine rounds up once); all factors
+ * multiply time, so 1.03 is 3 % slower.
+ *
+ * Expert FFN (calibration.md 5.6, design 3), per rank and layer:
+ *   t = ratio * (t0 + ((m * memory)^p + (c * compute)^p)^(1/p))
+ *   m = active * expert_bytes / bandwidth, c = tiles * flops_of_a_tile / peak
+ * where active counts physical slots with at least one token, tiles is the sum over
+ * slots of ceil(tokens / tile_tokens), and ratio is the measured correction, linear
+ * between measured points in (log2 tokens per active slot, log2 active), held at the
+ * border. Zero tokens cost zero.
+ *
+ * Exchange (dispatch, combine): piecewise alpha-beta per link class, at most five
+ * segments each; a rank takes the longer of its two classes, and for each the larger
+ * of its ingress and egress.
+ */
+#ifndef MOE_SIM_COST_COST_H
+#define MOE_SIM_COST_COST_H
+
+#include <stdint.h>
+
+#include "sim/base/arena.h"
+#include "sim/base/error.h"
+#include "sim/model/model.h"
+#include "sim/scenario/scenario.h"
+
+/* Where a duration comes from, best first. */
+enum moe_provenance {
+    MOE_PROVENANCE_MEASURED,     /* on a measured point, by our calibration */
+    MOE_PROVENANCE_INTERPOLATED, /* between measured points */
+    MOE_PROVENANCE_EXTRAPOLATED, /* outside the measured points */
+    MOE_PROVENANCE_PUBLISHED,    /* from published tables, on or between their points */
+    MOE_PROVENANCE_ASSUMED, /* a stated assumption, or published values used outside their range */
+    MOE_PROVENANCE_COUNT
+};
+
+/* The parts that a step's time is split into; also what +-20 % sensitivity moves. */
+enum moe_cost_part {
+    MOE_COST_ATTENTION, /* projections, scores, KV read */
+    MOE_COST_DENSE,     /* FFN of dense layers */
+    MOE_COST_GATE,      /* router, top-k, permute and un-permute of the rank's own tokens */
+    MOE_COST_SHARED,    /* shared experts, where they are not hidden */
+    MOE_COST_DISPATCH,
+    MOE_COST_EXPERT, /* routed experts with permutation to expert order */
+    MOE_COST_COMBINE,
+    MOE_COST_HEAD, /* embedding, LM head, sampling */
+    MOE_COST_HOST, /* scheduler, launch; once per step */
+    MOE_COST_PART_COUNT
+};
+
+const char *moe_provenance_name(enum moe_provenance provenance);
+const char *moe_cost_part_name(enum moe_cost_part part);
+
+/* Time factors of one simulated GPU, by what bounds the work. */
+struct moe_gpu_factor {
+    double compute;
+    double memory;
+    double comm;
+};
+
+/* A duration with its source. */
+struct moe_duration {
+    double ns;
+    enum moe_provenance provenance;
+};
+
+/* One rank's routed-expert work in one layer. Doubles, so that means can be priced. */
+struct moe_expert_work {
+    double tokens; /* (token, expert) assignments */
+    double active; /* physical slots with at least one */
+    double tiles;  /* sum over slots of ceil(tokens / tile_tokens) */
+};
+
+/* One rank's own tokens in one step. */
+struct moe_token_work {
+    double tokens;       /* rows processed: prefill chunk tokens + decode tokens */
+    double sampled;      /* rows whose logits are needed */
+    double kv_read;      /* KV tokens read per layer: sum over sequences of their context */
+    double score_pairs;  /* sum over rows of the context each attends to */
+    double window_read;  /* kv_read with each context capped at model.window_size */
+    double window_pairs; /* score_pairs likewise */
+};
+
+/* Token copies that a rank sends and receives; near = same node, far = other nodes.
+ * Copies that stay on the GPU are in neither. */
+struct moe_exchange_work {
+    double near_out;
+    double near_in;
+    double far_out;
+    double far_in;
+};
+
+struct moe_cost;        /* prepared; lives in the arena it was made in */
+struct moe_calibration; /* sim/cost/calibration.h */
+
+/* Errors: MOE_RANGE when the calibration has no such GPU kind (lists those it has),
+ * MOE_LIMIT when the arena is full. */
+enum moe_status moe_cost_init(struct moe_cost **out, const struct moe_calibration *calibration,
+                              const struct moe_model *model, const struct moe_cluster *cluster,
+                              struct moe_arena *arena, struct moe_error *err) MOE_MUST_CHECK;
+
+uint32_t moe_cost_tile_tokens(const struct moe_cost *cost); /* rows of one GEMM tile */
+double moe_cost_memory_bytes(const struct moe_cost *cost);  /* of one GPU, for the memory model */
+
+struct moe_duration moe_cost_expert(const struct moe_cost *cost, const struct moe_expert_work *work,
+                                    const struct moe_gpu_factor *factor);
+/* One layer; layers that see a window only are averaged in. */
+struct moe_duration moe_cost_attention(const struct moe_cost *cost,
+                                       const struct moe_token_work *work,
+                                       const struct moe_gpu_factor *factor);
+struct moe_duration moe_cost_dense(const struct moe_cost *cost, double tokens,
+                                   const struct moe_gpu_factor *factor);
+struct moe_duration moe_cost_shared(const struct moe_cost *cost, double tokens,
+                                    const struct moe_gpu_factor *factor);
+struct moe_duration moe_cost_gate(const struct moe_cost *cost, double tokens,
+                                  const struct moe_gpu_factor *factor);
+struct moe_duration moe_cost_head(const struct moe_cost *cost, const struct moe_token_work *work,
+                                  const struct moe_gpu_factor *factor);
+struct moe_duration moe_cost_host(const struct moe_cost *cost);
+/* part: MOE_COST_DISPATCH or MOE_COST_COMBINE (their bytes per token differ). */
+struct moe_duration moe_cost_exchange(const struct moe_cost *cost, enum moe_cost_part part,
+                                      const struct moe_exchange_work *work,
+                                      const struct moe_gpu_factor *factor);
+double moe_cost_exchange_bytes(const struct moe_cost *cost, enum moe_cost_part part); /* per copy */
+
+/* Hardware and noise, drawn by counters (sim/base/random.h), so equal for all policies
+ * of a seed. */
+
+/* The factors of simulated GPU number gpu under seed. */
+struct moe_gpu_factor moe_cost_gpu_factor(const struct moe_cost *cost, uint64_t seed, uint32_t gpu);
+
+/* Which residual: compute-bound, memory-bound and communication jitter differ. */
+enum moe_jitter { MOE_JITTER_COMPUTE, MOE_JITTER_EXPERT, MOE_JITTER_COMM, MOE_JITTER_COUNT };
+
+/* Time factor around 1 for a uniform draw u in [0, 1): the inverse CDF through the
+ * stored quantiles (linear between them, held at the ends). Never below 0.5. */
+double moe_cost_jitter(const struct moe_cost *cost, enum moe_jitter kind, double u);
+
+/* Slow drift of a GPU's speed: an AR(1) process per GPU and step in log time.
+ * x' = phi * x + sigma * sqrt(1 - phi^2) * normal; the factor is exp(x). */
+struct moe_drift {
+    double phi;
+    double sigma;
+};
+struct moe_drift moe_cost_drift(const struct moe_cost *cost);
+
+/* Share of the calibration's facts by provenance, the GPU kinds it has and notes for the
+ * report stand in sim/cost/calibration.h. */
+
+#endif

@@ -1,0 +1,73 @@
+/* moesim: what a replication or placement policy would do. */
+#include <gsl/gsl_errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "sim/command/command.h"
+
+#define MOE_COMMAND(name) extern const struct moe_command moe_command_##name;
+#include "sim/command/command.def"
+#undef MOE_COMMAND
+
+static int exit_code(enum moe_status status)
+{
+    switch (status) {
+    case MOE_OK:
+        return EXIT_SUCCESS;
+    case MOE_IO:
+    case MOE_LIMIT:
+    case MOE_DEVICE:
+        return 1;
+    case MOE_GATE:
+        return 3;
+    case MOE_PARSE:
+    case MOE_RANGE:
+    case MOE_POLICY:
+    case MOE_UNSUPPORTED:
+    case MOE_STATUS_COUNT:
+        break;
+    }
+    return 2;
+}
+
+static int help(FILE *out)
+{
+    (void) fputs("usage: moesim COMMAND [ARGUMENT ...]; moesim COMMAND --help says more\n", out);
+#define MOE_COMMAND(verb) \
+    (void) fprintf(out, "  %-10s %s\n", moe_command_##verb.name, moe_command_##verb.summary);
+#include "sim/command/command.def"
+#undef MOE_COMMAND
+    return out == stdout ? EXIT_SUCCESS : 2;
+}
+
+int main(int argc, char **argv)
+{
+    static const struct moe_command *const commands[] = {
+#define MOE_COMMAND(name) &moe_command_##name,
+#include "sim/command/command.def"
+#undef MOE_COMMAND
+    };
+    (void) gsl_set_error_handler_off();
+    if (argc < 2) {
+        return help(stderr);
+    }
+    if (strcmp(argv[1], "help") == 0 || strcmp(argv[1], "--help") == 0) {
+        return help(stdout);
+    }
+    struct moe_error err = { 0 };
+    for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++) {
+        if (strcmp(argv[1], commands[i]->name) == 0) {
+            enum moe_status status = commands[i]->run(argc - 2, argv + 2, &err);
+            if (fflush(stdout) != 0 && status == MOE_OK) {
+                status = moe_fail(&err, MOE_IO, "cannot write to standard output");
+            }
+            if (status != MOE_OK) {
+                (void) fprintf(stderr, "moesim %s: %s\n", argv[1], err.text);
+            }
+            return exit_code(status);
+        }
+    }
+    (void) fprintf(stderr, "moesim: no command '%s'; `moesim help` lists them\n", argv[1]);
+    return 2;
+}

@@ -1,0 +1,77 @@
+/*
+ * Model: the sizes of a Mixture-of-Experts transformer that decide what a step
+ * costs and what fits in memory. Read from a card of ours (YAML, sim/model/cards),
+ * from a HuggingFace config.json, or taken over from a trace's model.
+ */
+#ifndef MOE_SIM_MODEL_MODEL_H
+#define MOE_SIM_MODEL_MODEL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "sim/base/error.h"
+
+enum moe_attention_kind {
+    MOE_ATTENTION_MHA,
+    MOE_ATTENTION_GQA,
+    MOE_ATTENTION_MLA, /* latent KV of kv_lora_rank + rope_head_size per token */
+};
+
+struct moe_model {
+    char name[64];
+    char source[192];         /* where the sizes come from: card, file, trace */
+    uint32_t layer_count;     /* hidden layers, dense ones included */
+    uint32_t moe_layer_count; /* those with routed experts */
+    uint32_t hidden_size;
+    uint32_t vocabulary_size;
+    bool tied_embeddings;
+
+    uint32_t expert_count; /* routed experts of a layer */
+    uint32_t top_k;
+    uint32_t group_count; /* routing groups; 1 = none */
+    uint32_t group_limit; /* groups one token may use; group_count = no limit */
+    uint32_t expert_size; /* intermediate size of a routed expert */
+    uint32_t shared_size; /* intermediate size of all shared experts together; 0 = none */
+    uint32_t dense_size;  /* intermediate size of a dense layer's FFN; 0 = no dense layers */
+    bool gated;           /* three matrices (gate, up, down) instead of two */
+
+    enum moe_attention_kind attention;
+    uint32_t head_count;
+    uint32_t kv_head_count;
+    uint32_t head_size;          /* of K and, but for MLA, of V */
+    uint32_t q_lora_rank;        /* MLA; 0 = full-rank query projection */
+    uint32_t kv_lora_rank;       /* MLA */
+    uint32_t rope_head_size;     /* MLA: the part of K shared by all heads */
+    uint32_t value_head_size;    /* MLA */
+    uint32_t kv_layer_count;     /* layers whose KV grows with the context */
+    uint32_t window_layer_count; /* of layer_count: layers that see a window only */
+    uint32_t window_size;        /* tokens; 0 when window_layer_count is 0 */
+
+    double expert_bytes_per_weight; /* 2 bf16, 1 fp8, 0.53125 mxfp4 (with its scales) */
+    double dense_bytes_per_weight;  /* everything that is not a routed expert */
+    double kv_bytes_per_value;
+};
+
+/* Derived quantities, each for one GPU that holds the whole of its kind. */
+double moe_model_expert_weights(const struct moe_model *model);    /* of one expert: 2 or 3 h*f */
+double moe_model_expert_bytes(const struct moe_model *model);      /* of one expert of one layer */
+double moe_model_attention_weights(const struct moe_model *model); /* of one layer */
+double moe_model_nonexpert_bytes(
+    const struct moe_model *model); /* attention, dense, shared, router, embeddings, all layers */
+double moe_model_kv_bytes_per_token(const struct moe_model *model); /* all layers */
+
+/* All sizes consistent and within range. Errors: MOE_RANGE naming model, field, value
+ * and what is allowed. */
+enum moe_status moe_model_check(const struct moe_model *model,
+                                struct moe_error *err) MOE_MUST_CHECK;
+
+/* name_or_path: a shipped card ("deepseek-v3"), a card file (*.yaml) or a HuggingFace
+ * config (*.json). Errors: MOE_RANGE listing the cards; MOE_IO, MOE_PARSE, MOE_RANGE
+ * naming file, line and key; MOE_UNSUPPORTED for an architecture that is not known. */
+enum moe_status moe_model_load(struct moe_model *model, const char *name_or_path,
+                               struct moe_error *err) MOE_MUST_CHECK;
+
+/* Names of the shipped cards, sorted: names[*count]. */
+const char *const *moe_model_card_names(uint32_t *count);
+
+#endif

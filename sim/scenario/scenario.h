@@ -1,0 +1,93 @@
+/*
+ * Scenario: everything that one study is made of. Read from a strict YAML file, from
+ * `--set a.b=c`, or made by `moesim compare` from its options; a run is a pure function
+ * of its scenario and the files that it names.
+ *
+ * The YAML keys are the paths in the comments. Every key has a default but trace and
+ * model; an unknown key, a wrong type or a value out of range is refused with file,
+ * line, key and what is allowed.
+ */
+#ifndef MOE_SIM_SCENARIO_SCENARIO_H
+#define MOE_SIM_SCENARIO_SCENARIO_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "sim/base/error.h"
+#include "sim/model/model.h"
+
+enum {
+    MOE_SCENARIO_POLICY_LIMIT = 32,
+    MOE_SCENARIO_PATH_BYTES = 1024,
+    MOE_SCENARIO_GPU_LIMIT = 4096,
+};
+
+enum moe_exchange_mode {
+    MOE_EXCHANGE_EXACT,  /* "exact": one copy per (token, destination GPU), exact counts */
+    MOE_EXCHANGE_PADDED, /* "padded": every rank as long as the longest */
+};
+
+enum moe_shared_mode {
+    MOE_SHARED_OVERLAPPED, /* "overlapped": beside the dispatch, which it may outlast */
+    MOE_SHARED_SERIAL,     /* "serial": after the dispatch, before the routed experts */
+};
+
+struct moe_cluster {        /* cluster: */
+    uint32_t node_count;    /*   nodes: 4 */
+    uint32_t gpus_per_node; /*   gpus_per_node: 8 */
+    char gpu[32];           /*   gpu: H200 (a kind of the calibration) */
+    double memory_bytes;    /*   memory_gb: 141 (10^9 bytes); 0 = as the calibration says */
+    double reserve_bytes;   /*   reserve_gb: 8 (workspace, graphs, communication buffers) */
+};
+
+struct moe_serving {                 /* serving: */
+    uint32_t running_per_gpu;        /*   running_per_gpu: 32 (closed loop) */
+    uint32_t step_tokens;            /*   step_tokens: 8192 (token budget per GPU and step) */
+    double plan_share;               /*   plan_share: 0.2 (share of requests planned on) */
+    uint32_t passes;                 /*   passes: 1 (times the scored requests are replayed) */
+    enum moe_exchange_mode exchange; /* exchange: exact */
+    bool common_exit;            /*   common_exit: false (all ranks leave a collective together) */
+    enum moe_shared_mode shared; /*   shared_expert: overlapped */
+};
+
+struct moe_scenario {
+    char name[64];                                  /* name: */
+    char trace_path[MOE_SCENARIO_PATH_BYTES];       /* trace: relative to the YAML file */
+    char model_ref[MOE_SCENARIO_PATH_BYTES];        /* model: card name, .yaml or .json */
+    char calibration_path[MOE_SCENARIO_PATH_BYTES]; /* calibration: "" = the built-in table */
+    struct moe_model model;                         /* loaded from model_ref; not a key */
+    struct moe_cluster cluster;
+    uint32_t slot_count; /* slots: 288 (physical slots per layer) */
+    struct moe_serving serving;
+    uint32_t policy_count;
+    char policies[MOE_SCENARIO_POLICY_LIMIT][64]; /* policies: [contiguous, eplb] */
+    char baseline[64];   /* baseline: contiguous (policy compared against) */
+    uint32_t seed_count; /* seeds: 5 (runs per policy) */
+    uint64_t first_seed; /* first_seed: 1 */
+    bool attribution;    /* attribution: true (straggler split, +-20 %) */
+    bool noise;          /* noise: true (hardware factors and jitter) */
+};
+
+static inline uint32_t moe_cluster_gpu_count(const struct moe_cluster *cluster)
+{
+    return cluster->node_count * cluster->gpus_per_node;
+}
+
+void moe_scenario_defaults(struct moe_scenario *scenario);
+
+/* Reads a YAML file over the defaults, then the overrides "path.key=value" in order,
+ * loads the model, checks everything that needs no trace.
+ * path NULL: overrides only (moesim compare). */
+enum moe_status moe_scenario_load(struct moe_scenario *scenario, const char *path,
+                                  const char *const *overrides, uint32_t override_count,
+                                  struct moe_error *err) MOE_MUST_CHECK;
+
+/* The scenario as canonical YAML, every key written; reading it back gives the same
+ * scenario. text_bytes is the capacity; asserted large enough (16 KiB is). */
+void moe_scenario_write(const struct moe_scenario *scenario, char *text, uint32_t text_bytes);
+
+/* The same from text instead of a file (run.db keeps it so). name stands in errors. */
+enum moe_status moe_scenario_parse(struct moe_scenario *scenario, const char *text,
+                                   const char *name, struct moe_error *err) MOE_MUST_CHECK;
+
+#endif
