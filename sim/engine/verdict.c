@@ -106,7 +106,7 @@ static void find_flips(struct moe_study *study, struct moe_estimate *speedups, d
 
 void moe_verdict_reach(struct moe_study *study, double *scratch)
 {
-    struct moe_estimate speedups[MOE_SCENARIO_POLICY_LIMIT];
+    struct moe_estimate speedups[MOE_SCENARIO_POLICY_LIMIT] = { 0 };
     summarise(study, scratch);
     study->best = study->policy_count;
     study->tie_count = 0;
