@@ -7,7 +7,6 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "calibrate/device.h"
 #include "kernels/kernels.h"
@@ -65,10 +64,13 @@ int main(void)
         demand((int) cudaDeviceSynchronize(), "moe_kernel_triad");
         copy(found, dev[0], cudaMemcpyDeviceToHost);
         moe_reference_triad(expected, x, y, 3.0F, counts[c]);
-        if (memcmp(found, expected, sizeof found) != 0) {
-            (void) fprintf(stderr, "count %" PRId64 ": the kernel and its twin differ\n",
-                           counts[c]);
-            return EXIT_FAILURE;
+        for (int64_t i = 0; i <= COUNT_MAX; i++) {
+            if (found[i] != expected[i]) {
+                (void) fprintf(stderr,
+                               "count %" PRId64 ", element %" PRId64 ": %.9g, its twin says %.9g\n",
+                               counts[c], i, (double) found[i], (double) expected[i]);
+                return EXIT_FAILURE;
+            }
         }
     }
     for (int i = 0; i < 3; i++) {
