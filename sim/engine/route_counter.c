@@ -7,48 +7,36 @@
 
 #include "sim/base/no_malloc.h"
 
-/* Eight bytes, so that an expert's entry is one load. slot is the copy whose turn it is. */
-struct moe_expert_copies {
-    uint16_t slot;
-    uint16_t turn; /* 0 .. count-1 */
-    uint16_t count;
-    uint16_t first; /* into slot_of_copy of the layer */
-};
-static_assert(sizeof(struct moe_expert_copies) == 8, "one load");
-
 enum { MASK_GPU_LIMIT = 64 };
 
+/* Links the slots of each expert into a ring in ascending order; an expert's turn begins at
+ * its first slot. last[expert] is scratch. */
 static void index_layer(struct moe_route_counter *c, const struct moe_replay_map *map,
-                        const struct moe_placement *placement, uint32_t layer, uint16_t *first_of)
+                        const struct moe_placement *placement, uint32_t layer, uint16_t *first,
+                        uint16_t *last)
 {
     const uint32_t experts = c->trace_expert_count;
-    const uint16_t *slots = moe_placement_layer(placement, layer);
+    const uint16_t *expert_of_slot = moe_placement_layer(placement, layer);
     const uint16_t *model_expert = map->expert + (size_t) layer * experts;
-    uint16_t *sorted = c->slot_of_copy + (size_t) layer * c->slot_count;
-    struct moe_expert_copies *copies = c->copies + (size_t) layer * experts;
-    /* Counting sort of the slots by expert: first_of[e] ends as the end of e's run. */
-    memset(first_of, 0, ((size_t) experts + 1) * sizeof *first_of);
+    uint16_t *next = c->next_slot + (size_t) layer * c->slot_count;
+    uint16_t *turn = c->turn + (size_t) layer * experts;
+    memset(first, 0xff, experts * sizeof *first);
     for (uint32_t slot = 0; slot < c->slot_count; slot++) {
-        if (slots[slot] != MOE_SLOT_EMPTY) {
-            first_of[slots[slot] + 1]++;
+        const uint16_t expert = expert_of_slot[slot];
+        if (expert == MOE_SLOT_EMPTY) {
+            continue;
         }
+        if (first[expert] == MOE_SLOT_EMPTY) {
+            first[expert] = (uint16_t) slot;
+        } else {
+            next[last[expert]] = (uint16_t) slot;
+        }
+        next[slot] = first[expert];
+        last[expert] = (uint16_t) slot;
     }
     for (uint32_t i = 0; i < experts; i++) {
-        first_of[i + 1] = (uint16_t) (first_of[i + 1] + first_of[i]);
-    }
-    for (uint32_t slot = 0; slot < c->slot_count; slot++) {
-        if (slots[slot] != MOE_SLOT_EMPTY) {
-            sorted[first_of[slots[slot]]++] = (uint16_t) slot;
-        }
-    }
-    for (uint32_t i = 0; i < experts; i++) {
-        const uint32_t expert = model_expert[i];
-        const uint16_t first = expert == 0 ? 0 : first_of[expert - 1];
-        copies[i] = (struct moe_expert_copies){ .slot = sorted[first],
-                                                .turn = 0,
-                                                .count = (uint16_t) (first_of[expert] - first),
-                                                .first = first };
-        assert(copies[i].count > 0);
+        turn[i] = first[model_expert[i]];
+        assert(turn[i] != MOE_SLOT_EMPTY);
     }
 }
 
@@ -71,16 +59,16 @@ enum moe_status moe_route_counter_init(struct moe_route_counter *c,
         .gpu_count = shape->gpu_count,
         .gpus_per_node = shape->gpu_count / shape->node_count,
         .slots_per_gpu = moe_placement_slots_per_gpu(shape),
-        .copies = MOE_NEW(arena, struct moe_expert_copies, layers * map->expert_count),
-        .slot_of_copy = MOE_NEW(arena, uint16_t, layers * shape->slot_count),
+        .turn = MOE_NEW(arena, uint16_t, layers * map->expert_count),
+        .next_slot = MOE_NEW(arena, uint16_t, layers * shape->slot_count),
         .gpu_of_slot = MOE_NEW(arena, uint16_t, shape->slot_count),
         .slot_tokens = MOE_NEW(arena, uint32_t, layers * shape->slot_count),
         .pair_tokens = MOE_NEW(arena, uint32_t, layers * pairs),
         .stamp = MOE_NEW(arena, uint64_t, shape->gpu_count),
     };
-    uint16_t *first_of = MOE_NEW(arena, uint16_t, (size_t) map->expert_count + 1);
-    if (c->copies == NULL || c->slot_of_copy == NULL || c->gpu_of_slot == NULL ||
-        c->slot_tokens == NULL || c->pair_tokens == NULL || c->stamp == NULL || first_of == NULL) {
+    uint16_t *first = MOE_NEW(arena, uint16_t, (size_t) 2 * map->expert_count);
+    if (c->turn == NULL || c->next_slot == NULL || c->gpu_of_slot == NULL ||
+        c->slot_tokens == NULL || c->pair_tokens == NULL || c->stamp == NULL || first == NULL) {
         return moe_fail(err, MOE_LIMIT, "no room for the counts of %u layers and %u GPUs",
                         shape->layer_count, shape->gpu_count);
     }
@@ -88,7 +76,7 @@ enum moe_status moe_route_counter_init(struct moe_route_counter *c,
         c->gpu_of_slot[slot] = (uint16_t) (slot / c->slots_per_gpu);
     }
     for (uint32_t layer = 0; layer < shape->layer_count; layer++) {
-        index_layer(c, map, placement, layer, first_of);
+        index_layer(c, map, placement, layer, first, first + map->expert_count);
     }
     return MOE_OK;
 }
@@ -100,28 +88,25 @@ void moe_route_counter_begin_step(struct moe_route_counter *c)
     memset(c->pair_tokens, 0, c->layer_count * pairs * sizeof *c->pair_tokens);
 }
 
-/* The slot whose turn it is; replicated experts pass the turn on. */
-static inline uint32_t take_turn(struct moe_expert_copies *e, const uint16_t *slot_of_copy)
-{
-    const uint32_t slot = e->slot;
-    if (e->count > 1) {
-        const uint16_t next = (uint16_t) (e->turn + 1);
-        e->turn = next == e->count ? 0 : next;
-        e->slot = slot_of_copy[e->first + e->turn];
-    }
-    return slot;
-}
-
 /* What the kernels of one layer work on. */
 struct layer_view {
-    struct moe_expert_copies *copies;
-    const uint16_t *slot_of_copy;
+    uint16_t *turn;
+    const uint16_t *next_slot;
     const uint16_t *gpu_of_slot;
     uint32_t *slot_tokens;
     uint32_t *pair_row; /* [destination GPU] of the source */
     size_t row_offset;  /* of the trace layer in a token's row */
     uint32_t top_k;
 };
+
+/* The slot whose turn it is; the turn passes on. Without a branch on the number of copies:
+ * whether the next token's expert is a replicated one is not predictable. */
+static inline uint32_t take_turn(const struct layer_view *v, uint16_t expert)
+{
+    const uint32_t slot = v->turn[expert];
+    v->turn[expert] = v->next_slot[slot];
+    return slot;
+}
 
 static uint64_t count_top1(const struct layer_view *v, const uint16_t *const *rows, uint32_t count)
 {
@@ -132,7 +117,7 @@ static uint64_t count_top1(const struct layer_view *v, const uint16_t *const *ro
             unknown++;
             continue;
         }
-        const uint32_t slot = take_turn(&v->copies[id], v->slot_of_copy);
+        const uint32_t slot = take_turn(v, id);
         v->slot_tokens[slot]++;
         v->pair_row[v->gpu_of_slot[slot]]++;
     }
@@ -151,7 +136,7 @@ static uint64_t count_mask(const struct layer_view *v, const uint16_t *const *ro
                 unknown++;
                 continue;
             }
-            const uint32_t slot = take_turn(&v->copies[id], v->slot_of_copy);
+            const uint32_t slot = take_turn(v, id);
             const uint32_t gpu = v->gpu_of_slot[slot];
             v->slot_tokens[slot]++;
             /* No branch on whether the GPU was seen: it is not predictable. */
@@ -174,7 +159,7 @@ static uint64_t count_general(const struct layer_view *v, const uint16_t *const 
                 unknown++;
                 continue;
             }
-            const uint32_t slot = take_turn(&v->copies[id], v->slot_of_copy);
+            const uint32_t slot = take_turn(v, id);
             const uint32_t gpu = v->gpu_of_slot[slot];
             v->slot_tokens[slot]++;
             v->pair_row[gpu] += stamp[gpu] != stamp_next;
@@ -194,8 +179,8 @@ void moe_route_counter_add(struct moe_route_counter *c, uint32_t source_gpu,
     }
     for (uint32_t layer = 0; layer < c->layer_count; layer++) {
         const struct layer_view view = {
-            .copies = c->copies + (size_t) layer * c->trace_expert_count,
-            .slot_of_copy = c->slot_of_copy + (size_t) layer * c->slot_count,
+            .turn = c->turn + (size_t) layer * c->trace_expert_count,
+            .next_slot = c->next_slot + (size_t) layer * c->slot_count,
             .gpu_of_slot = c->gpu_of_slot,
             .slot_tokens = c->slot_tokens + (size_t) layer * c->slot_count,
             .pair_row = c->pair_tokens + layer * pairs + (size_t) source_gpu * c->gpu_count,

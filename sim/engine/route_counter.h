@@ -8,8 +8,11 @@
  * expert differ by at most one token in the long run, and the turn is carried from step to
  * step. Unknown ids are counted and skipped.
  *
+ * The copies of an expert are taken in ascending order of their slots, the first first.
+ *
  * This is the engine's innermost loop, so it is written for speed: a token block runs
- * through all layers while its rows are in cache, and two kernels (top-1; a 64-bit mask of
+ * through all layers while its rows are in cache, the turn is passed on without asking how
+ * many copies there are (an expert's slots form a ring), and two kernels (top-1; a 64-bit mask of
  * destination GPUs) serve the usual shapes beside the general one. tests/ hold them to a
  * plain twin.
  */
@@ -23,8 +26,6 @@
 #include "sim/cost/cost.h"
 #include "sim/engine/replay_map.h"
 
-struct moe_expert_copies; /* the copies of one expert and whose turn it is */
-
 struct moe_route_counter {
     uint32_t layer_count;
     uint32_t trace_layer_count;
@@ -34,12 +35,12 @@ struct moe_route_counter {
     uint32_t gpu_count;
     uint32_t gpus_per_node;
     uint32_t slots_per_gpu;
-    struct moe_expert_copies *copies; /* [layer][trace expert] */
-    uint16_t *slot_of_copy;           /* [layer][slot]: slots sorted by expert */
-    uint16_t *gpu_of_slot;            /* [slot] */
-    uint32_t *slot_tokens;            /* [layer][slot], this step */
-    uint32_t *pair_tokens;            /* [layer][source GPU][destination GPU], this step */
-    uint64_t *stamp;                  /* [gpu]: last token seen there (general kernel) */
+    uint16_t *turn;        /* [layer][trace expert] the slot that takes its next token */
+    uint16_t *next_slot;   /* [layer][slot] the slot whose turn follows: a ring per expert */
+    uint16_t *gpu_of_slot; /* [slot] */
+    uint32_t *slot_tokens; /* [layer][slot], this step */
+    uint32_t *pair_tokens; /* [layer][source GPU][destination GPU], this step */
+    uint64_t *stamp;       /* [gpu]: last token seen there (general kernel) */
     uint64_t stamp_next;
     uint64_t assignments; /* (token, layer, k) counted since init */
     uint64_t unknown;     /* of them without an expert */

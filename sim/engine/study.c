@@ -217,7 +217,8 @@ enum moe_status moe_study_create(struct moe_study **out, const struct moe_scenar
         status = moe_trace_open(&trace, scenario->trace_path, err);
     }
     if (status == MOE_OK) {
-        status = moe_scenario_check_trace(scenario, moe_trace_model(trace), err);
+        status = moe_scenario_check_trace(scenario, moe_trace_model(trace)->expert_count,
+                                          moe_trace_model(trace)->top_k, err);
     }
     if (status == MOE_OK) {
         status = prepare(owned, trace, err);
