@@ -204,6 +204,11 @@ enum moe_status moe_setting_store(const struct moe_setting *setting, void *objec
  * by one unit in the last place, hence the neighbours. */
 static void show_real(double stored, double scale, char *text, size_t text_bytes)
 {
+    const double value = stored / scale;
+    if (floor(value) == value && fabs(value) < 1e15 && value * scale == stored) {
+        (void) snprintf(text, text_bytes, "%.0f", value);
+        return;
+    }
     for (int digits = 1; digits <= 17; digits++) {
         (void) snprintf(text, text_bytes, "%.*g", digits, stored / scale);
         const double back = strtod(text, NULL) * scale;
