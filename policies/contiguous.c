@@ -1,5 +1,9 @@
-/* Contiguous: slot i of a layer holds expert i modulo the expert count. */
+/* Contiguous: slot i of a layer holds expert i modulo the expert count. Without redundant
+ * slots that is the engines' block placement; with them GPU g starts at expert
+ * g * slots_per_gpu, and the redundant slots, which are the last ones, repeat the first
+ * experts. */
 #include "policies/policy.h"
+#include "sim/base/no_malloc.h"
 
 static enum moe_status place(const struct moe_place_view *view, struct moe_arena *scratch,
                              struct moe_placement *plan, struct moe_error *err)

@@ -71,8 +71,8 @@ void moe_placement_gpu_load(const struct moe_placement *placement, uint32_t laye
                             const double *load, double *gpu_load);
 
 /* Balancedness: mean over layers of (mean GPU load / max GPU load), in (0, 1]; a layer
- * without load counts as 1. load[layer_count][expert_count]. scratch: gpu_count doubles
- * and expert_count counts come from it. */
+ * without load counts as 1. load[layer_count][expert_count]. scratch has room for
+ * gpu_count doubles (asserted). */
 double moe_placement_balancedness(const struct moe_placement *placement, const double *load,
                                   struct moe_arena *scratch);
 

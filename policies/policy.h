@@ -29,8 +29,12 @@ enum moe_policy_need {
     MOE_POLICY_NEEDS_FUTURE = 1 << 1, /* future_load: the scored window itself (oracles only) */
 };
 
+/* The largest load of a view: the float32 sums of 65,534 of them stay finite. */
+#define MOE_POLICY_LOAD_LIMIT 1e30
+
 struct moe_place_view {
-    struct moe_placement_shape shape;
+    struct moe_placement_shape shape; /* has passed moe_placement_shape_check */
+    /* Loads may be fractional: each finite and from 0 to MOE_POLICY_LOAD_LIMIT. */
     const double *load;        /* [layer][expert] token counts of the planning window, or NULL */
     const double *future_load; /* [layer][expert] of the scored window, or NULL */
     uint64_t seed;             /* for randomised policies; MOE_RANDOM_POLICY */
@@ -58,7 +62,10 @@ const struct moe_policy *const *moe_policy_list(size_t *count);
 enum moe_status moe_policy_find(const char *name, const struct moe_policy **out,
                                 struct moe_error *err) MOE_MUST_CHECK;
 
-/* Runs policy->place and checks its plan; an error names the policy. */
+/* Checks the view (shape, what the policy needs, the loads), runs policy->place and
+ * checks its plan; an error names the policy. Errors: MOE_POLICY when the shape is
+ * impossible, a needed matrix is missing, a load lies outside its range or the plan
+ * lacks an expert; what place returns. *plan is of no use after an error. */
 enum moe_status moe_policy_place(const struct moe_policy *policy, const struct moe_place_view *view,
                                  struct moe_arena *scratch, struct moe_placement *plan,
                                  struct moe_error *err) MOE_MUST_CHECK;

@@ -33,7 +33,9 @@ static int exit_code(enum moe_status status)
 
 static int help(FILE *out)
 {
-    (void) fputs("usage: moesim COMMAND [ARGUMENT ...]; moesim COMMAND --help says more\n", out);
+    (void) fputs("usage: moesim COMMAND [ARGUMENT ...]; moesim COMMAND --help says more\n"
+                 "       moesim --version\n",
+                 out);
 #define MOE_COMMAND(verb) \
     (void) fprintf(out, "  %-10s %s\n", moe_command_##verb.name, moe_command_##verb.summary);
 #include "sim/command/command.def"
@@ -54,6 +56,10 @@ int main(int argc, char **argv)
     }
     if (strcmp(argv[1], "help") == 0 || strcmp(argv[1], "--help") == 0) {
         return help(stdout);
+    }
+    if (strcmp(argv[1], "--version") == 0) {
+        (void) puts("moesim " MOE_VERSION);
+        return fflush(stdout) == 0 ? EXIT_SUCCESS : 1;
     }
     struct moe_error err = { 0 };
     for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++) {

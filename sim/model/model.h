@@ -19,7 +19,7 @@ enum moe_attention_kind {
 
 struct moe_model {
     char name[64];
-    char source[192];         /* where the sizes come from: card, file, trace */
+    char source[192];         /* where the sizes come from */
     uint32_t layer_count;     /* hidden layers, dense ones included */
     uint32_t moe_layer_count; /* those with routed experts */
     uint32_t hidden_size;
@@ -31,6 +31,9 @@ struct moe_model {
     uint32_t group_count; /* routing groups; 1 = none */
     uint32_t group_limit; /* groups one token may use; group_count = no limit */
     uint32_t expert_size; /* intermediate size of a routed expert */
+    /* Width that routed experts read and write, and that the exchange carries; 0 = the
+     * hidden size. Smaller where tokens are projected first (latent MoE: Kimi-K3). */
+    uint32_t expert_hidden_size;
     uint32_t shared_size; /* intermediate size of all shared experts together; 0 = none */
     uint32_t dense_size;  /* intermediate size of a dense layer's FFN; 0 = no dense layers */
     bool gated;           /* three matrices (gate, up, down) instead of two */
@@ -38,38 +41,65 @@ struct moe_model {
     enum moe_attention_kind attention;
     uint32_t head_count;
     uint32_t kv_head_count;
-    uint32_t head_size;          /* of K and, but for MLA, of V */
+    uint32_t head_size;          /* of K and V; MLA: of K without rope_head_size */
     uint32_t q_lora_rank;        /* MLA; 0 = full-rank query projection */
     uint32_t kv_lora_rank;       /* MLA */
     uint32_t rope_head_size;     /* MLA: the part of K shared by all heads */
     uint32_t value_head_size;    /* MLA */
+    bool gated_attention;        /* an output gate as large as the heads' output */
     uint32_t kv_layer_count;     /* layers whose KV grows with the context */
-    uint32_t window_layer_count; /* of layer_count: layers that see a window only */
+    uint32_t window_layer_count; /* other layers, that see and keep a window only */
     uint32_t window_size;        /* tokens; 0 when window_layer_count is 0 */
+    /* The rest of layer_count has linear attention: a state of fixed size, no KV. */
+    double linear_weights; /* attention weights of such a layer; 0 = as in the others */
 
     double expert_bytes_per_weight; /* 2 bf16, 1 fp8, 0.53125 mxfp4 (with its scales) */
     double dense_bytes_per_weight;  /* everything that is not a routed expert */
     double kv_bytes_per_value;
 };
 
-/* Derived quantities, each for one GPU that holds the whole of its kind. */
+/* Width of a routed expert's input and output: expert_hidden_size or hidden_size. */
+static inline uint32_t moe_model_expert_width(const struct moe_model *model)
+{
+    return model->expert_hidden_size == 0 ? model->hidden_size : model->expert_hidden_size;
+}
+
+/* Layers with linear attention. */
+static inline uint32_t moe_model_linear_layers(const struct moe_model *model)
+{
+    return model->layer_count - model->kv_layer_count - model->window_layer_count;
+}
+
+/* Derived quantities, each for one GPU that holds the whole of its kind. Biases, norms
+ * and multi-token-prediction layers are left out: under 0.1 % of the weights, or not run. */
 double moe_model_expert_weights(const struct moe_model *model);    /* of one expert: 2 or 3 h*f */
 double moe_model_expert_bytes(const struct moe_model *model);      /* of one expert of one layer */
-double moe_model_attention_weights(const struct moe_model *model); /* of one layer */
-double moe_model_nonexpert_bytes(
-    const struct moe_model *model); /* attention, dense, shared, router, embeddings, all layers */
-double moe_model_kv_bytes_per_token(const struct moe_model *model); /* all layers */
+double moe_model_attention_weights(const struct moe_model *model); /* of one layer with KV */
+/* Attention, dense, shared, router, latent projections, embeddings, all layers. */
+double moe_model_nonexpert_weights(const struct moe_model *model);
+/* The same in bytes; routers and embeddings take at least 2 each, as they are published. */
+double moe_model_nonexpert_bytes(const struct moe_model *model);
+double moe_model_total_weights(const struct moe_model *model);
+
+/* KV of one more token in every layer that keeps KV, those with a window included: what
+ * a token costs while the context is within the window. */
+double moe_model_kv_bytes_per_token(const struct moe_model *model);
+/* KV of one sequence of so many tokens when windowed layers keep their window only. */
+double moe_model_kv_bytes(const struct moe_model *model, double context_tokens);
 
 /* All sizes consistent and within range. Errors: MOE_RANGE naming model, field, value
  * and what is allowed. */
 enum moe_status moe_model_check(const struct moe_model *model,
                                 struct moe_error *err) MOE_MUST_CHECK;
 
-/* name_or_path: a shipped card ("deepseek-v3"), a card file (*.yaml) or a HuggingFace
- * config (*.json). Errors: MOE_RANGE listing the cards; MOE_IO, MOE_PARSE, MOE_RANGE
+/* name_or_path: a shipped card ("deepseek-v3"), a card file (*.yaml, *.yml) or a
+ * HuggingFace config (*.json); what has such an ending or a '/' is a path. Errors: MOE_RANGE listing the cards; MOE_IO, MOE_PARSE, MOE_RANGE
  * naming file, line and key; MOE_UNSUPPORTED for an architecture that is not known. */
 enum moe_status moe_model_load(struct moe_model *model, const char *name_or_path,
                                struct moe_error *err) MOE_MUST_CHECK;
+
+/* Whether moe_model_load would take the text for a path. */
+bool moe_model_ref_is_path(const char *name_or_path);
 
 /* Names of the shipped cards, sorted: names[*count]. */
 const char *const *moe_model_card_names(uint32_t *count);

@@ -1,0 +1,288 @@
+/* `moesim plan`: one policy's plan for recorded loads, in a form that an engine loads. */
+#include <stdio.h>
+#include <string.h>
+
+#include "policies/bounds.h"
+#include "policies/plan_sglang.h"
+#include "policies/policy.h"
+#include "sim/base/options.h"
+#include "sim/command/command.h"
+#include "traces/load_matrix.h"
+
+struct plan_request {
+    const char *policy_name;
+    const char *loads_path;
+    const char *format;
+    const char *output_path; /* NULL: standard output */
+    uint32_t slot_count;
+    uint32_t gpu_count;
+    uint32_t node_count;
+    uint32_t group_count;
+    uint64_t seed;
+    bool overwrite;
+};
+
+/* A plan for every row of the loads file, and what the MoE layers among them got. */
+struct plan_result {
+    struct moe_placement full;       /* all rows of the file: what is written */
+    struct moe_placement moe;        /* the rows with load, as the policy planned them */
+    struct moe_placement contiguous; /* the same rows, before */
+    double *load;                    /* [moe.shape.layer_count][expert_count] */
+    uint32_t dense_count;
+    uint64_t filled_count; /* slots that the policy left empty and SGLang needs filled */
+};
+
+static enum moe_status parse(struct plan_request *request, int argc, char **argv, bool help,
+                             struct moe_error *err)
+{
+    const struct moe_option options[] = {
+        { "policy", MOE_OPTION_TEXT, &request->policy_name, "NAME",
+          "who plans; `moesim policies` lists them", 0, 0 },
+        { "loads", MOE_OPTION_TEXT, &request->loads_path, "FILE",
+          "SGLang's JSON {\"logical_count\": [layer][expert]}; all-zero rows are dense layers", 0,
+          0 },
+        { "slots", MOE_OPTION_COUNT, &request->slot_count, "N", "physical slots of a layer", 1,
+          MOE_SLOT_EMPTY - 1 },
+        { "gpus", MOE_OPTION_COUNT, &request->gpu_count, "N", "GPUs that share a layer's experts",
+          1, MOE_SLOT_EMPTY - 1 },
+        { "nodes", MOE_OPTION_COUNT, &request->node_count, "N", "nodes that hold these GPUs", 1,
+          MOE_SLOT_EMPTY - 1 },
+        { "groups", MOE_OPTION_COUNT, &request->group_count, "N",
+          "routing groups; eplb keeps a group on one node when the nodes divide them", 1,
+          MOE_SLOT_EMPTY - 1 },
+        { "seed", MOE_OPTION_SEED, &request->seed, "S", "for randomised policies", 0, 0 },
+        { "export", MOE_OPTION_TEXT, &request->format, "FORMAT", "form of the plan: sglang", 0, 0 },
+        { "o", MOE_OPTION_TEXT, &request->output_path, "FILE",
+          "where the plan goes; without it, standard output", 0, 0 },
+        { "overwrite", MOE_OPTION_FLAG, &request->overwrite, NULL, "replace FILE if it exists", 0,
+          0 },
+    };
+    const size_t count = sizeof options / sizeof options[0];
+    struct moe_positionals none = { 0 };
+    if (help) {
+        (void) puts(
+            "usage: moesim plan --policy NAME --loads FILE --slots N --gpus N [OPTION ...]");
+        moe_options_print(stdout, options, count);
+        return MOE_OK;
+    }
+    MOE_TRY(moe_options_parse(options, count, &none, argc, argv, err));
+    const char *missing = request->policy_name == NULL  ? "--policy"
+                          : request->loads_path == NULL ? "--loads"
+                          : request->slot_count == 0    ? "--slots"
+                          : request->gpu_count == 0     ? "--gpus"
+                                                        : NULL;
+    if (missing != NULL) {
+        return moe_fail(err, MOE_RANGE, "%s is needed; `moesim plan --help` says what it is",
+                        missing);
+    }
+    if (strcmp(request->format, "sglang") != 0) {
+        return moe_fail(err, MOE_RANGE, "--export: no format '%s'; there are: sglang",
+                        request->format);
+    }
+    return MOE_OK;
+}
+
+/* Here, where the place in the file is still known. */
+static enum moe_status check_loads(const struct moe_load_matrix *loads, const char *path,
+                                   struct moe_error *err)
+{
+    for (uint32_t layer = 0; layer < loads->layer_count; layer++) {
+        for (uint32_t expert = 0; expert < loads->expert_count; expert++) {
+            const double load = loads->load[(size_t) layer * loads->expert_count + expert];
+            if (load > MOE_POLICY_LOAD_LIMIT) {
+                return moe_fail(err, MOE_RANGE, "%s: logical_count[%u][%u] is %g; at most %g", path,
+                                layer, expert, load, MOE_POLICY_LOAD_LIMIT);
+            }
+        }
+    }
+    return MOE_OK;
+}
+
+static bool is_dense(const double *row, uint32_t expert_count)
+{
+    for (uint32_t expert = 0; expert < expert_count; expert++) {
+        if (row[expert] != 0.0) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static struct moe_placement_shape shape_of(const struct plan_request *request,
+                                           const struct moe_load_matrix *loads)
+{
+    return (struct moe_placement_shape){
+        .layer_count = loads->layer_count,
+        .expert_count = loads->expert_count,
+        .slot_count = request->slot_count,
+        .gpu_count = request->gpu_count,
+        .node_count = request->node_count,
+        .group_count = request->group_count,
+    };
+}
+
+/* The rows with load, in order; their number goes into the shape of the result. */
+static enum moe_status gather_layers(struct plan_result *result,
+                                     const struct moe_load_matrix *loads,
+                                     const struct moe_placement_shape *shape,
+                                     struct moe_arena *arena, struct moe_error *err)
+{
+    struct moe_placement_shape moe = *shape;
+    moe.layer_count = 0;
+    result->load = MOE_NEW(arena, double, (size_t) loads->layer_count * loads->expert_count);
+    if (result->load == NULL) {
+        return moe_fail(err, MOE_LIMIT, "no room for %u layers of %u experts", loads->layer_count,
+                        loads->expert_count);
+    }
+    for (uint32_t layer = 0; layer < loads->layer_count; layer++) {
+        const double *row = loads->load + (size_t) layer * loads->expert_count;
+        if (!is_dense(row, loads->expert_count)) {
+            memcpy(result->load + (size_t) moe.layer_count * loads->expert_count, row,
+                   loads->expert_count * sizeof *row);
+            moe.layer_count++;
+        }
+    }
+    result->dense_count = loads->layer_count - moe.layer_count;
+    MOE_TRY(moe_placement_init(&result->moe, arena, &moe, err));
+    MOE_TRY(moe_placement_init(&result->contiguous, arena, &moe, err));
+    return moe_placement_init(&result->full, arena, shape, err);
+}
+
+/* Puts the planned layers back between the dense ones. */
+static void scatter_layers(struct plan_result *result, const struct moe_load_matrix *loads)
+{
+    const struct moe_placement_shape *shape = &result->full.shape;
+    uint32_t moe_layer = 0;
+    for (uint32_t layer = 0; layer < shape->layer_count; layer++) {
+        uint16_t *slots = moe_placement_layer(&result->full, layer);
+        if (is_dense(loads->load + (size_t) layer * shape->expert_count, shape->expert_count)) {
+            for (uint32_t slot = 0; slot < shape->slot_count; slot++) {
+                slots[slot] = (uint16_t) (slot % shape->expert_count);
+            }
+        } else {
+            memcpy(slots, moe_placement_layer(&result->moe, moe_layer++),
+                   shape->slot_count * sizeof *slots);
+        }
+    }
+}
+
+static enum moe_status solve(struct plan_result *result, const struct plan_request *request,
+                             const struct moe_policy *policy, const struct moe_load_matrix *loads,
+                             struct moe_arena *arena, struct moe_arena *scratch,
+                             struct moe_error *err)
+{
+    const struct moe_policy *contiguous = NULL;
+    const struct moe_placement_shape shape = shape_of(request, loads);
+    MOE_TRY(moe_placement_shape_check(&shape, err));
+    MOE_TRY(gather_layers(result, loads, &shape, arena, err));
+    if (result->moe.shape.layer_count > 0) {
+        const struct moe_place_view view = {
+            .shape = result->moe.shape,
+            .load = (policy->needs & MOE_POLICY_NEEDS_LOAD) != 0 ? result->load : NULL,
+            .seed = request->seed,
+        };
+        MOE_TRY(moe_policy_place(policy, &view, scratch, &result->moe, err));
+        moe_arena_reset(scratch);
+        MOE_TRY(moe_policy_find("contiguous", &contiguous, err));
+        MOE_TRY(moe_policy_place(contiguous, &view, scratch, &result->contiguous, err));
+        moe_arena_reset(scratch);
+    }
+    scatter_layers(result, loads);
+    return moe_plan_sglang_fill(&result->full, scratch, &result->filled_count, err);
+}
+
+/* On standard error: how even the plan is on the loads it was made from. */
+static void summarise(const struct plan_result *result, const struct moe_policy *policy,
+                      struct moe_arena *scratch)
+{
+    const struct moe_placement_shape *shape = &result->moe.shape;
+    (void) fprintf(stderr,
+                   "%u MoE layers of %u experts in %u slots on %u GPUs of %u node(s); %u all-zero "
+                   "(dense) layer(s) as slot modulo experts\n",
+                   shape->layer_count, shape->expert_count, shape->slot_count, shape->gpu_count,
+                   shape->node_count, result->dense_count);
+    if (result->filled_count > 0) {
+        (void) fprintf(stderr,
+                       "%llu slot(s) that %s left empty repeat an expert of the same GPU, because "
+                       "SGLang needs one in every slot; no GPU's load changes\n",
+                       (unsigned long long) result->filled_count, policy->name);
+    }
+    if (shape->layer_count == 0) {
+        return;
+    }
+    uint64_t used = 0;
+    for (size_t i = 0; i < (size_t) shape->layer_count * shape->slot_count; i++) {
+        used += result->moe.expert_of_slot[i] != MOE_SLOT_EMPTY;
+    }
+    const double copies = (double) used / shape->layer_count - shape->expert_count;
+    moe_arena_reset(scratch);
+    (void) fprintf(stderr,
+                   "balancedness = mean GPU load / max GPU load per layer, averaged; in-sample: "
+                   "scored on the loads it was planned on\n");
+    (void) fprintf(stderr, "  %-28s %6.4f\n", "before (contiguous)",
+                   moe_placement_balancedness(&result->contiguous, result->load, scratch));
+    (void) fprintf(stderr, "  %-28s %6.4f  in-sample, %.1f redundant copies per layer\n",
+                   policy->name, moe_placement_balancedness(&result->moe, result->load, scratch),
+                   copies);
+    (void) fprintf(stderr, "  %-28s %6.4f  no placement without copies is more even\n",
+                   "bound without copies", moe_bound_no_copy_balancedness(shape, result->load));
+    (void) fprintf(stderr, "  %-28s %6.4f\n", "bound (perfect balance)", 1.0);
+}
+
+static enum moe_status plan(const struct plan_request *request, struct moe_error *err)
+{
+    const struct moe_policy *policy = NULL;
+    struct moe_load_matrix loads = { 0 };
+    struct moe_arena arena = { 0 };
+    struct moe_arena scratch = { 0 };
+    struct plan_result result = { 0 };
+    MOE_TRY(moe_policy_find(request->policy_name, &policy, err));
+    if ((policy->needs & MOE_POLICY_NEEDS_FUTURE) != 0) {
+        return moe_fail(err, MOE_POLICY,
+                        "policy %s plans on the loads that it is scored on, which exist only in a "
+                        "simulation; --policy eplb plans on recorded ones",
+                        policy->name);
+    }
+    MOE_TRY(moe_load_matrix_read_sglang(&loads, request->loads_path, err));
+    enum moe_status status = check_loads(&loads, request->loads_path, err);
+    const size_t row_bytes = 3 * sizeof(uint16_t) * (size_t) request->slot_count +
+                             sizeof(double) * (size_t) loads.expert_count;
+    if (status == MOE_OK) {
+        status = moe_arena_init(&arena, loads.layer_count * row_bytes + (1 << 12), err);
+    }
+    if (status == MOE_OK) {
+        status = moe_arena_init(&scratch, 256 * (size_t) request->slot_count + (16 << 20), err);
+    }
+    if (status == MOE_OK) {
+        status = solve(&result, request, policy, &loads, &arena, &scratch, err);
+    }
+    if (status == MOE_OK) {
+        status = request->output_path == NULL
+                     ? moe_plan_sglang_print(stdout, &result.full, err)
+                     : moe_plan_sglang_write(&result.full, request->output_path, request->overwrite,
+                                             err);
+    }
+    if (status == MOE_OK) {
+        summarise(&result, policy, &scratch);
+    }
+    moe_arena_finish(&scratch);
+    moe_arena_finish(&arena);
+    moe_load_matrix_finish(&loads);
+    return status;
+}
+
+static enum moe_status run(int argc, char **argv, struct moe_error *err)
+{
+    struct plan_request request = {
+        .format = "sglang", .node_count = 1, .group_count = 1, .seed = 1
+    };
+    const bool help = moe_command_wants_help(argc, argv);
+    MOE_TRY(parse(&request, argc, argv, help, err));
+    return help ? MOE_OK : plan(&request, err);
+}
+
+const struct moe_command moe_command_plan = {
+    .name = "plan",
+    .summary = "place experts by recorded loads and write the plan for an engine",
+    .run = run,
+};

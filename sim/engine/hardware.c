@@ -1,0 +1,86 @@
+#include "sim/engine/hardware.h"
+
+#include <assert.h>
+#include <gsl/gsl_cdf.h>
+#include <math.h>
+
+#include "sim/base/random.h"
+#include "sim/cost/logarithm.h"
+
+#include "sim/base/no_malloc.h"
+
+enum moe_status moe_hardware_init(struct moe_hardware *h, const struct moe_cost *cost,
+                                  uint32_t gpu_count, uint32_t layer_count, uint64_t seed,
+                                  bool noise, struct moe_arena *arena, struct moe_error *err)
+{
+    *h = (struct moe_hardware){
+        .cost = cost,
+        .gpu_count = gpu_count,
+        .layer_count = layer_count,
+        .noise = noise,
+        .jitter_key = moe_random_key(seed, MOE_RANDOM_JITTER),
+        .drift_key = moe_random_key(seed, MOE_RANDOM_DRIFT),
+        .drift = moe_cost_drift(cost),
+        .factor = MOE_NEW(arena, struct moe_gpu_factor, gpu_count),
+        .drift_log = MOE_NEW(arena, double, gpu_count),
+        .drift_factor = MOE_NEW(arena, double, gpu_count),
+    };
+    if (h->factor == NULL || h->drift_log == NULL || h->drift_factor == NULL) {
+        return moe_fail(err, MOE_LIMIT, "no room for %u GPUs", gpu_count);
+    }
+    for (uint32_t gpu = 0; gpu < gpu_count; gpu++) {
+        h->factor[gpu] =
+            noise ? moe_cost_gpu_factor(cost, seed, gpu) : (struct moe_gpu_factor){ 1.0, 1.0, 1.0 };
+        h->drift_factor[gpu] = 1.0;
+    }
+    return MOE_OK;
+}
+
+/* The normal quantile on a grid of 2^-40: GSL uses the C library's logarithm, whose last bit
+ * depends on the processor. */
+static double normal(double u)
+{
+    return floor(gsl_cdf_ugaussian_Pinv(u) * 0x1p40 + 0.5) * 0x1p-40;
+}
+
+void moe_hardware_begin_step(struct moe_hardware *h, uint64_t step)
+{
+    h->step = step;
+    if (!h->noise || h->drift.sigma <= 0.0) {
+        return;
+    }
+    /* The first step draws from the stationary distribution, later ones move on from it. */
+    const double keep = step == 0 ? 0.0 : h->drift.phi;
+    const double spread = h->drift.sigma * sqrt(1.0 - keep * keep);
+    for (uint32_t gpu = 0; gpu < h->gpu_count; gpu++) {
+        const double u = moe_random_uniform(h->drift_key, step * h->gpu_count + gpu) + 0x1p-54;
+        h->drift_log[gpu] = keep * h->drift_log[gpu] + spread * normal(u);
+        h->drift_factor[gpu] = moe_exp2(h->drift_log[gpu] * 1.4426950408889634);
+    }
+}
+
+void moe_hardware_jitter(const struct moe_hardware *h, uint32_t layer, double *out)
+{
+    static const enum moe_jitter kind[MOE_STRETCH_COUNT] = {
+        [MOE_STRETCH_BEFORE] = MOE_JITTER_COMPUTE,
+        [MOE_STRETCH_DISPATCH] = MOE_JITTER_COMM,
+        [MOE_STRETCH_EXPERT] = MOE_JITTER_EXPERT,
+        [MOE_STRETCH_COMBINE] = MOE_JITTER_COMM,
+    };
+    assert(layer <= h->layer_count);
+    if (!h->noise) {
+        for (uint32_t i = 0; i < MOE_STRETCH_COUNT * h->gpu_count; i++) {
+            out[i] = 1.0;
+        }
+        return;
+    }
+    const uint64_t first = (h->step * (h->layer_count + 1) + layer) * h->gpu_count;
+    for (uint32_t gpu = 0; gpu < h->gpu_count; gpu++) {
+        for (uint32_t s = 0; s < MOE_STRETCH_COUNT; s++) {
+            const double u =
+                moe_random_uniform(h->jitter_key, (first + gpu) * MOE_STRETCH_COUNT + s);
+            const double drift = kind[s] == MOE_JITTER_COMM ? 1.0 : h->drift_factor[gpu];
+            out[s * h->gpu_count + gpu] = drift * moe_cost_jitter(h->cost, kind[s], u);
+        }
+    }
+}

@@ -1,0 +1,56 @@
+/*
+ * Hardware: the simulated GPUs of one run, nominally equal and really not.
+ *
+ * Three sources of difference, each drawn by counter so that every policy of a seed meets
+ * the same cluster in the same mood:
+ *   factor  fixed per GPU, by what bounds the work (compute, memory, communication)
+ *   drift   slow, per GPU and step: AR(1) in log time, on everything but communication
+ *   jitter  per GPU, layer and step, from the calibration's residual quantiles
+ * With noise off all three are 1.
+ */
+#ifndef MOE_SIM_ENGINE_HARDWARE_H
+#define MOE_SIM_ENGINE_HARDWARE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "sim/base/arena.h"
+#include "sim/cost/cost.h"
+
+/* The jitters of one layer; each stands for one stretch of work between two barriers. */
+enum moe_stretch {
+    MOE_STRETCH_BEFORE, /* own tokens: attention, dense, gate, shared experts */
+    MOE_STRETCH_DISPATCH,
+    MOE_STRETCH_EXPERT,
+    MOE_STRETCH_COMBINE,
+    MOE_STRETCH_COUNT
+};
+
+struct moe_hardware {
+    const struct moe_cost *cost;
+    uint32_t gpu_count;
+    uint32_t layer_count;
+    bool noise;
+    uint64_t jitter_key;
+    uint64_t drift_key;
+    uint64_t step;
+    struct moe_drift drift;
+    struct moe_gpu_factor *factor; /* [gpu] */
+    double *drift_log;             /* [gpu] */
+    double *drift_factor;          /* [gpu], this step */
+};
+
+/* Errors: MOE_LIMIT when the arena is full. */
+enum moe_status moe_hardware_init(struct moe_hardware *hardware, const struct moe_cost *cost,
+                                  uint32_t gpu_count, uint32_t layer_count, uint64_t seed,
+                                  bool noise, struct moe_arena *arena,
+                                  struct moe_error *err) MOE_MUST_CHECK;
+
+/* Moves the drift on to step number step (0, 1, 2, ... in order). */
+void moe_hardware_begin_step(struct moe_hardware *hardware, uint64_t step);
+
+/* Time factors of one layer, jitter and drift together, into out[stretch][gpu].
+ * layer == layer_count stands for the end of the step. */
+void moe_hardware_jitter(const struct moe_hardware *hardware, uint32_t layer, double *out);
+
+#endif

@@ -1,0 +1,76 @@
+/*
+ * Route counter: from the routes of one step's tokens to what each GPU has to do.
+ *
+ * For every MoE layer it counts, exactly, the tokens of every physical slot and the token
+ * copies that travel from every source GPU to every other. A token that several experts of
+ * one GPU want travels there once (de-duplicated per destination GPU). The tokens of a
+ * replicated expert take its copies in turn, in the order (rank, token): the copies of an
+ * expert differ by at most one token in the long run, and the turn is carried from step to
+ * step. Unknown ids are counted and skipped.
+ *
+ * The copies of an expert are taken in ascending order of their slots, the first first.
+ *
+ * This is the engine's innermost loop, so it is written for speed: a token block runs
+ * through all layers while its rows are in cache, the turn is passed on without asking how
+ * many copies there are (an expert's slots form a ring), and two kernels (top-1; a 64-bit mask of
+ * destination GPUs) serve the usual shapes beside the general one. tests/ hold them to a
+ * plain twin.
+ */
+#ifndef MOE_SIM_ENGINE_ROUTE_COUNTER_H
+#define MOE_SIM_ENGINE_ROUTE_COUNTER_H
+
+#include <stdint.h>
+
+#include "policies/placement.h"
+#include "sim/base/arena.h"
+#include "sim/cost/cost.h"
+#include "sim/engine/replay_map.h"
+
+struct moe_route_counter {
+    uint32_t layer_count;
+    uint32_t trace_layer_count;
+    uint32_t trace_expert_count;
+    uint32_t top_k;
+    uint32_t slot_count;
+    uint32_t gpu_count;
+    uint32_t gpus_per_node;
+    uint32_t slots_per_gpu;
+    uint16_t *turn;        /* [layer][trace expert] the slot that takes its next token */
+    uint16_t *next_slot;   /* [layer][slot] the slot whose turn follows: a ring per expert */
+    uint16_t *gpu_of_slot; /* [slot] */
+    uint32_t *slot_tokens; /* [layer][slot], this step */
+    uint32_t *pair_tokens; /* [layer][source GPU][destination GPU], this step */
+    uint64_t *stamp;       /* [gpu]: last token seen there (general kernel) */
+    uint64_t stamp_next;
+    uint64_t assignments; /* (token, layer, k) counted since init */
+    uint64_t unknown;     /* of them without an expert */
+};
+
+/* Looks the placement up once into tables. The placement may go afterwards.
+ * Errors: MOE_LIMIT when the arena is full. */
+enum moe_status moe_route_counter_init(struct moe_route_counter *counter,
+                                       const struct moe_replay_map *map,
+                                       const struct moe_placement *placement, uint32_t top_k,
+                                       struct moe_arena *arena,
+                                       struct moe_error *err) MOE_MUST_CHECK;
+
+/* Forgets the step's counts; the turns of the copies stay. */
+void moe_route_counter_begin_step(struct moe_route_counter *counter);
+
+/* Adds tokens of one source GPU: rows[i] is expert[trace layer][k] of token i. */
+void moe_route_counter_add(struct moe_route_counter *counter, uint32_t source_gpu,
+                           const uint16_t *const *rows, uint32_t token_count);
+
+/* What the counts mean for each GPU of one layer: expert[gpu], dispatch[gpu] (combine is
+ * dispatch with in and out exchanged). tile_tokens: rows of a GEMM tile. */
+void moe_route_counter_work(const struct moe_route_counter *counter, uint32_t layer,
+                            uint32_t tile_tokens, struct moe_expert_work *expert,
+                            struct moe_exchange_work *dispatch);
+
+static inline const uint32_t *moe_route_counter_slots(const struct moe_route_counter *counter,
+                                                      uint32_t layer)
+{
+    return counter->slot_tokens + (size_t) layer * counter->slot_count;
+}
+
+#endif

@@ -1,0 +1,285 @@
+#include "sim/engine/run.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "sim/engine/event_queue.h"
+#include "sim/engine/route_counter.h"
+#include "sim/engine/run_result.h"
+#include "sim/engine/serving.h"
+#include "sim/engine/step.h"
+#include "sim/engine/timeline.h"
+#include "sim/engine/workload.h"
+
+#include "sim/base/no_malloc.h"
+
+/* One run's moving parts. */
+struct run {
+    const struct moe_run_input *input;
+    struct moe_run_result *result;
+    struct moe_workload workload;
+    struct moe_serving_state serving;
+    struct moe_route_counter counter;
+    struct moe_step step;
+    struct moe_straggler straggler;
+    struct moe_sensitivity sensitivity;
+    struct moe_event_queue queue;
+    struct moe_event_rank *event_rank;
+    struct moe_barrier *event_barriers;
+    struct moe_token_work *own; /* [gpu] */
+    uint32_t *expert_scratch;   /* [expert] */
+    moe_time_ns now_ns;
+    uint64_t step_number;
+    enum moe_phase phase;
+};
+
+static struct moe_placement_shape shape_of(const struct moe_scenario *scenario)
+{
+    return (struct moe_placement_shape){
+        .layer_count = scenario->model.moe_layer_count,
+        .expert_count = scenario->model.expert_count,
+        .slot_count = scenario->slot_count,
+        .gpu_count = moe_cluster_gpu_count(&scenario->cluster),
+        .node_count = scenario->cluster.node_count,
+        .group_count = scenario->model.group_count,
+    };
+}
+
+size_t moe_run_result_bytes(const struct moe_run_input *input)
+{
+    const struct moe_placement_shape s = shape_of(input->scenario);
+    const size_t per_layer =
+        16 * (size_t) s.gpu_count + 16 * (size_t) s.expert_count + 2 * (size_t) s.slot_count + 64;
+    return ((size_t) 1 << 20) + s.layer_count * per_layer + 64 * (size_t) s.gpu_count +
+           5 * sizeof(uint64_t) * (size_t) MOE_LATENCY_BUCKETS;
+}
+
+size_t moe_run_work_bytes(const struct moe_run_input *input, const struct moe_trace *trace)
+{
+    const struct moe_placement_shape s = shape_of(input->scenario);
+    const struct moe_trace_model *model = moe_trace_model(trace);
+    const size_t gpus = s.gpu_count;
+    const size_t slots = gpus * input->scenario->serving.running_per_gpu;
+    const size_t row = (size_t) model->layer_count * model->top_k * sizeof(uint16_t);
+    const size_t buffer = MOE_SERVING_BUFFER_BYTES + 8 * row;
+    const size_t layer = gpus * gpus * 4 + gpus * 400 + (size_t) s.slot_count * 8 +
+                         (size_t) s.expert_count * 16 + 64;
+    return ((size_t) 32 << 20) + slots * (sizeof(struct moe_sequence) + buffer) +
+           s.layer_count * layer + gpus * 8192 + (size_t) moe_trace_request_count(trace) * 16 +
+           moe_trace_request_count(trace) / 4;
+}
+
+/* The policy's plan, checked and priced in memory. */
+static enum moe_status plan(struct run *run, const struct moe_policy *policy, uint64_t seed,
+                            struct moe_arena *work, struct moe_placement *placement,
+                            struct moe_error *err)
+{
+    const struct moe_run_input *input = run->input;
+    struct moe_run_result *result = run->result;
+    struct moe_placement start;
+    const struct moe_place_view view = {
+        .shape = shape_of(input->scenario),
+        .load = policy->needs & MOE_POLICY_NEEDS_LOAD ? input->plan_load : NULL,
+        .future_load = policy->needs & MOE_POLICY_NEEDS_FUTURE ? input->future_load : NULL,
+        .seed = seed,
+    };
+    const struct moe_place_view bare = { .shape = view.shape };
+    const struct moe_policy *contiguous = NULL;
+    MOE_TRY(moe_placement_init(placement, work, &view.shape, err));
+    MOE_TRY(moe_placement_init(&start, work, &view.shape, err));
+    MOE_TRY(moe_policy_place(policy, &view, work, placement, err));
+    MOE_TRY(moe_policy_find("contiguous", &contiguous, err));
+    MOE_TRY(moe_policy_place(contiguous, &bare, work, &start, err));
+    result->moved_slots = moe_placement_count_moves(&start, placement);
+    memcpy(result->expert_of_slot, placement->expert_of_slot,
+           (size_t) view.shape.layer_count * view.shape.slot_count * sizeof(uint16_t));
+    moe_memory_of(&input->scenario->model, &input->scenario->cluster,
+                  moe_cost_memory_bytes(input->cost), placement, &result->memory);
+    result->fits = result->memory.weights_fit && result->memory.kv_tokens >= input->longest_request;
+    if (!result->memory.weights_fit) {
+        (void) snprintf(result->why, sizeof result->why,
+                        "weights need %.1f GB beside %.1f GB of reserve; a GPU has %.1f GB",
+                        (result->memory.nonexpert_bytes + result->memory.slot_bytes) / 1e9,
+                        result->memory.reserve_bytes / 1e9, result->memory.gpu_bytes / 1e9);
+    } else if (!result->fits) {
+        (void) snprintf(result->why, sizeof result->why,
+                        "the longest request has %" PRIu64
+                        " tokens; a GPU's KV cache holds %" PRIu64,
+                        input->longest_request, result->memory.kv_tokens);
+    }
+    return MOE_OK;
+}
+
+static enum moe_status init_parts(struct run *run, const struct moe_placement *placement,
+                                  struct moe_trace *trace, uint64_t seed, struct moe_arena *work,
+                                  struct moe_error *err)
+{
+    const struct moe_scenario *scenario = run->input->scenario;
+    const struct moe_model *model = &scenario->model;
+    const struct moe_serving *serving = &scenario->serving;
+    const uint32_t gpus = placement->shape.gpu_count;
+    const uint32_t layers = placement->shape.layer_count;
+    const struct moe_step_options options = {
+        .cost = run->input->cost,
+        .serving = serving,
+        .layer_count = layers,
+        .gpu_count = gpus,
+        .dense_layer_count = model->layer_count - model->moe_layer_count,
+        .seed = seed,
+        .noise = scenario->noise,
+    };
+    MOE_TRY(moe_workload_init(&run->workload, trace, serving->plan_share, serving->passes, seed,
+                              work, err));
+    MOE_TRY(moe_serving_init(&run->serving, serving, trace, &run->workload, gpus,
+                             run->result->memory.kv_tokens,
+                             model->window_layer_count > 0 ? model->window_size : 0, work, err));
+    MOE_TRY(
+        moe_route_counter_init(&run->counter, run->input->map, placement, model->top_k, work, err));
+    MOE_TRY(moe_step_init(&run->step, &options, work, err));
+    if (scenario->attribution) {
+        MOE_TRY(moe_straggler_init(&run->straggler, gpus, serving, work, err));
+        MOE_TRY(moe_sensitivity_init(&run->sensitivity, layers, gpus, serving, work, err));
+    }
+    if (run->input->detail != NULL) {
+        MOE_TRY(moe_event_queue_init(&run->queue, work, (size_t) 2 * gpus + 2, err));
+        run->event_rank = MOE_NEW(work, struct moe_event_rank, gpus);
+        run->event_barriers = MOE_NEW(work, struct moe_barrier, moe_barrier_count(layers));
+    }
+    run->own = MOE_NEW(work, struct moe_token_work, gpus);
+    run->expert_scratch = MOE_NEW(work, uint32_t, model->expert_count);
+    if (run->own == NULL || run->expert_scratch == NULL ||
+        (run->input->detail != NULL && (run->event_rank == NULL || run->event_barriers == NULL))) {
+        return moe_fail(err, MOE_LIMIT, "no room for a run on %u GPUs", gpus);
+    }
+    memcpy(run->result->gpu_factor, run->step.hardware.factor,
+           gpus * sizeof *run->result->gpu_factor);
+    return MOE_OK;
+}
+
+static enum moe_phase phase_now(const struct run *run)
+{
+    uint32_t next = 0;
+    if (run->workload.pass == 0 || run->serving.planned_running > 0) {
+        return MOE_PHASE_WARMUP;
+    }
+    return moe_workload_peek(&run->workload, &next) ? MOE_PHASE_SCORED : MOE_PHASE_DRAIN;
+}
+
+static void on_finish(void *context, const struct moe_finished *finished)
+{
+    struct run *run = context;
+    run->result->account[run->phase].requests++;
+    if (run->phase == MOE_PHASE_SCORED) {
+        moe_run_result_add_request(run->result, finished);
+    }
+}
+
+/* Plays the step through the event queue too, writes its events and holds it to the fast
+ * path. */
+static enum moe_status play_events(struct run *run, moe_time_ns step_ns, struct moe_error *err)
+{
+    moe_time_ns event_ns = 0;
+    MOE_TRY(moe_timeline_events(&run->step.times, &run->queue, run->event_rank, run->now_ns,
+                                run->step_number, run->input->detail, run->event_barriers,
+                                &event_ns, err));
+    if (event_ns != step_ns) {
+        return moe_fail(err, MOE_LIMIT,
+                        "step %" PRIu64 " takes %" PRId64 " ns event by event and %" PRId64
+                        " ns by barriers: please report this",
+                        run->step_number, event_ns, step_ns);
+    }
+    return MOE_OK;
+}
+
+static enum moe_status one_step(struct run *run, uint64_t tokens, struct moe_error *err)
+{
+    struct moe_run_result *result = run->result;
+    const uint64_t counted = run->counter.assignments;
+    uint64_t output_tokens = 0;
+    run->phase = phase_now(run);
+    const bool scored = run->phase == MOE_PHASE_SCORED;
+    const bool attribute = scored && run->input->scenario->attribution;
+    moe_route_counter_begin_step(&run->counter);
+    MOE_TRY(moe_serving_route_step(&run->serving, &run->counter, err));
+    if (attribute) {
+        moe_straggler_begin_step(&run->straggler);
+    }
+    moe_step_price(&run->step, run->step_number, run->own, &run->counter,
+                   attribute ? &run->straggler : NULL);
+    const moe_time_ns step_ns = moe_step_play(&run->step);
+    if (attribute) {
+        const struct moe_step_prices prices = moe_step_prices(&run->step);
+        moe_step_end_straggler(&run->step, &run->straggler);
+        moe_sensitivity_step(&run->sensitivity, &run->step.times, &prices);
+    }
+    if (run->input->detail != NULL && run->step_number < run->input->detail_steps) {
+        MOE_TRY(play_events(run, step_ns, err));
+    }
+    moe_serving_end_step(&run->serving, run->now_ns + step_ns, &output_tokens, on_finish, run);
+    if (scored) {
+        moe_run_result_add_step(result, &run->step, &run->counter, step_ns, output_tokens,
+                                run->expert_scratch);
+    }
+    struct moe_token_account *account = &result->account[run->phase];
+    account->steps++;
+    account->tokens += tokens;
+    account->output_tokens += output_tokens;
+    account->assignments += run->counter.assignments - counted;
+    account->time_ns += step_ns;
+    run->now_ns += step_ns;
+    run->step_number++;
+    return MOE_OK;
+}
+
+static enum moe_status close_result(struct run *run, struct moe_error *err)
+{
+    struct moe_run_result *result = run->result;
+    result->unknown_assignments = run->counter.unknown;
+    result->dispatch_bytes = moe_cost_exchange_bytes(run->input->cost, MOE_COST_DISPATCH);
+    result->combine_bytes = moe_cost_exchange_bytes(run->input->cost, MOE_COST_COMBINE);
+    if (result->account[MOE_PHASE_SCORED].steps == 0) {
+        const struct moe_serving *serving = &run->input->scenario->serving;
+        return moe_fail(err, MOE_RANGE,
+                        "no step is left to score: %u requests run at once and %u passes over %u "
+                        "requests follow the planning set; raise serving.passes or lower "
+                        "serving.running_per_gpu",
+                        serving->running_per_gpu * result->gpu_count, serving->passes,
+                        run->workload.request_count - run->workload.planned_count);
+    }
+    if (run->input->scenario->attribution) {
+        assert(run->straggler.idle_ns[MOE_CAUSE_ALL] == result->idle_ns);
+        result->attributed = true;
+        moe_straggler_split(run->straggler.idle_ns, result->cause_idle_ns);
+        memcpy(result->subset_time_ns, run->straggler.time_ns, sizeof result->subset_time_ns);
+        memcpy(result->sensitivity_ns, run->sensitivity.time_ns, sizeof result->sensitivity_ns);
+    }
+    return MOE_OK;
+}
+
+enum moe_status moe_run(const struct moe_run_input *input, const struct moe_policy *policy,
+                        uint64_t seed, struct moe_trace *trace, struct moe_arena *results,
+                        struct moe_arena *work, struct moe_run_result *result,
+                        struct moe_error *err)
+{
+    const struct moe_placement_shape shape = shape_of(input->scenario);
+    struct run run = { .input = input, .result = result };
+    struct moe_placement placement;
+    uint64_t tokens = 0;
+    MOE_TRY(moe_run_result_init(result, &shape, results, err));
+    (void) snprintf(result->policy, sizeof result->policy, "%s", policy->name);
+    result->seed = seed;
+    MOE_TRY(plan(&run, policy, seed, work, &placement, err));
+    if (!result->fits) {
+        return MOE_OK;
+    }
+    MOE_TRY(init_parts(&run, &placement, trace, seed, work, err));
+    for (;;) {
+        MOE_TRY(moe_serving_plan_step(&run.serving, run.now_ns, run.own, &tokens, err));
+        if (tokens == 0) {
+            return close_result(&run, err);
+        }
+        MOE_TRY(one_step(&run, tokens, err));
+    }
+}

@@ -1,0 +1,122 @@
+/*
+ * Run: one policy under one seed, from the first request to the last.
+ *
+ * The loop: serving plans a step -> the route counter turns its tokens into work -> cost
+ * and hardware turn work into durations -> the timeline turns durations into waiting ->
+ * the result collects. Steps fall into three phases: warm-up while a request of the planning
+ * set still runs, scored while requests are waiting, drain after the last was admitted.
+ * Every figure but the token accounts is of the scored phase.
+ */
+#ifndef MOE_SIM_ENGINE_RUN_H
+#define MOE_SIM_ENGINE_RUN_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "policies/policy.h"
+#include "sim/base/arena.h"
+#include "sim/cost/cost.h"
+#include "sim/engine/latency.h"
+#include "sim/engine/memory.h"
+#include "sim/engine/replay_map.h"
+#include "sim/engine/sensitivity.h"
+#include "sim/engine/straggler.h"
+#include "sim/engine/timeline.h"
+#include "sim/scenario/scenario.h"
+
+enum moe_phase { MOE_PHASE_WARMUP, MOE_PHASE_SCORED, MOE_PHASE_DRAIN, MOE_PHASE_COUNT };
+
+const char *moe_phase_name(enum moe_phase phase);
+
+/* Where tokens went; over the phases they sum to what the trace holds. */
+struct moe_token_account {
+    uint64_t steps;
+    uint64_t tokens; /* rows processed */
+    uint64_t output_tokens;
+    uint64_t requests;    /* finished */
+    uint64_t assignments; /* (token, replayed layer, k), counted at combine */
+    moe_time_ns time_ns;
+};
+
+struct moe_run_result {
+    char policy[64];
+    uint64_t seed;
+    bool fits; /* false: no run was made; why says what would be needed */
+    char why[240];
+    struct moe_memory memory;
+    uint64_t moved_slots; /* against the contiguous placement */
+
+    uint32_t layer_count;
+    uint32_t gpu_count;
+    uint32_t slot_count;
+    uint32_t expert_count;
+
+    struct moe_token_account account[MOE_PHASE_COUNT];
+    uint64_t unknown_assignments;
+
+    /* All of the scored phase. */
+    struct moe_critical_path path; /* sums to the scored time */
+    double balancedness_sum;       /* mean/max GPU load, summed over layer-steps */
+    double imbalance_sum;          /* (max-mean)/mean (TensorRT-LLM) */
+    double mean_load_sum;          /* tokens */
+    double max_load_sum;           /* tokens; their ratio is vLLM's balancedness */
+    double no_copy_load_sum;       /* bound without copies: max(mean, hottest expert) */
+    uint64_t layer_steps;
+    double near_copies;      /* token copies dispatched to a GPU of the same node */
+    double far_copies;       /* to another node */
+    double local_copies;     /* that stayed on their GPU */
+    double dispatch_bytes;   /* of one copy, dispatch */
+    double combine_bytes;    /* of one copy, combine */
+    struct moe_latency step; /* one per step */
+    struct moe_latency ttft; /* admission to first token */
+    struct moe_latency itl;  /* step length, once per token sampled in it */
+    struct moe_latency tpot; /* per request: (last - first token) / (output tokens - 1) */
+    struct moe_latency e2e;  /* admission to last token */
+
+    moe_time_ns idle_ns; /* ranks x (max - mean), summed over barriers */
+    uint64_t barriers;
+    bool attributed;                               /* the next three are filled */
+    moe_time_ns cause_idle_ns[MOE_CAUSE_COUNT];    /* sums to idle_ns exactly */
+    moe_time_ns subset_time_ns[MOE_CAUSE_SUBSETS]; /* scored time with these causes only */
+    moe_time_ns sensitivity_ns[MOE_SENSITIVITY_LANES];
+
+    uint64_t *gpu_last;                /* [gpu] barriers at which it was the last */
+    moe_time_ns *gpu_lead_ns;          /* [gpu] what that cost: its lead over the next, summed */
+    struct moe_gpu_factor *gpu_factor; /* [gpu] */
+    uint64_t *gpu_layer_tokens;        /* [layer][gpu] */
+    moe_time_ns *layer_idle_ns;        /* [layer] both barriers */
+    double *layer_max_load;            /* [layer] summed over steps */
+    double *layer_mean_load;           /* [layer] */
+    uint64_t *expert_tokens;           /* [layer][expert] */
+    moe_time_ns *expert_lead_ns; /* [layer][expert] lead of the last rank, charged to the expert
+                                    with most tokens there at the combine barrier */
+    uint16_t *expert_of_slot;    /* [layer][slot] the plan */
+};
+
+/* What every run of a study shares; read-only while runs are made. */
+struct moe_run_input {
+    const struct moe_scenario *scenario;
+    const struct moe_cost *cost;
+    const struct moe_replay_map *map;
+    const double *plan_load;   /* [layer][expert] of the planning set */
+    const double *future_load; /* [layer][expert] of the scored passes */
+    uint64_t longest_request;  /* prompt + output tokens: what a KV pool must hold at least */
+    FILE *detail;              /* event log, or NULL */
+    uint64_t detail_steps;     /* steps to log */
+};
+
+/* Bytes that a run's result needs from its arena, and its working memory. */
+size_t moe_run_result_bytes(const struct moe_run_input *input);
+size_t moe_run_work_bytes(const struct moe_run_input *input, const struct moe_trace *trace);
+
+/* Plans and runs. trace is this run's own handle. results must hold moe_run_result_bytes,
+ * work moe_run_work_bytes. A placement that leaves no room for KV is an answer, not an error
+ * (result->fits). Errors: MOE_POLICY from the policy; MOE_RANGE when no step is left to
+ * score; as moe_trace_read. */
+enum moe_status moe_run(const struct moe_run_input *input, const struct moe_policy *policy,
+                        uint64_t seed, struct moe_trace *trace, struct moe_arena *results,
+                        struct moe_arena *work, struct moe_run_result *result,
+                        struct moe_error *err) MOE_MUST_CHECK;
+
+#endif

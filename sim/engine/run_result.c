@@ -1,0 +1,162 @@
+#include "sim/engine/run_result.h"
+
+#include <string.h>
+
+#include "sim/base/no_malloc.h"
+
+static const char *const phase_name[MOE_PHASE_COUNT] = { "warmup", "scored", "drain" };
+
+const char *moe_phase_name(enum moe_phase phase)
+{
+    return phase_name[phase];
+}
+
+static enum moe_status new_latencies(struct moe_run_result *r, struct moe_arena *arena,
+                                     struct moe_error *err)
+{
+    MOE_TRY(moe_latency_init(&r->step, arena, err));
+    MOE_TRY(moe_latency_init(&r->ttft, arena, err));
+    MOE_TRY(moe_latency_init(&r->itl, arena, err));
+    MOE_TRY(moe_latency_init(&r->tpot, arena, err));
+    return moe_latency_init(&r->e2e, arena, err);
+}
+
+enum moe_status moe_run_result_init(struct moe_run_result *r,
+                                    const struct moe_placement_shape *shape,
+                                    struct moe_arena *arena, struct moe_error *err)
+{
+    const size_t layers = shape->layer_count;
+    const size_t gpus = shape->gpu_count;
+    const size_t experts = shape->expert_count;
+    *r = (struct moe_run_result){
+        .layer_count = shape->layer_count,
+        .gpu_count = shape->gpu_count,
+        .slot_count = shape->slot_count,
+        .expert_count = shape->expert_count,
+        .gpu_last = MOE_NEW(arena, uint64_t, gpus),
+        .gpu_lead_ns = MOE_NEW(arena, moe_time_ns, gpus),
+        .gpu_factor = MOE_NEW(arena, struct moe_gpu_factor, gpus),
+        .gpu_layer_tokens = MOE_NEW(arena, uint64_t, layers * gpus),
+        .layer_idle_ns = MOE_NEW(arena, moe_time_ns, layers),
+        .layer_max_load = MOE_NEW(arena, double, layers),
+        .layer_mean_load = MOE_NEW(arena, double, layers),
+        .expert_tokens = MOE_NEW(arena, uint64_t, layers * experts),
+        .expert_lead_ns = MOE_NEW(arena, moe_time_ns, layers * experts),
+        .expert_of_slot = MOE_NEW(arena, uint16_t, layers * shape->slot_count),
+    };
+    if (r->gpu_last == NULL || r->gpu_lead_ns == NULL || r->gpu_factor == NULL ||
+        r->gpu_layer_tokens == NULL || r->layer_idle_ns == NULL || r->layer_max_load == NULL ||
+        r->layer_mean_load == NULL || r->expert_tokens == NULL || r->expert_lead_ns == NULL ||
+        r->expert_of_slot == NULL) {
+        return moe_fail(err, MOE_LIMIT, "no room for the result of %u layers on %u GPUs",
+                        shape->layer_count, shape->gpu_count);
+    }
+    return new_latencies(r, arena, err);
+}
+
+/* Loads of the layer's GPUs and experts; returns nothing, adds to the sums. */
+static void add_loads(struct moe_run_result *r, const struct moe_step *step,
+                      const struct moe_route_counter *counter, uint32_t layer, uint32_t *experts)
+{
+    const size_t row = (size_t) layer * r->gpu_count;
+    const uint32_t *tokens = moe_route_counter_slots(counter, layer);
+    const uint16_t *expert_of_slot = r->expert_of_slot + (size_t) layer * r->slot_count;
+    uint64_t *expert_tokens = r->expert_tokens + (size_t) layer * r->expert_count;
+    double sum = 0.0;
+    double max = 0.0;
+    for (uint32_t gpu = 0; gpu < r->gpu_count; gpu++) {
+        const double load = step->expert_work[row + gpu].tokens;
+        r->gpu_layer_tokens[row + gpu] += (uint64_t) load;
+        sum += load;
+        max = load > max ? load : max;
+    }
+    memset(experts, 0, r->expert_count * sizeof *experts);
+    for (uint32_t slot = 0; slot < r->slot_count; slot++) {
+        if (expert_of_slot[slot] != MOE_SLOT_EMPTY) {
+            experts[expert_of_slot[slot]] += tokens[slot];
+        }
+    }
+    uint32_t hottest = 0;
+    for (uint32_t expert = 0; expert < r->expert_count; expert++) {
+        expert_tokens[expert] += experts[expert];
+        hottest = experts[expert] > hottest ? experts[expert] : hottest;
+    }
+    const double mean = sum / r->gpu_count;
+    r->balancedness_sum += max > 0.0 ? mean / max : 1.0;
+    r->imbalance_sum += mean > 0.0 ? (max - mean) / mean : 0.0;
+    r->mean_load_sum += mean;
+    r->max_load_sum += max;
+    r->no_copy_load_sum += hottest > mean ? hottest : mean;
+    r->layer_max_load[layer] += max;
+    r->layer_mean_load[layer] += mean;
+    r->layer_steps++;
+}
+
+static void add_copies(struct moe_run_result *r, const struct moe_step *step,
+                       const struct moe_route_counter *counter, uint32_t layer)
+{
+    const size_t gpus = r->gpu_count;
+    const uint32_t *pair = counter->pair_tokens + (size_t) layer * gpus * gpus;
+    double near = 0.0;
+    double far = 0.0;
+    for (size_t gpu = 0; gpu < gpus; gpu++) {
+        r->local_copies += pair[gpu * gpus + gpu];
+        near += step->dispatch_work[(size_t) layer * gpus + gpu].near_out;
+        far += step->dispatch_work[(size_t) layer * gpus + gpu].far_out;
+    }
+    r->near_copies += near;
+    r->far_copies += far;
+}
+
+static void add_barrier(struct moe_run_result *r, const struct moe_barrier *barrier)
+{
+    r->idle_ns += barrier->idle_ns;
+    r->gpu_last[barrier->last_rank]++;
+    r->gpu_lead_ns[barrier->last_rank] += barrier->lead_ns;
+    r->barriers++;
+}
+
+/* The slot with most tokens on the GPU that finished its experts last. */
+static void charge_expert(struct moe_run_result *r, const struct moe_route_counter *counter,
+                          uint32_t layer, const struct moe_barrier *combine)
+{
+    const uint32_t *tokens = moe_route_counter_slots(counter, layer);
+    const uint32_t first = combine->last_rank * counter->slots_per_gpu;
+    uint32_t hottest = first;
+    for (uint32_t slot = first; slot < first + counter->slots_per_gpu; slot++) {
+        hottest = tokens[slot] > tokens[hottest] ? slot : hottest;
+    }
+    const uint16_t expert = r->expert_of_slot[(size_t) layer * r->slot_count + hottest];
+    if (tokens[hottest] > 0) {
+        r->expert_lead_ns[(size_t) layer * r->expert_count + expert] += combine->lead_ns;
+    }
+}
+
+void moe_run_result_add_step(struct moe_run_result *r, const struct moe_step *step,
+                             const struct moe_route_counter *counter, moe_time_ns step_ns,
+                             uint64_t output_tokens, uint32_t *expert_scratch)
+{
+    const struct moe_price_sources sources = moe_step_sources(step);
+    for (uint32_t layer = 0; layer < r->layer_count; layer++) {
+        const struct moe_barrier *pair = &step->barriers[(size_t) 2 * layer];
+        add_loads(r, step, counter, layer, expert_scratch);
+        add_copies(r, step, counter, layer);
+        add_barrier(r, &pair[0]);
+        add_barrier(r, &pair[1]);
+        charge_expert(r, counter, layer, &pair[1]);
+        r->layer_idle_ns[layer] += pair[0].idle_ns + pair[1].idle_ns;
+    }
+    add_barrier(r, &step->barriers[(size_t) 2 * r->layer_count]);
+    moe_timeline_critical(&step->times, step->barriers, &sources, &r->path);
+    moe_latency_add(&r->step, step_ns, 1);
+    moe_latency_add(&r->itl, step_ns, output_tokens);
+}
+
+void moe_run_result_add_request(struct moe_run_result *r, const struct moe_finished *f)
+{
+    moe_latency_add(&r->ttft, f->first_token_ns - f->admitted_ns, 1);
+    moe_latency_add(&r->e2e, f->finished_ns - f->admitted_ns, 1);
+    if (f->output_tokens > 1) {
+        moe_latency_add(&r->tpot, (f->finished_ns - f->first_token_ns) / (f->output_tokens - 1), 1);
+    }
+}

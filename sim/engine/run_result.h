@@ -1,0 +1,25 @@
+/*
+ * Run result, the collecting side: what one step adds to a moe_run_result.
+ */
+#ifndef MOE_SIM_ENGINE_RUN_RESULT_H
+#define MOE_SIM_ENGINE_RUN_RESULT_H
+
+#include "sim/engine/run.h"
+#include "sim/engine/serving.h"
+#include "sim/engine/step.h"
+
+/* Arrays for layer_count x gpu_count x slot_count x expert_count, zeroed.
+ * Errors: MOE_LIMIT when the arena is full. */
+enum moe_status moe_run_result_init(struct moe_run_result *result,
+                                    const struct moe_placement_shape *shape,
+                                    struct moe_arena *arena, struct moe_error *err) MOE_MUST_CHECK;
+
+/* Adds a scored step that was priced, played and counted. expert_scratch[expert_count]. */
+void moe_run_result_add_step(struct moe_run_result *result, const struct moe_step *step,
+                             const struct moe_route_counter *counter, moe_time_ns step_ns,
+                             uint64_t output_tokens, uint32_t *expert_scratch);
+
+/* Adds a request that finished in a scored step. */
+void moe_run_result_add_request(struct moe_run_result *result, const struct moe_finished *finished);
+
+#endif

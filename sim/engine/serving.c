@@ -1,0 +1,239 @@
+#include "sim/engine/serving.h"
+
+#include <assert.h>
+
+#include "sim/base/no_malloc.h"
+
+enum moe_status moe_serving_init(struct moe_serving_state *s, const struct moe_serving *options,
+                                 struct moe_trace *trace, struct moe_workload *workload,
+                                 uint32_t gpu_count, uint64_t kv_tokens, uint32_t window_size,
+                                 struct moe_arena *arena, struct moe_error *err)
+{
+    const struct moe_trace_model *model = moe_trace_model(trace);
+    const uint32_t row_items = model->layer_count * model->top_k;
+    const uint32_t fitting = MOE_SERVING_BUFFER_BYTES / (row_items * (uint32_t) sizeof(uint16_t));
+    const size_t slots = (size_t) gpu_count * options->running_per_gpu;
+    *s = (struct moe_serving_state){
+        .options = options,
+        .trace = trace,
+        .workload = workload,
+        .gpu_count = gpu_count,
+        .running_per_gpu = options->running_per_gpu,
+        .row_items = row_items,
+        .buffer_rows = fitting < 8 ? 8 : fitting,
+        .window_size = window_size,
+        .kv_tokens = kv_tokens,
+        .kv_used = MOE_NEW(arena, uint64_t, gpu_count),
+        .running = MOE_NEW(arena, uint32_t, gpu_count),
+        .sequence = MOE_NEW(arena, struct moe_sequence, slots),
+        .block = MOE_NEW(arena, const uint16_t *, MOE_SERVING_BLOCK_TOKENS),
+    };
+    uint16_t *buffers = MOE_NEW(arena, uint16_t, slots * s->buffer_rows * row_items);
+    if (s->kv_used == NULL || s->running == NULL || s->sequence == NULL || s->block == NULL ||
+        buffers == NULL) {
+        return moe_fail(err, MOE_LIMIT, "no room for %zu running requests", slots);
+    }
+    for (size_t i = 0; i < slots; i++) {
+        s->sequence[i].buffer = buffers + i * s->buffer_rows * row_items;
+    }
+    return MOE_OK;
+}
+
+static struct moe_sequence *sequences_of(const struct moe_serving_state *s, uint32_t gpu)
+{
+    return s->sequence + (size_t) gpu * s->running_per_gpu;
+}
+
+static void admit(struct moe_serving_state *s, uint32_t gpu, moe_time_ns now_ns)
+{
+    uint32_t request = 0;
+    bool planned = false;
+    const bool taken = moe_workload_take(s->workload, &request, &planned);
+    assert(taken);
+    (void) taken;
+    const struct moe_trace_request *from = &s->workload->requests[request];
+    struct moe_sequence *to = sequences_of(s, gpu);
+    while (to->running) {
+        to++;
+    }
+    uint16_t *buffer = to->buffer;
+    *to = (struct moe_sequence){
+        .running = true,
+        .planned = planned,
+        .prompt_tokens = from->prompt_tokens,
+        .output_tokens = from->output_tokens,
+        .first_row = from->first_row,
+        .admitted_ns = now_ns,
+        .buffer = buffer,
+    };
+    s->kv_used[gpu] += (uint64_t) from->prompt_tokens + from->output_tokens;
+    s->running[gpu]++;
+    s->planned_running += planned;
+}
+
+static enum moe_status admit_all(struct moe_serving_state *s, moe_time_ns now_ns,
+                                 struct moe_error *err)
+{
+    bool admitted = true;
+    while (admitted) {
+        admitted = false;
+        for (uint32_t gpu = 0; gpu < s->gpu_count; gpu++) {
+            uint32_t request = 0;
+            if (s->running[gpu] == s->running_per_gpu ||
+                !moe_workload_peek(s->workload, &request)) {
+                continue;
+            }
+            const struct moe_trace_request *next = &s->workload->requests[request];
+            const uint64_t kv = (uint64_t) next->prompt_tokens + next->output_tokens;
+            if (kv > s->kv_tokens) {
+                return moe_fail(err, MOE_LIMIT,
+                                "request %u has %llu tokens; the KV cache of a GPU holds %llu: "
+                                "more GPUs, fewer slots or a smaller reserve would make room",
+                                request, (unsigned long long) kv,
+                                (unsigned long long) s->kv_tokens);
+            }
+            if (s->kv_used[gpu] + kv <= s->kv_tokens) {
+                admit(s, gpu, now_ns);
+                admitted = true;
+            }
+        }
+    }
+    return MOE_OK;
+}
+
+/* n rows of a sequence whose first attends to `context` tokens before it. */
+static void add_work(const struct moe_serving_state *s, struct moe_token_work *work,
+                     uint32_t context, uint32_t rows, bool sampled)
+{
+    const double n = rows;
+    const double last = (double) context + n;
+    work->tokens += n;
+    work->sampled += sampled;
+    work->kv_read += last;
+    work->score_pairs += n * context + n * (n + 1.0) / 2.0;
+    if (s->window_size > 0) {
+        const double window = s->window_size;
+        const double growing = context < s->window_size
+                                   ? (n < window - context ? n : window - context)
+                                   : 0.0; /* rows that still see everything */
+        work->window_read += last < window + n - 1.0 ? last : window + n - 1.0;
+        work->window_pairs +=
+            growing * context + growing * (growing + 1.0) / 2.0 + (n - growing) * window;
+    }
+}
+
+enum moe_status moe_serving_plan_step(struct moe_serving_state *s, moe_time_ns now_ns,
+                                      struct moe_token_work *work, uint64_t *token_count,
+                                      struct moe_error *err)
+{
+    *token_count = 0;
+    MOE_TRY(admit_all(s, now_ns, err));
+    for (uint32_t gpu = 0; gpu < s->gpu_count; gpu++) {
+        struct moe_sequence *sequence = sequences_of(s, gpu);
+        uint32_t budget = s->options->step_tokens;
+        work[gpu] = (struct moe_token_work){ 0 };
+        for (uint32_t i = 0; i < s->running_per_gpu; i++) {
+            struct moe_sequence *q = &sequence[i];
+            q->step_rows = q->running && q->done_rows >= q->prompt_tokens && budget > 0;
+            if (q->step_rows > 0) {
+                add_work(s, &work[gpu], q->done_rows, 1, true);
+                budget--;
+            }
+        }
+        for (uint32_t i = 0; i < s->running_per_gpu; i++) {
+            struct moe_sequence *q = &sequence[i];
+            if (!q->running || q->done_rows >= q->prompt_tokens || budget == 0) {
+                continue;
+            }
+            const uint32_t unread = q->prompt_tokens - q->done_rows;
+            q->step_rows = unread < budget ? unread : budget;
+            budget -= q->step_rows;
+            add_work(s, &work[gpu], q->done_rows, q->step_rows, q->step_rows == unread);
+        }
+        *token_count += (uint64_t) work[gpu].tokens;
+    }
+    return MOE_OK;
+}
+
+static enum moe_status refill(struct moe_serving_state *s, struct moe_sequence *q, uint32_t row,
+                              struct moe_error *err)
+{
+    const uint32_t rows = q->prompt_tokens + q->output_tokens - 1 - row;
+    q->buffer_first = row;
+    q->buffer_rows = rows < s->buffer_rows ? rows : s->buffer_rows;
+    return moe_trace_read(s->trace, q->first_row + row, q->buffer_rows, q->buffer, err);
+}
+
+enum moe_status moe_serving_route_step(struct moe_serving_state *s,
+                                       struct moe_route_counter *counter, struct moe_error *err)
+{
+    for (uint32_t gpu = 0; gpu < s->gpu_count; gpu++) {
+        struct moe_sequence *q = sequences_of(s, gpu);
+        uint32_t filled = 0;
+        for (uint32_t i = 0; i < s->running_per_gpu; i++, q++) {
+            for (uint32_t row = q->done_rows; row < q->done_rows + q->step_rows; row++) {
+                if (row - q->buffer_first >= q->buffer_rows) {
+                    /* Pointers into the buffer must be used before it changes. */
+                    moe_route_counter_add(counter, gpu, s->block, filled);
+                    filled = 0;
+                    MOE_TRY(refill(s, q, row, err));
+                }
+                s->block[filled++] = q->buffer + (size_t) (row - q->buffer_first) * s->row_items;
+                if (filled == MOE_SERVING_BLOCK_TOKENS) {
+                    moe_route_counter_add(counter, gpu, s->block, filled);
+                    filled = 0;
+                }
+            }
+        }
+        if (filled > 0) {
+            moe_route_counter_add(counter, gpu, s->block, filled);
+        }
+    }
+    return MOE_OK;
+}
+
+static void finish(struct moe_serving_state *s, uint32_t gpu, struct moe_sequence *q,
+                   moe_time_ns end_ns, void (*on_finish)(void *, const struct moe_finished *),
+                   void *context)
+{
+    const struct moe_finished finished = {
+        .planned = q->planned,
+        .output_tokens = q->output_tokens,
+        .admitted_ns = q->admitted_ns,
+        .first_token_ns = q->first_token_ns,
+        .finished_ns = end_ns,
+    };
+    q->running = false;
+    s->running[gpu]--;
+    s->planned_running -= q->planned;
+    s->kv_used[gpu] -= (uint64_t) q->prompt_tokens + q->output_tokens;
+    on_finish(context, &finished);
+}
+
+void moe_serving_end_step(struct moe_serving_state *s, moe_time_ns end_ns, uint64_t *output_tokens,
+                          void (*on_finish)(void *context, const struct moe_finished *finished),
+                          void *context)
+{
+    *output_tokens = 0;
+    for (uint32_t gpu = 0; gpu < s->gpu_count; gpu++) {
+        struct moe_sequence *q = sequences_of(s, gpu);
+        for (uint32_t i = 0; i < s->running_per_gpu; i++, q++) {
+            if (q->step_rows == 0) {
+                continue;
+            }
+            const bool was_prefill = q->done_rows < q->prompt_tokens;
+            q->done_rows += q->step_rows;
+            q->step_rows = 0;
+            if (q->done_rows < q->prompt_tokens) {
+                continue;
+            }
+            *output_tokens += 1;
+            if (was_prefill) {
+                q->first_token_ns = end_ns;
+            }
+            if (q->done_rows == q->prompt_tokens + q->output_tokens - 1) {
+                finish(s, gpu, q, end_ns, on_finish, context);
+            }
+        }
+    }
+}

@@ -1,0 +1,98 @@
+/*
+ * Serving: which tokens run in which step on which GPU.
+ *
+ * Closed loop, continuous batching, prefill and decode colocated: every GPU is one
+ * data-parallel rank that keeps up to running_per_gpu requests running; when one ends, the
+ * next of the workload takes its place at the next step, ranks being offered requests in
+ * turn (rank 0 first in every sweep). A step holds one token of every decoding request and,
+ * within the token budget that remains, the next chunk of every prompt still unread, oldest
+ * slot first. A request is admitted when the KV cache of its whole length fits the rank
+ * (prompt + output tokens are reserved), so nothing is ever preempted.
+ *
+ * The schedule depends on lengths and memory only, never on time: all policies with the
+ * same KV pool serve the same batches.
+ */
+#ifndef MOE_SIM_ENGINE_SERVING_H
+#define MOE_SIM_ENGINE_SERVING_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "sim/base/arena.h"
+#include "sim/base/time.h"
+#include "sim/cost/cost.h"
+#include "sim/engine/route_counter.h"
+#include "sim/engine/workload.h"
+
+/* One running request. */
+struct moe_sequence {
+    bool running;
+    bool planned; /* of the planning set: never scored */
+    uint32_t prompt_tokens;
+    uint32_t output_tokens;
+    uint64_t first_row;    /* in the trace */
+    uint32_t done_rows;    /* rows already processed */
+    uint32_t step_rows;    /* rows of this step */
+    uint32_t buffer_first; /* first row (of the request) that buffer holds */
+    uint32_t buffer_rows;
+    moe_time_ns admitted_ns;
+    moe_time_ns first_token_ns;
+    uint16_t *buffer; /* [MOE_SERVING_BUFFER_BYTES / row bytes][layer][k] */
+};
+
+/* Routes fetched ahead for each running request: long enough that a short request is read
+ * from the trace once. */
+enum { MOE_SERVING_BUFFER_BYTES = 16 << 10, MOE_SERVING_BLOCK_TOKENS = 512 };
+
+struct moe_serving_state {
+    const struct moe_serving *options;
+    struct moe_trace *trace;
+    struct moe_workload *workload;
+    uint32_t gpu_count;
+    uint32_t running_per_gpu;
+    uint32_t row_items; /* layer_count x top_k of the trace */
+    uint32_t buffer_rows;
+    uint32_t window_size;          /* of the model's windowed layers; 0 = none */
+    uint64_t kv_tokens;            /* KV pool of a rank, in tokens */
+    uint64_t *kv_used;             /* [gpu] */
+    uint32_t *running;             /* [gpu] */
+    uint32_t planned_running;      /* over all ranks */
+    struct moe_sequence *sequence; /* [gpu][running_per_gpu] */
+    const uint16_t **block;        /* [MOE_SERVING_BLOCK_TOKENS] row pointers */
+};
+
+/* A request that ended in a step, for the latency figures. */
+struct moe_finished {
+    bool planned;
+    uint32_t output_tokens;
+    moe_time_ns admitted_ns;
+    moe_time_ns first_token_ns;
+    moe_time_ns finished_ns;
+};
+
+/* Errors: MOE_LIMIT when the arena is full. */
+enum moe_status moe_serving_init(struct moe_serving_state *state, const struct moe_serving *options,
+                                 struct moe_trace *trace, struct moe_workload *workload,
+                                 uint32_t gpu_count, uint64_t kv_tokens, uint32_t window_size,
+                                 struct moe_arena *arena, struct moe_error *err) MOE_MUST_CHECK;
+
+/* Admits what fits and plans the step that begins at now_ns: work[gpu]. *token_count is the
+ * rows of the step, 0 when everything is served. Errors: MOE_LIMIT when a request is longer
+ * than the KV pool of an empty rank. */
+enum moe_status moe_serving_plan_step(struct moe_serving_state *state, moe_time_ns now_ns,
+                                      struct moe_token_work *work, uint64_t *token_count,
+                                      struct moe_error *err) MOE_MUST_CHECK;
+
+/* Feeds the routes of the planned step to the counter. Errors: as moe_trace_read. */
+enum moe_status moe_serving_route_step(struct moe_serving_state *state,
+                                       struct moe_route_counter *counter,
+                                       struct moe_error *err) MOE_MUST_CHECK;
+
+/* The step has ended at end_ns. Calls on_finish for every request that ended, in order of
+ * rank and slot. *output_tokens: tokens sampled in the step. */
+void moe_serving_end_step(struct moe_serving_state *state, moe_time_ns end_ns,
+                          uint64_t *output_tokens,
+                          void (*on_finish)(void *context, const struct moe_finished *finished),
+                          void *context);
+
+#endif

@@ -1,0 +1,242 @@
+#include "sim/engine/step.h"
+
+#include <assert.h>
+
+#include "sim/base/no_malloc.h"
+
+static const struct moe_gpu_factor nominal_factor = { 1.0, 1.0, 1.0 };
+
+static bool new_pair(struct moe_price_pair *pair, struct moe_arena *arena, size_t count)
+{
+    pair->real = MOE_NEW(arena, double, count);
+    pair->nominal = MOE_NEW(arena, double, count);
+    return pair->real != NULL && pair->nominal != NULL;
+}
+
+enum moe_status moe_step_init(struct moe_step *s, const struct moe_step_options *options,
+                              struct moe_arena *arena, struct moe_error *err)
+{
+    const uint32_t gpus = options->gpu_count;
+    const size_t all = (size_t) options->layer_count * gpus;
+    *s = (struct moe_step){
+        .cost = options->cost,
+        .layer_count = options->layer_count,
+        .gpu_count = gpus,
+        .dense_layer_count = options->dense_layer_count,
+        .exchange = options->serving->exchange,
+        .barriers = MOE_NEW(arena, struct moe_barrier, moe_barrier_count(options->layer_count)),
+        .expert_work = MOE_NEW(arena, struct moe_expert_work, all),
+        .dispatch_work = MOE_NEW(arena, struct moe_exchange_work, all),
+        .tokens = MOE_NEW(arena, struct moe_token_prices, gpus),
+        .tokens_nominal = MOE_NEW(arena, struct moe_token_prices, gpus),
+        .jitter = MOE_NEW(arena, double, (all + gpus) * MOE_STRETCH_COUNT),
+        .dispatch_source = MOE_NEW(arena, uint8_t, all),
+        .expert_source = MOE_NEW(arena, uint8_t, all),
+        .combine_source = MOE_NEW(arena, uint8_t, all),
+        .clock = MOE_NEW(arena, moe_time_ns, gpus),
+    };
+    const bool pairs = new_pair(&s->before, arena, gpus) && new_pair(&s->shared, arena, gpus) &&
+                       new_pair(&s->after, arena, gpus) && new_pair(&s->dispatch, arena, all) &&
+                       new_pair(&s->expert, arena, all) && new_pair(&s->combine, arena, all);
+    if (!pairs || s->barriers == NULL || s->expert_work == NULL || s->dispatch_work == NULL ||
+        s->tokens == NULL || s->tokens_nominal == NULL || s->jitter == NULL ||
+        s->dispatch_source == NULL || s->expert_source == NULL || s->combine_source == NULL ||
+        s->clock == NULL) {
+        return moe_fail(err, MOE_LIMIT, "no room for a step of %u layers on %u GPUs",
+                        options->layer_count, gpus);
+    }
+    MOE_TRY(
+        moe_step_times_init(&s->times, options->layer_count, gpus, options->serving, arena, err));
+    return moe_hardware_init(&s->hardware, options->cost, gpus, options->layer_count, options->seed,
+                             options->noise, arena, err);
+}
+
+static double after_ns(const struct moe_token_prices *prices)
+{
+    return prices->part[MOE_COST_HEAD].ns + prices->part[MOE_COST_HOST].ns;
+}
+
+static void price_tokens(struct moe_step *s, const struct moe_token_work *own, bool nominal)
+{
+    for (uint32_t gpu = 0; gpu < s->gpu_count; gpu++) {
+        moe_token_prices(s->cost, &own[gpu], &s->hardware.factor[gpu], &s->tokens[gpu]);
+        s->shared.real[gpu] = s->tokens[gpu].part[MOE_COST_SHARED].ns;
+        s->after.real[gpu] = after_ns(&s->tokens[gpu]);
+        if (nominal) {
+            moe_token_prices(s->cost, &own[gpu], &nominal_factor, &s->tokens_nominal[gpu]);
+            s->shared.nominal[gpu] = s->tokens_nominal[gpu].part[MOE_COST_SHARED].ns;
+            s->after.nominal[gpu] = after_ns(&s->tokens_nominal[gpu]);
+        }
+    }
+}
+
+static void price_before(struct moe_step *s, uint32_t layer, bool nominal)
+{
+    const uint32_t dense = moe_dense_layers_before(layer, s->layer_count, s->dense_layer_count);
+    for (uint32_t gpu = 0; gpu < s->gpu_count; gpu++) {
+        const struct moe_duration *p = s->tokens[gpu].part;
+        s->before.real[gpu] = moe_before_ns(p[MOE_COST_ATTENTION].ns, p[MOE_COST_DENSE].ns,
+                                            p[MOE_COST_GATE].ns, dense);
+        if (nominal) {
+            p = s->tokens_nominal[gpu].part;
+            s->before.nominal[gpu] = moe_before_ns(p[MOE_COST_ATTENTION].ns, p[MOE_COST_DENSE].ns,
+                                                   p[MOE_COST_GATE].ns, dense);
+        }
+    }
+}
+
+/* Padded mode: every rank sends and receives as much as the one that has most. */
+static void pad(struct moe_exchange_work *work, uint32_t gpus)
+{
+    struct moe_exchange_work most = { 0 };
+    for (uint32_t gpu = 0; gpu < gpus; gpu++) {
+        const struct moe_exchange_work *w = &work[gpu];
+        const double near = w->near_out > w->near_in ? w->near_out : w->near_in;
+        const double far = w->far_out > w->far_in ? w->far_out : w->far_in;
+        most.near_out = near > most.near_out ? near : most.near_out;
+        most.far_out = far > most.far_out ? far : most.far_out;
+    }
+    most.near_in = most.near_out;
+    most.far_in = most.far_out;
+    for (uint32_t gpu = 0; gpu < gpus; gpu++) {
+        work[gpu] = most;
+    }
+}
+
+/* The expert and exchange prices of one GPU in one layer, into index at. */
+static void price_gpu(struct moe_step *s, size_t at, const struct moe_gpu_factor *factor,
+                      bool nominal)
+{
+    const struct moe_expert_work *expert = &s->expert_work[at];
+    const struct moe_exchange_work *out = &s->dispatch_work[at];
+    const struct moe_exchange_work back = { .near_out = out->near_in,
+                                            .near_in = out->near_out,
+                                            .far_out = out->far_in,
+                                            .far_in = out->far_out };
+    const struct moe_duration e = moe_cost_expert(s->cost, expert, factor);
+    const struct moe_duration d = moe_cost_exchange(s->cost, MOE_COST_DISPATCH, out, factor);
+    const struct moe_duration c = moe_cost_exchange(s->cost, MOE_COST_COMBINE, &back, factor);
+    s->expert.real[at] = e.ns;
+    s->dispatch.real[at] = d.ns;
+    s->combine.real[at] = c.ns;
+    s->expert_source[at] = (uint8_t) e.provenance;
+    s->dispatch_source[at] = (uint8_t) d.provenance;
+    s->combine_source[at] = (uint8_t) c.provenance;
+    if (nominal) {
+        s->expert.nominal[at] = moe_cost_expert(s->cost, expert, &nominal_factor).ns;
+        s->dispatch.nominal[at] =
+            moe_cost_exchange(s->cost, MOE_COST_DISPATCH, out, &nominal_factor).ns;
+        s->combine.nominal[at] =
+            moe_cost_exchange(s->cost, MOE_COST_COMBINE, &back, &nominal_factor).ns;
+    }
+}
+
+static struct moe_stretch_prices stretch(const struct moe_step *s,
+                                         const struct moe_price_pair *pair, size_t row,
+                                         uint32_t layer, enum moe_stretch kind)
+{
+    return (struct moe_stretch_prices){
+        .real = pair->real + row,
+        .nominal = pair->nominal + row,
+        .jitter = s->jitter + ((size_t) layer * MOE_STRETCH_COUNT + kind) * s->gpu_count,
+    };
+}
+
+static void add_to_straggler(const struct moe_step *s, uint32_t layer,
+                             struct moe_straggler *straggler)
+{
+    const size_t row = (size_t) layer * s->gpu_count;
+    const struct moe_stretch_prices before = stretch(s, &s->before, 0, layer, MOE_STRETCH_BEFORE);
+    const struct moe_stretch_prices shared = stretch(s, &s->shared, 0, layer, MOE_STRETCH_BEFORE);
+    const struct moe_stretch_prices out =
+        stretch(s, &s->dispatch, row, layer, MOE_STRETCH_DISPATCH);
+    const struct moe_stretch_prices expert = stretch(s, &s->expert, row, layer, MOE_STRETCH_EXPERT);
+    const struct moe_stretch_prices back = stretch(s, &s->combine, row, layer, MOE_STRETCH_COMBINE);
+    moe_straggler_add_layer(straggler, &before, &shared, &out, &expert, &back);
+}
+
+static void round_layer(struct moe_step *s, uint32_t layer)
+{
+    const uint32_t gpus = s->gpu_count;
+    const size_t row = (size_t) layer * gpus;
+    const double *jitter = s->jitter + row * MOE_STRETCH_COUNT;
+    for (uint32_t gpu = 0; gpu < gpus; gpu++) {
+        const double before = jitter[MOE_STRETCH_BEFORE * gpus + gpu];
+        s->times.before[row + gpu] = moe_time_round_up(s->before.real[gpu] * before);
+        s->times.shared[row + gpu] = moe_time_round_up(s->shared.real[gpu] * before);
+        s->times.dispatch[row + gpu] = moe_time_round_up(s->dispatch.real[row + gpu] *
+                                                         jitter[MOE_STRETCH_DISPATCH * gpus + gpu]);
+        s->times.expert[row + gpu] =
+            moe_time_round_up(s->expert.real[row + gpu] * jitter[MOE_STRETCH_EXPERT * gpus + gpu]);
+        s->times.combine[row + gpu] = moe_time_round_up(s->combine.real[row + gpu] *
+                                                        jitter[MOE_STRETCH_COMBINE * gpus + gpu]);
+    }
+}
+
+void moe_step_price(struct moe_step *s, uint64_t number, const struct moe_token_work *own,
+                    const struct moe_route_counter *counter, struct moe_straggler *straggler)
+{
+    const uint32_t gpus = s->gpu_count;
+    const bool nominal = straggler != NULL;
+    moe_hardware_begin_step(&s->hardware, number);
+    price_tokens(s, own, nominal);
+    for (uint32_t layer = 0; layer < s->layer_count; layer++) {
+        const size_t row = (size_t) layer * gpus;
+        moe_hardware_jitter(&s->hardware, layer, s->jitter + row * MOE_STRETCH_COUNT);
+        moe_route_counter_work(counter, layer, moe_cost_tile_tokens(s->cost), s->expert_work + row,
+                               s->dispatch_work + row);
+        if (s->exchange == MOE_EXCHANGE_PADDED) {
+            pad(s->dispatch_work + row, gpus);
+        }
+        price_before(s, layer, nominal);
+        for (uint32_t gpu = 0; gpu < gpus; gpu++) {
+            price_gpu(s, row + gpu, &s->hardware.factor[gpu], nominal);
+        }
+        round_layer(s, layer);
+        if (nominal) {
+            add_to_straggler(s, layer, straggler);
+        }
+    }
+    double *jitter = s->jitter + (size_t) s->layer_count * MOE_STRETCH_COUNT * gpus;
+    moe_hardware_jitter(&s->hardware, s->layer_count, jitter);
+    for (uint32_t gpu = 0; gpu < gpus; gpu++) {
+        s->times.after[gpu] =
+            moe_time_round_up(s->after.real[gpu] * jitter[MOE_STRETCH_BEFORE * gpus + gpu]);
+    }
+}
+
+void moe_step_end_straggler(const struct moe_step *s, struct moe_straggler *straggler)
+{
+    const struct moe_stretch_prices after =
+        stretch(s, &s->after, 0, s->layer_count, MOE_STRETCH_BEFORE);
+    moe_straggler_end_step(straggler, &after);
+}
+
+moe_time_ns moe_step_play(struct moe_step *s)
+{
+    return moe_timeline_run(&s->times, s->clock, s->barriers);
+}
+
+struct moe_step_prices moe_step_prices(const struct moe_step *s)
+{
+    return (struct moe_step_prices){
+        .tokens = s->tokens,
+        .shared = s->shared.real,
+        .dispatch = s->dispatch.real,
+        .expert = s->expert.real,
+        .combine = s->combine.real,
+        .jitter = s->jitter,
+        .dense_layer_count = s->dense_layer_count,
+    };
+}
+
+struct moe_price_sources moe_step_sources(const struct moe_step *s)
+{
+    return (struct moe_price_sources){
+        .tokens = s->tokens,
+        .dispatch = s->dispatch_source,
+        .expert = s->expert_source,
+        .combine = s->combine_source,
+        .dense_layer_count = s->dense_layer_count,
+    };
+}

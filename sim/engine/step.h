@@ -1,0 +1,83 @@
+/*
+ * Step: the prices and durations of one step, from counted work.
+ *
+ * The one place where cost, hardware and counts meet. Everything that a report or a
+ * counterfactual needs about the step stays here until the next one.
+ */
+#ifndef MOE_SIM_ENGINE_STEP_H
+#define MOE_SIM_ENGINE_STEP_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "sim/base/arena.h"
+#include "sim/cost/cost.h"
+#include "sim/engine/hardware.h"
+#include "sim/engine/route_counter.h"
+#include "sim/engine/sensitivity.h"
+#include "sim/engine/step_times.h"
+#include "sim/engine/straggler.h"
+#include "sim/engine/timeline.h"
+
+/* A price on every GPU, with its GPU's factors and with factor 1. */
+struct moe_price_pair {
+    double *real;
+    double *nominal;
+};
+
+struct moe_step {
+    const struct moe_cost *cost;
+    uint32_t layer_count;
+    uint32_t gpu_count;
+    uint32_t dense_layer_count;
+    enum moe_exchange_mode exchange;
+    struct moe_hardware hardware;
+    struct moe_step_times times;
+    struct moe_barrier *barriers;
+
+    struct moe_expert_work *expert_work;     /* [layer][gpu] */
+    struct moe_exchange_work *dispatch_work; /* [layer][gpu] */
+    struct moe_token_prices *tokens;         /* [gpu] with the GPU's factors */
+    struct moe_token_prices *tokens_nominal; /* [gpu] */
+    struct moe_price_pair before;            /* [gpu], of the layer in hand */
+    struct moe_price_pair shared;            /* [gpu] */
+    struct moe_price_pair after;             /* [gpu] */
+    struct moe_price_pair dispatch;          /* [layer][gpu] */
+    struct moe_price_pair expert;            /* [layer][gpu] */
+    struct moe_price_pair combine;           /* [layer][gpu] */
+    double *jitter;                          /* [layer + 1][stretch][gpu] */
+    uint8_t *dispatch_source;                /* [layer][gpu] enum moe_provenance */
+    uint8_t *expert_source;
+    uint8_t *combine_source;
+    moe_time_ns *clock; /* [gpu] scratch */
+};
+
+struct moe_step_options {
+    const struct moe_cost *cost;
+    const struct moe_serving *serving;
+    uint32_t layer_count;
+    uint32_t gpu_count;
+    uint32_t dense_layer_count;
+    uint64_t seed;
+    bool noise;
+};
+
+/* Errors: MOE_LIMIT when the arena is full. */
+enum moe_status moe_step_init(struct moe_step *step, const struct moe_step_options *options,
+                              struct moe_arena *arena, struct moe_error *err) MOE_MUST_CHECK;
+
+/* Prices step number `number`: own[gpu] and what the counter holds. straggler NULL: no
+ * nominal prices are made. Otherwise its layers are added (begin_step is the caller's). */
+void moe_step_price(struct moe_step *step, uint64_t number, const struct moe_token_work *own,
+                    const struct moe_route_counter *counter, struct moe_straggler *straggler);
+
+/* Ends the straggler's step with the step's last stretch. */
+void moe_step_end_straggler(const struct moe_step *step, struct moe_straggler *straggler);
+
+/* Plays the priced step: barriers filled, length returned. */
+moe_time_ns moe_step_play(struct moe_step *step);
+
+struct moe_step_prices moe_step_prices(const struct moe_step *step);
+struct moe_price_sources moe_step_sources(const struct moe_step *step);
+
+#endif

@@ -1,0 +1,75 @@
+/*
+ * Step times: how long every stretch of one step takes on every GPU, before anyone waits
+ * for anyone. What turns work into durations ends here; what turns durations into a
+ * timeline (timeline.h) begins here, and knows nothing of costs.
+ *
+ * A step, per MoE layer:
+ *
+ *   before ──┬─► [barrier] ─► dispatch ─► expert ─► [barrier] ─► combine ─► next layer
+ *            └─► shared (overlapped: beside barrier and dispatch; serial: before expert)
+ *
+ * and after the last layer: after ─► [barrier, the step's end]. before holds attention,
+ * the dense layers that precede this MoE layer, router and permutation of the GPU's own
+ * tokens; after holds embedding, LM head, sampling and the host.
+ */
+#ifndef MOE_SIM_ENGINE_STEP_TIMES_H
+#define MOE_SIM_ENGINE_STEP_TIMES_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "sim/base/arena.h"
+#include "sim/base/time.h"
+#include "sim/cost/cost.h"
+#include "sim/scenario/scenario.h"
+
+/* All in nanoseconds, [layer][gpu] but for after. */
+struct moe_step_times {
+    uint32_t layer_count;
+    uint32_t gpu_count;
+    bool common_exit; /* all ranks leave a collective when the last one's data is there */
+    enum moe_shared_mode shared_mode;
+    moe_time_ns *before;
+    moe_time_ns *shared;
+    moe_time_ns *dispatch;
+    moe_time_ns *expert;
+    moe_time_ns *combine;
+    moe_time_ns *after; /* [gpu] */
+};
+
+/* Prices of one GPU's own tokens, the same for every layer of a step. */
+struct moe_token_prices {
+    struct moe_duration part[MOE_COST_PART_COUNT]; /* ATTENTION, DENSE, GATE, SHARED, HEAD, HOST */
+};
+
+/* Errors: MOE_LIMIT when the arena is full. */
+enum moe_status moe_step_times_init(struct moe_step_times *times, uint32_t layer_count,
+                                    uint32_t gpu_count, const struct moe_serving *serving,
+                                    struct moe_arena *arena, struct moe_error *err) MOE_MUST_CHECK;
+
+/* Dense layers that run before MoE layer `layer`: the model's dense layers spread evenly
+ * (where exactly they stand moves no barrier, so it changes nothing that is reported). */
+static inline uint32_t moe_dense_layers_before(uint32_t layer, uint32_t moe_layer_count,
+                                               uint32_t dense_layer_count)
+{
+    return (uint32_t) ((uint64_t) (layer + 1) * dense_layer_count / moe_layer_count -
+                       (uint64_t) layer * dense_layer_count / moe_layer_count);
+}
+
+/* Nanoseconds as double to whole ones, up: a cost never becomes free. 0 <= ns < 2^62. */
+static inline moe_time_ns moe_time_round_up(double ns)
+{
+    const moe_time_ns whole = (moe_time_ns) ns;
+    return whole + ((double) whole < ns);
+}
+
+/* What `before` comes to at the given prices, with `dense` dense layers in it. */
+static inline double moe_before_ns(double attention, double dense_ffn, double gate, uint32_t dense)
+{
+    return attention * (1 + dense) + dense_ffn * dense + gate;
+}
+
+void moe_token_prices(const struct moe_cost *cost, const struct moe_token_work *work,
+                      const struct moe_gpu_factor *factor, struct moe_token_prices *prices);
+
+#endif

@@ -1,0 +1,261 @@
+#include "sim/engine/study.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <omp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "sim/engine/verdict.h"
+#include "sim/engine/workload.h"
+
+/* The study with what it owns: the shared tables, and one arena of results per run. */
+struct owned_study {
+    struct moe_study study; /* first, so that a pointer to it is a pointer to this */
+    struct moe_arena shared;
+    struct moe_arena *results; /* [policy_count * seed_count] */
+    struct moe_run_result *runs;
+    struct moe_replay_map map;
+    struct moe_cost *cost;
+    struct moe_run_input input;
+    struct moe_error *errors; /* [policy_count * seed_count] */
+    uint32_t run_count;
+};
+
+static double now_seconds(void)
+{
+    struct timespec now;
+    (void) clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double) now.tv_sec + 1e-9 * (double) now.tv_nsec;
+}
+
+/* Token counts of the planning set and of what is scored, by one pass over the trace. */
+static enum moe_status count_loads(struct owned_study *owned, struct moe_trace *trace,
+                                   struct moe_error *err)
+{
+    struct moe_study *study = &owned->study;
+    const struct moe_trace_model *model = moe_trace_model(trace);
+    const struct moe_trace_request *requests = moe_trace_requests(trace);
+    const size_t cells = (size_t) model->layer_count * model->expert_count;
+    const size_t out_cells = (size_t) study->scenario->model.moe_layer_count * model->expert_count;
+    uint64_t *counts = MOE_NEW(&owned->shared, uint64_t, cells);
+    uint16_t *rows = MOE_NEW(&owned->shared, uint16_t,
+                             (size_t) MOE_REPLAY_BLOCK_ROWS * model->layer_count * model->top_k);
+    double *plan = MOE_NEW(&owned->shared, double, out_cells);
+    double *future = MOE_NEW(&owned->shared, double, out_cells);
+    uint64_t unknown = 0;
+    if (counts == NULL || rows == NULL || plan == NULL || future == NULL) {
+        return moe_fail(err, MOE_LIMIT, "no room for the loads of %u layers", model->layer_count);
+    }
+    study->planned_tokens = requests[study->planned_requests].first_row;
+    MOE_TRY(moe_replay_count(trace, 0, study->planned_tokens, rows, counts, &unknown, err));
+    moe_replay_expand(&owned->map, counts, plan);
+    memset(counts, 0, cells * sizeof *counts);
+    MOE_TRY(moe_replay_count(trace, study->planned_tokens,
+                             study->trace_tokens - study->planned_tokens, rows, counts, &unknown,
+                             err));
+    moe_replay_expand(&owned->map, counts, future);
+    owned->input.plan_load = plan;
+    owned->input.future_load = future;
+    return MOE_OK;
+}
+
+static void describe_trace(struct owned_study *owned, const struct moe_trace *trace)
+{
+    struct moe_study *study = &owned->study;
+    const struct moe_trace_request *requests = moe_trace_requests(trace);
+    double tokens = 0.0;
+    study->trace_model = *moe_trace_model(trace);
+    study->trace_hash = moe_trace_hash(trace);
+    study->trace_requests = moe_trace_request_count(trace);
+    study->trace_tokens = moe_trace_row_count(trace);
+    for (uint64_t i = 0; i < study->trace_requests; i++) {
+        const uint64_t length = (uint64_t) requests[i].prompt_tokens + requests[i].output_tokens;
+        tokens += (double) length;
+        if (length > owned->input.longest_request) {
+            owned->input.longest_request = length;
+        }
+    }
+    study->mean_request_tokens = tokens / (double) study->trace_requests;
+    study->planned_requests = moe_workload_planned_count((uint32_t) study->trace_requests,
+                                                         study->scenario->serving.plan_share);
+}
+
+/* Trace, calibration and tables that all runs share. */
+static enum moe_status prepare(struct owned_study *owned, struct moe_trace *trace,
+                               struct moe_error *err)
+{
+    const struct moe_scenario *scenario = owned->study.scenario;
+    const struct moe_trace_model *model = moe_trace_model(trace);
+    const struct moe_calibration *calibration = NULL;
+    const size_t cells =
+        (size_t) (scenario->model.moe_layer_count + model->layer_count) * model->expert_count;
+    const size_t rows = (size_t) MOE_REPLAY_BLOCK_ROWS * model->layer_count * model->top_k;
+    MOE_TRY(moe_arena_init(&owned->shared, ((size_t) 64 << 20) + cells * 32 + rows * 2, err));
+    MOE_TRY(moe_calibration_load(&calibration, scenario->calibration_path, &owned->shared, err));
+    MOE_TRY(moe_cost_init(&owned->cost, calibration, &scenario->model, &scenario->cluster,
+                          &owned->shared, err));
+    MOE_TRY(moe_replay_map_init(&owned->map, model, scenario->model.moe_layer_count, &owned->shared,
+                                err));
+    owned->input = (struct moe_run_input){
+        .scenario = scenario,
+        .cost = owned->cost,
+        .map = &owned->map,
+    };
+    describe_trace(owned, trace);
+    return count_loads(owned, trace, err);
+}
+
+/* One run, with its own trace handle and working memory. */
+static enum moe_status run_one(const struct owned_study *owned, const struct moe_run_input *input,
+                               uint32_t index, struct moe_error *err)
+{
+    const struct moe_study *study = &owned->study;
+    const uint32_t policy = index / study->seed_count;
+    const uint64_t seed = study->scenario->first_seed + index % study->seed_count;
+    struct moe_arena work = { 0 };
+    struct moe_trace *trace = NULL;
+    enum moe_status status = moe_trace_open(&trace, study->scenario->trace_path, err);
+    if (status == MOE_OK) {
+        status = moe_arena_init(&work, moe_run_work_bytes(input, trace), err);
+    }
+    if (status == MOE_OK) {
+        status = moe_arena_init(&owned->results[index], moe_run_result_bytes(input), err);
+    }
+    if (status == MOE_OK) {
+        status = moe_run(input, study->policies[policy].policy, seed, trace, &owned->results[index],
+                         &work, &owned->runs[index], err);
+    }
+    moe_arena_finish(&work);
+    moe_trace_close(trace);
+    return status;
+}
+
+/* All runs, shared out over threads. The error of the first run in order is reported,
+ * whichever failed first. */
+static enum moe_status run_all(struct owned_study *owned, const struct moe_study_options *options,
+                               struct moe_error *err)
+{
+    const int threads = options->threads > 0 ? (int) options->threads : omp_get_max_threads();
+    uint32_t done = 0;
+#pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
+    for (uint32_t i = 0; i < owned->run_count; i++) {
+        struct moe_run_input input = owned->input;
+        input.detail = i == 0 ? options->detail : NULL;
+        input.detail_steps = options->detail_steps;
+        (void) run_one(owned, &input, i, &owned->errors[i]);
+#pragma omp critical(moe_study_progress)
+        {
+            done++;
+            if (options->progress) {
+                (void) fprintf(stderr, "\r%u of %u runs", done, owned->run_count);
+                (void) fflush(stderr);
+            }
+        }
+    }
+    if (options->progress) {
+        (void) fputs("\r                              \r", stderr);
+    }
+    for (uint32_t i = 0; i < owned->run_count; i++) {
+        if (owned->errors[i].status != MOE_OK) {
+            *err = owned->errors[i];
+            return err->status;
+        }
+    }
+    return MOE_OK;
+}
+
+static enum moe_status name_policies(struct owned_study *owned, struct moe_error *err)
+{
+    struct moe_study *study = &owned->study;
+    for (uint32_t i = 0; i < study->policy_count; i++) {
+        MOE_TRY(moe_policy_find(study->scenario->policies[i], &study->policies[i].policy, err));
+        study->policies[i].runs = owned->runs + (size_t) i * study->seed_count;
+        if (strcmp(study->scenario->policies[i], study->scenario->baseline) == 0) {
+            study->baseline = i;
+        }
+    }
+    return MOE_OK;
+}
+
+static struct owned_study *new_study(const struct moe_scenario *scenario)
+{
+    struct owned_study *owned = calloc(1, sizeof *owned);
+    if (owned == NULL) {
+        return NULL;
+    }
+    owned->study.scenario = scenario;
+    owned->study.policy_count = scenario->policy_count;
+    owned->study.seed_count = scenario->seed_count;
+    owned->run_count = scenario->policy_count * scenario->seed_count;
+    owned->results = calloc(owned->run_count, sizeof *owned->results);
+    owned->runs = calloc(owned->run_count, sizeof *owned->runs);
+    owned->errors = calloc(owned->run_count, sizeof *owned->errors);
+    owned->study.policies = calloc(scenario->policy_count, sizeof *owned->study.policies);
+    owned->study.flips = calloc(MOE_SENSITIVITY_LANES, sizeof *owned->study.flips);
+    if (owned->results == NULL || owned->runs == NULL || owned->errors == NULL ||
+        owned->study.policies == NULL || owned->study.flips == NULL) {
+        moe_study_destroy(&owned->study);
+        return NULL;
+    }
+    return owned;
+}
+
+enum moe_status moe_study_create(struct moe_study **out, const struct moe_scenario *scenario,
+                                 const struct moe_study_options *options, struct moe_error *err)
+{
+    const double begin = now_seconds();
+    struct moe_trace *trace = NULL;
+    double *scratch = NULL;
+    struct owned_study *owned = new_study(scenario);
+    if (owned == NULL) {
+        return moe_fail(err, MOE_LIMIT, "no memory for a study");
+    }
+    enum moe_status status = name_policies(owned, err);
+    if (status == MOE_OK) {
+        status = moe_trace_open(&trace, scenario->trace_path, err);
+    }
+    if (status == MOE_OK) {
+        status = moe_scenario_check_trace(scenario, moe_trace_model(trace)->expert_count,
+                                          moe_trace_model(trace)->top_k, err);
+    }
+    if (status == MOE_OK) {
+        status = prepare(owned, trace, err);
+    }
+    moe_trace_close(trace);
+    if (status == MOE_OK) {
+        status = run_all(owned, options, err);
+    }
+    if (status == MOE_OK) {
+        scratch = calloc(scenario->seed_count, sizeof *scratch);
+        status = scratch != NULL ? MOE_OK : moe_fail(err, MOE_LIMIT, "no memory for a verdict");
+    }
+    if (status != MOE_OK) {
+        moe_study_destroy(&owned->study);
+        return status;
+    }
+    moe_verdict_reach(&owned->study, scratch);
+    free(scratch);
+    owned->study.wall_seconds = now_seconds() - begin;
+    *out = &owned->study;
+    return MOE_OK;
+}
+
+void moe_study_destroy(struct moe_study *study)
+{
+    if (study == NULL) {
+        return;
+    }
+    struct owned_study *owned = (struct owned_study *) study;
+    for (uint32_t i = 0; owned->results != NULL && i < owned->run_count; i++) {
+        moe_arena_finish(&owned->results[i]);
+    }
+    moe_arena_finish(&owned->shared);
+    free(owned->results);
+    free(owned->runs);
+    free(owned->errors);
+    free(study->policies);
+    free(study->flips);
+    free(owned);
+}

@@ -1,0 +1,54 @@
+/*
+ * Workload: the order in which the trace's requests are served.
+ *
+ * The first plan_share of the requests, in recorded order, are the planning set; the
+ * policies plan on nothing else. The workload serves the planning set first (shuffled),
+ * then the remaining requests passes times, freshly shuffled each time. So every token of
+ * the trace is replayed, and no token that is scored was seen by a planner.
+ *
+ * Shuffles depend on (seed, pass) only. A trace larger than MOE_WORKLOAD_WINDOW_BYTES of
+ * routes is cut into runs of consecutive requests of that size; the runs are shuffled, and
+ * the requests within each, so that a run's blobs stay in the trace's cache.
+ */
+#ifndef MOE_SIM_ENGINE_WORKLOAD_H
+#define MOE_SIM_ENGINE_WORKLOAD_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "sim/base/arena.h"
+#include "sim/base/error.h"
+#include "traces/trace_store.h"
+
+enum { MOE_WORKLOAD_WINDOW_BYTES = 64 << 20 };
+
+struct moe_workload {
+    const struct moe_trace_request *requests;
+    uint64_t seed;
+    uint32_t request_count;
+    uint32_t planned_count; /* requests[0 .. planned_count-1] */
+    uint32_t passes;
+    uint64_t window_rows;
+    uint32_t *order;        /* [request_count]: the set being served, shuffled */
+    uint32_t *starts;       /* [request_count + 1]: first requests of the windows */
+    uint32_t *window_order; /* [request_count] */
+    uint32_t order_count;
+    uint32_t order_next;
+    uint32_t pass; /* 0 = planning set, 1 .. passes = scored passes */
+};
+
+/* How many requests the planning set has: at least 1, and at least 1 remains. */
+uint32_t moe_workload_planned_count(uint32_t request_count, double plan_share);
+
+/* Errors: MOE_RANGE for a trace with fewer than 2 or more than 2^32-2 requests,
+ * MOE_LIMIT when the arena is full. */
+enum moe_status moe_workload_init(struct moe_workload *workload, const struct moe_trace *trace,
+                                  double plan_share, uint32_t passes, uint64_t seed,
+                                  struct moe_arena *arena, struct moe_error *err) MOE_MUST_CHECK;
+
+/* The next request to admit, without taking it. False when none is left. */
+bool moe_workload_peek(const struct moe_workload *workload, uint32_t *request);
+/* Takes it. *planned says whether it belongs to the planning set. */
+bool moe_workload_take(struct moe_workload *workload, uint32_t *request, bool *planned);
+
+#endif
