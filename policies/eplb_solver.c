@@ -75,7 +75,8 @@ static void place_groups(struct moe_eplb_solver *solver)
         moe_packer_pack(&solver->packer, &packing, solver->group_weight, solver->place_of_group);
     }
     for (uint32_t group = 0; group < shape->group_count; group++) {
-        uint16_t *expert_at = solver->expert_at + solver->place_of_group[group] * group_size;
+        uint16_t *expert_at =
+            solver->expert_at + (size_t) solver->place_of_group[group] * group_size;
         for (uint32_t i = 0; i < group_size; i++) {
             expert_at[i] = (uint16_t) (group * group_size + i);
         }

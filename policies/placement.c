@@ -106,7 +106,7 @@ void moe_placement_gpu_load(const struct moe_placement *placement, uint32_t laye
     const struct moe_placement_shape *shape = &placement->shape;
     const uint32_t slots_per_gpu = moe_placement_slots_per_gpu(shape);
     const uint16_t *slots = moe_placement_layer(placement, layer);
-    uint32_t copies[MOE_SLOT_EMPTY];
+    uint32_t copies[MOE_SLOT_EMPTY]; /* 256 KiB of stack, of which expert_count are touched */
     moe_placement_count_copies(placement, layer, copies);
     for (uint32_t gpu = 0; gpu < shape->gpu_count; gpu++) {
         double sum = 0.0;

@@ -14,6 +14,7 @@
 #ifndef MOE_POLICIES_WINNER_TREE_H
 #define MOE_POLICIES_WINNER_TREE_H
 
+#include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -59,7 +60,7 @@ static inline uint64_t moe_winner_key(uint32_t rank, uint32_t index)
 /* tree[2 * leaf_count]; the caller has filled the leaves tree[leaf_count ..]. */
 static inline void moe_winner_build(uint64_t *tree, uint32_t leaf_count)
 {
-    for (uint32_t i = leaf_count - 1; i >= 1; i--) {
+    for (size_t i = leaf_count - 1; i >= 1; i--) {
         tree[i] = tree[2 * i] < tree[2 * i + 1] ? tree[2 * i] : tree[2 * i + 1];
     }
 }

@@ -83,9 +83,9 @@ static void twin_eplb(const struct moe_placement_shape *shape, const double *loa
     const uint32_t node_slots = shape->slot_count / nodes;
     const uint32_t node_gpus = shape->gpu_count / nodes;
     float group_weight[TWIN_LIMIT];
-    uint32_t group_pack[TWIN_LIMIT];
-    uint32_t group_rank[TWIN_LIMIT];
-    uint32_t log_of[TWIN_LIMIT]; /* mlog2log */
+    uint32_t group_pack[TWIN_LIMIT] = { 0 };
+    uint32_t group_rank[TWIN_LIMIT] = { 0 };
+    uint32_t log_of[TWIN_LIMIT] = { 0 }; /* mlog2log */
     for (uint32_t g = 0; g < groups; g++) {
         group_weight[g] = 0.0f;
         for (uint32_t i = 0; i < group_size; i++) {
@@ -99,13 +99,13 @@ static void twin_eplb(const struct moe_placement_shape *shape, const double *loa
             e;
     }
     for (uint32_t n = 0; n < nodes; n++) {
-        float weight[TWIN_LIMIT];
+        float weight[TWIN_LIMIT] = { 0.0f };
         float copy_weight[TWIN_LIMIT];
-        uint32_t phy[TWIN_LIMIT];
-        uint32_t rank[TWIN_LIMIT];
-        uint32_t copies[TWIN_LIMIT];
-        uint32_t pack[TWIN_LIMIT];
-        uint32_t rank_in_pack[TWIN_LIMIT];
+        uint32_t phy[TWIN_LIMIT] = { 0 };
+        uint32_t rank[TWIN_LIMIT] = { 0 };
+        uint32_t copies[TWIN_LIMIT] = { 0 };
+        uint32_t pack[TWIN_LIMIT] = { 0 };
+        uint32_t rank_in_pack[TWIN_LIMIT] = { 0 };
         for (uint32_t i = 0; i < node_experts; i++) {
             weight[i] = (float) load[log_of[n * node_experts + i]];
         }

@@ -3,7 +3,8 @@
 # Exit 0 when everything holds; says what does not.
 set -u
 moesim=$(realpath "$1") || exit 1
-oracles=$(realpath "$2")/oracles || exit 1
+tests=$(realpath "$2") || exit 1
+oracles=$tests/oracles
 work=$(mktemp -d) || exit 1
 trap 'rm -rf "$work"' EXIT
 cd "$work" || exit 1
@@ -37,6 +38,21 @@ expect 0 "in-sample" readme --groups 1 -o global.json
 cmp global.json "$oracles/readme_plan_global.json" || complain "global plan"
 expect 0 "0.8164" readme --groups 4
 cmp out.txt hier.json || complain "standard output is not the file"
+
+# DeepSeek-V3's recorded loads (61 layers, 3 of them dense), where they are at hand.
+loads=$tests/../../shared/data/dsv3_expert_loads
+# real FILE GROUPS BEFORE AFTER
+real() {
+    [ -r "$loads/$1" ] || return 0
+    expect 0 "58 MoE layers of 256 experts" "$moesim" plan --policy eplb --loads "$loads/$1" \
+        --slots 288 --nodes 4 --gpus 32 --groups "$2"
+    grep -q "before (contiguous)  *$3 *$" err.txt || complain "$1: $(cat err.txt)"
+    grep -q "eplb  *$4 " err.txt || complain "$1: $(cat err.txt)"
+}
+real decode_in1000out1000.json 8 0.5228 0.7816
+real decode_in1000out1000.json 1 0.5228 0.9930
+real prefill_in4096.json 8 0.4439 0.7957
+real prefill_in4096.json 1 0.4439 0.9939
 
 # What is there is kept, unless asked otherwise.
 expect 2 "exists already" readme --groups 1 -o hier.json

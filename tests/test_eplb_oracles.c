@@ -58,10 +58,11 @@ static void expect_log2phy(const char *name, size_t layer, const json_t *expecte
                            const struct moe_eplb_layer *got,
                            const struct moe_placement_shape *shape)
 {
-    uint32_t limit = 0;
+    uint32_t limit = 1;
     for (uint32_t i = 0; i < shape->expert_count; i++) {
         limit = got->copies[i] > limit ? got->copies[i] : limit;
     }
+    cr_assert_gt(shape->expert_count, 0);
     int32_t *slots = calloc((size_t) shape->expert_count * limit, sizeof *slots);
     moe_eplb_layer_list_slots(got, shape, limit, slots);
     for (uint32_t expert = 0; expert < shape->expert_count; expert++) {

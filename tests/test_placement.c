@@ -86,6 +86,7 @@ static double naive_balancedness(const struct moe_placement *plan, const double 
             for (uint32_t slot = 0; slot < shape->slot_count; slot++) {
                 copies += plan->expert_of_slot[layer * shape->slot_count + slot] == expert;
             }
+            cr_assert_gt(copies, 0);
             for (uint32_t slot = 0; slot < shape->slot_count; slot++) {
                 if (plan->expert_of_slot[layer * shape->slot_count + slot] == expert) {
                     gpu_load[slot / (shape->slot_count / shape->gpu_count)] +=

@@ -95,8 +95,9 @@ Test(policies, random_is_seeded_per_layer_and_even)
     view.seed = 1;
     view.shape.layer_count = LAYERS;
     const struct moe_placement many = plan_of("random", &view);
-    cr_assert_eq(memcmp(many.expert_of_slot, two.expert_of_slot, 2 * SLOTS * sizeof(uint16_t)), 0);
-    cr_assert_neq(memcmp(many.expert_of_slot, many.expert_of_slot + SLOTS, SLOTS * 2), 0);
+    const size_t layer_bytes = SLOTS * sizeof(uint16_t);
+    cr_assert_eq(memcmp(many.expert_of_slot, two.expert_of_slot, 2 * layer_bytes), 0);
+    cr_assert_neq(memcmp(many.expert_of_slot, many.expert_of_slot + SLOTS, layer_bytes), 0);
     uint32_t first[EXPERTS] = { 0 };
     uint32_t redundant[EXPERTS] = { 0 };
     for (uint32_t layer = 0; layer < LAYERS; layer++) {

@@ -13,15 +13,25 @@
  * where active counts physical slots with at least one token, tiles is the sum over
  * slots of ceil(tokens / tile_tokens), and ratio is the measured correction, linear
  * between measured points in (log2 tokens per active slot, log2 active), held at the
- * border. Zero tokens cost zero.
+ * border. Zero tokens cost zero. A series whose times leave out the permutation to expert
+ * order gets its bytes over the copy bandwidth on top (times memory).
  *
  * Exchange (dispatch, combine): piecewise alpha-beta per link class, at most five
  * segments each; a rank takes the longer of its two classes, and for each the larger
- * of its ingress and egress.
+ * of its ingress and egress. The factor comm multiplies the whole, latency included.
+ *
+ * Dense parts: one p-norm GEMM per weight matrix (read once a call, rows padded to the
+ * series' tile), launches, and copied bytes over the copy bandwidth. Attention adds its core:
+ * KV bytes against FLOPs of the scores. EXPERT's published series time the whole MoE op,
+ * so GATE holds only what happens on the token's own rank: router, and permutation
+ * before the dispatch and after the combine.
+ *
+ * A duration that is a sum claims the worst provenance among its parts.
  */
 #ifndef MOE_SIM_COST_COST_H
 #define MOE_SIM_COST_COST_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "sim/base/arena.h"
@@ -84,6 +94,8 @@ struct moe_token_work {
     double score_pairs;  /* sum over rows of the context each attends to */
     double window_read;  /* kv_read with each context capped at model.window_size */
     double window_pairs; /* score_pairs likewise */
+    double decode_read;  /* of kv_read: by sequences with one row. MLA prices those absorbed and
+                          * the rest in its cheaper form; 0 lets it treat all as one lot */
 };
 
 /* Token copies that a rank sends and receives; near = same node, far = other nodes.
@@ -133,6 +145,10 @@ double moe_cost_exchange_bytes(const struct moe_cost *cost, enum moe_cost_part p
 
 /* The factors of simulated GPU number gpu under seed. */
 struct moe_gpu_factor moe_cost_gpu_factor(const struct moe_cost *cost, uint64_t seed, uint32_t gpu);
+
+/* Whether any of those factors was drawn from the prior's slow tail: a report must name
+ * such a GPU. Never for factors of measured GPUs, which are drawn first where there are any. */
+bool moe_cost_gpu_in_tail(const struct moe_cost *cost, uint64_t seed, uint32_t gpu);
 
 /* Which residual: compute-bound, memory-bound and communication jitter differ. */
 enum moe_jitter { MOE_JITTER_COMPUTE, MOE_JITTER_EXPERT, MOE_JITTER_COMM, MOE_JITTER_COUNT };

@@ -12,6 +12,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include "sim/base/error.h"
 #include "sim/model/model.h"
@@ -57,7 +58,9 @@ struct moe_scenario {
     char calibration_path[MOE_SCENARIO_PATH_BYTES]; /* calibration: "" = the built-in table */
     struct moe_model model;                         /* loaded from model_ref; not a key */
     struct moe_cluster cluster;
-    uint32_t slot_count; /* slots: 288 (physical slots per layer) */
+    /* slots: 288 (physical slots per layer); 0 = experts rounded up to a multiple of the
+     * GPUs, and one redundant slot per GPU: settled when the scenario is loaded. */
+    uint32_t slot_count;
     struct moe_serving serving;
     uint32_t policy_count;
     char policies[MOE_SCENARIO_POLICY_LIMIT][64]; /* policies: [contiguous, eplb] */
@@ -73,11 +76,15 @@ static inline uint32_t moe_cluster_gpu_count(const struct moe_cluster *cluster)
     return cluster->node_count * cluster->gpus_per_node;
 }
 
+/* Every default; trace and model are empty. */
 void moe_scenario_defaults(struct moe_scenario *scenario);
 
 /* Reads a YAML file over the defaults, then the overrides "path.key=value" in order,
  * loads the model, checks everything that needs no trace.
- * path NULL: overrides only (moesim compare). */
+ * path NULL: overrides only (moesim compare). Paths in the file are relative to it, paths
+ * in overrides to the working directory; a list is given as "policies=lpt,eplb".
+ * *scenario is written on success only. Errors: MOE_IO, MOE_LIMIT from the files;
+ * MOE_PARSE, MOE_RANGE, MOE_UNSUPPORTED from what they say. */
 enum moe_status moe_scenario_load(struct moe_scenario *scenario, const char *path,
                                   const char *const *overrides, uint32_t override_count,
                                   struct moe_error *err) MOE_MUST_CHECK;
@@ -86,8 +93,18 @@ enum moe_status moe_scenario_load(struct moe_scenario *scenario, const char *pat
  * scenario. text_bytes is the capacity; asserted large enough (16 KiB is). */
 void moe_scenario_write(const struct moe_scenario *scenario, char *text, uint32_t text_bytes);
 
-/* The same from text instead of a file (run.db keeps it so). name stands in errors. */
+/* The same from text instead of a file (run.db keeps it so). name stands in errors; paths
+ * are relative to the working directory. */
 enum moe_status moe_scenario_parse(struct moe_scenario *scenario, const char *text,
                                    const char *name, struct moe_error *err) MOE_MUST_CHECK;
+
+/* One line per key: what it accepts, what it means, its default. */
+void moe_scenario_print_keys(FILE *out);
+
+/* A trace may be replayed with the sizes of another model of the same experts and top-k.
+ * Errors: MOE_RANGE naming both. */
+enum moe_status moe_scenario_check_trace(const struct moe_scenario *scenario,
+                                         uint32_t trace_experts, uint32_t trace_top_k,
+                                         struct moe_error *err) MOE_MUST_CHECK;
 
 #endif

@@ -1,0 +1,114 @@
+#include <assert.h>
+#include <string.h>
+
+#include "sim/cost/cost_state.h"
+
+static const char *const link_names[] = { "near", "far" };
+
+/* The curve measured with the fewest ranks that are enough; without one, with the most. */
+static uint32_t choose_ranks(const struct moe_cost_setup *setup, uint32_t op, uint32_t link,
+                             uint32_t ranks)
+{
+    uint32_t enough = 0;
+    uint32_t most = 0;
+    for (uint32_t i = 0; i < setup->calibration->segment_count; i++) {
+        const struct moe_calibration_segment *row = &setup->calibration->segment_rows[i];
+        if (row->op != op || row->link != link || strcmp(row->gpu_kind, setup->kind) != 0) {
+            continue;
+        }
+        most = row->ranks > most ? row->ranks : most;
+        if (row->ranks >= ranks && (enough == 0 || row->ranks < enough)) {
+            enough = row->ranks;
+        }
+    }
+    return enough != 0 ? enough : most;
+}
+
+static enum moe_status init_link(struct moe_cost_setup *setup, uint32_t part, uint32_t link,
+                                 uint32_t ranks, struct moe_error *err)
+{
+    struct moe_cost_link *out = &setup->cost->links[part][link];
+    uint32_t op = part == 0 ? MOE_SEGMENT_DISPATCH : MOE_SEGMENT_COMBINE;
+    uint32_t measured = choose_ranks(setup, op, link, ranks);
+    if (measured == 0) {
+        op = MOE_SEGMENT_ALL_TO_ALL;
+        measured = choose_ranks(setup, op, link, ranks);
+    }
+    if (measured == 0) {
+        return moe_fail(err, MOE_RANGE, "%s: table segment has no curve for %s links of %s",
+                        setup->calibration->name, link_names[link], setup->kind);
+    }
+    for (uint32_t i = 0; i < setup->calibration->segment_count; i++) {
+        const struct moe_calibration_segment *row = &setup->calibration->segment_rows[i];
+        if (row->op != op || row->link != link || row->ranks != measured ||
+            strcmp(row->gpu_kind, setup->kind) != 0) {
+            continue;
+        }
+        const uint32_t n = out->segment_count++;
+        assert(n < MOE_COST_SEGMENT_LIMIT);
+        out->to_bytes[n] = row->to_bytes;
+        out->alpha_ns[n] = row->alpha_ns;
+        out->ns_per_byte[n] = 1e9 / row->bandwidth_bytes_s;
+        out->provenance[n] =
+            measured == ranks ? row->provenance : moe_provenance_outside(row->provenance);
+    }
+    return MOE_OK;
+}
+
+enum moe_status moe_cost_init_exchange(struct moe_cost_setup *setup, struct moe_error *err)
+{
+    const struct moe_cluster *cluster = setup->cluster;
+    for (uint32_t part = 0; part < 2; part++) {
+        if (cluster->gpus_per_node > 1) {
+            MOE_TRY(init_link(setup, part, MOE_LINK_NEAR, cluster->gpus_per_node, err));
+        }
+        if (cluster->node_count > 1) {
+            MOE_TRY(init_link(setup, part, MOE_LINK_FAR, moe_cluster_gpu_count(cluster), err));
+        }
+    }
+    return MOE_OK;
+}
+
+double moe_cost_exchange_bytes(const struct moe_cost *cost, enum moe_cost_part part)
+{
+    assert(part == MOE_COST_DISPATCH || part == MOE_COST_COMBINE);
+    return cost->copy_bytes[part == MOE_COST_COMBINE];
+}
+
+static struct moe_duration link_duration(const struct moe_cost_link *link, double bytes)
+{
+    uint32_t i = 0;
+    if (bytes <= 0.0) {
+        return (struct moe_duration){ 0.0, MOE_PROVENANCE_MEASURED };
+    }
+    assert(link->segment_count > 0);
+    while (i + 1 < link->segment_count && bytes >= link->to_bytes[i]) {
+        i++;
+    }
+    return (struct moe_duration){
+        link->alpha_ns[i] + bytes * link->ns_per_byte[i],
+        bytes <= link->to_bytes[i] ? link->provenance[i]
+                                   : moe_provenance_outside(link->provenance[i]),
+    };
+}
+
+static inline double larger(double a, double b)
+{
+    return a > b ? a : b;
+}
+
+struct moe_duration moe_cost_exchange(const struct moe_cost *cost, enum moe_cost_part part,
+                                      const struct moe_exchange_work *work,
+                                      const struct moe_gpu_factor *factor)
+{
+    assert(part == MOE_COST_DISPATCH || part == MOE_COST_COMBINE);
+    const struct moe_cost_link *links = cost->links[part == MOE_COST_COMBINE];
+    const double bytes = cost->copy_bytes[part == MOE_COST_COMBINE];
+    const struct moe_duration near =
+        link_duration(&links[MOE_LINK_NEAR], bytes * larger(work->near_out, work->near_in));
+    const struct moe_duration far =
+        link_duration(&links[MOE_LINK_FAR], bytes * larger(work->far_out, work->far_in));
+    struct moe_duration duration = far.ns > near.ns ? far : near;
+    duration.ns *= factor->comm;
+    return duration;
+}

@@ -1,0 +1,206 @@
+#include "sim/cost/curve.h"
+
+#include <assert.h>
+#include <string.h>
+
+#include "sim/cost/norm.h"
+
+/* Two log2 of tokens nearer than this are the same point: 1e-9 is a billionth of a token. */
+static const double same = 1e-9;
+
+double moe_curve_fitted_ns(const struct moe_curve *curve, double memory_ns, double compute_ns)
+{
+    return curve->t0_ns + moe_norm(memory_ns, compute_ns, curve->p, curve->inverse_p);
+}
+
+static enum moe_provenance between(enum moe_provenance a, enum moe_provenance b)
+{
+    const enum moe_provenance worse = moe_provenance_worse(a, b);
+    return worse == MOE_PROVENANCE_MEASURED ? MOE_PROVENANCE_INTERPOLATED : worse;
+}
+
+/* The ratio along one row at x = log2 of the tokens per active unit. */
+static double row_ratio(const struct moe_curve_row *row, double x, enum moe_provenance *provenance)
+{
+    uint32_t i = 0;
+    while (i < row->count && row->log_tokens[i] < x - same) {
+        i++;
+    }
+    if (i == row->count) {
+        *provenance = moe_provenance_outside(row->provenance[i - 1]);
+        return row->ratio[i - 1];
+    }
+    if (row->log_tokens[i] <= x + same) {
+        *provenance = row->provenance[i];
+        return row->ratio[i];
+    }
+    if (i == 0) {
+        *provenance = moe_provenance_outside(row->provenance[0]);
+        return row->ratio[0];
+    }
+    const double from = row->log_tokens[i - 1];
+    const double share = (x - from) / (row->log_tokens[i] - from);
+    *provenance = between(row->provenance[i - 1], row->provenance[i]);
+    return row->ratio[i - 1] + share * (row->ratio[i] - row->ratio[i - 1]);
+}
+
+double moe_curve_ratio(const struct moe_curve *curve, double tokens_per_active, double active,
+                       enum moe_provenance *provenance)
+{
+    if (curve->row_count == 0) {
+        *provenance = curve->beyond;
+        return 1.0;
+    }
+    const double x = moe_log2(tokens_per_active);
+    uint32_t i = 0;
+    while (i < curve->row_count && curve->rows[i].active < active) {
+        i++;
+    }
+    if (i == curve->row_count || (i == 0 && curve->rows[0].active != active)) {
+        const double ratio = row_ratio(&curve->rows[i == 0 ? 0 : i - 1], x, provenance);
+        *provenance = moe_provenance_outside(*provenance);
+        return ratio;
+    }
+    if (curve->rows[i].active == active) {
+        return row_ratio(&curve->rows[i], x, provenance);
+    }
+    const struct moe_curve_row *low = &curve->rows[i - 1];
+    const struct moe_curve_row *high = &curve->rows[i];
+    enum moe_provenance high_provenance = MOE_PROVENANCE_MEASURED;
+    const double low_ratio = row_ratio(low, x, provenance);
+    const double high_ratio = row_ratio(high, x, &high_provenance);
+    const double share =
+        (moe_log2(active) - low->log_active) / (high->log_active - low->log_active);
+    *provenance = between(*provenance, high_provenance);
+    return low_ratio + share * (high_ratio - low_ratio);
+}
+
+static const struct moe_calibration_series *choose(const struct moe_calibration *calibration,
+                                                   const struct moe_curve_key *key)
+{
+    const struct moe_calibration_series *generic = NULL;
+    for (uint32_t i = 0; i < calibration->series_count; i++) {
+        const struct moe_calibration_series *series = &calibration->series_rows[i];
+        if (strcmp(series->gpu_kind, key->gpu_kind) != 0 || series->op != key->op ||
+            series->dtype != key->dtype) {
+            continue;
+        }
+        if (series->hidden == key->hidden && series->expert_size == key->expert_size &&
+            (key->op == MOE_SERIES_GEMM || series->gated == key->gated)) {
+            return series;
+        }
+        if (series->hidden == 0 && generic == NULL) {
+            generic = series;
+        }
+    }
+    return generic;
+}
+
+void moe_curve_from_fit(struct moe_curve *curve, const struct moe_calibration_series *series,
+                        const struct moe_calibration_fit *fit)
+{
+    *curve = (struct moe_curve){
+        .t0_ns = fit->t0_ns,
+        .ns_per_byte = 1e9 / fit->bandwidth_bytes_s,
+        .ns_per_flop = 1e9 / fit->peak_flop_s,
+        .p = fit->p,
+        .inverse_p = 1.0 / fit->p,
+        .tile_tokens = series->tile_tokens,
+        .permutation_inside = series->permutation == 1,
+        .exact = series->hidden != 0,
+        .beyond = moe_provenance_outside(moe_provenance_worse(series->provenance, fit->provenance)),
+    };
+}
+
+/* Measured over fitted at a point: every active unit has point->tokens tokens. */
+static double point_ratio(const struct moe_curve *curve,
+                          const struct moe_calibration_series *series,
+                          const struct moe_calibration_point *point)
+{
+    const double weights = moe_calibration_series_weights(series);
+    const double whole = (double) (uint64_t) (point->tokens / curve->tile_tokens);
+    const double tiles = whole * curve->tile_tokens < point->tokens ? whole + 1.0 : whole;
+    const double memory_ns =
+        point->active * weights * moe_dtype_bytes(series->dtype) * curve->ns_per_byte;
+    const double compute_ns =
+        point->active * tiles * curve->tile_tokens * 2.0 * weights * curve->ns_per_flop;
+    return point->median_ns / moe_curve_fitted_ns(curve, memory_ns, compute_ns);
+}
+
+/* The point of the series that comes next after (active, tokens) in that order. */
+static const struct moe_calibration_point *next_point(const struct moe_calibration *calibration,
+                                                      const char *series,
+                                                      const struct moe_calibration_point *after)
+{
+    const struct moe_calibration_point *best = NULL;
+    for (uint32_t i = 0; i < calibration->point_count; i++) {
+        const struct moe_calibration_point *point = &calibration->point_rows[i];
+        const bool later = after == NULL || point->active > after->active ||
+                           (point->active == after->active && point->tokens > after->tokens);
+        const bool sooner = best == NULL || point->active < best->active ||
+                            (point->active == best->active && point->tokens < best->tokens);
+        if (later && sooner && strcmp(point->series, series) == 0) {
+            best = point;
+        }
+    }
+    return best;
+}
+
+static enum moe_status add_points(struct moe_curve *curve,
+                                  const struct moe_calibration *calibration,
+                                  const struct moe_calibration_series *series,
+                                  struct moe_arena *arena, struct moe_error *err)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < calibration->point_count; i++) {
+        count += strcmp(calibration->point_rows[i].series, series->name) == 0 ? 1 : 0;
+    }
+    if (count == 0) {
+        return MOE_OK;
+    }
+    double *log_tokens = MOE_NEW(arena, double, count);
+    double *ratio = MOE_NEW(arena, double, count);
+    enum moe_provenance *provenance = MOE_NEW(arena, enum moe_provenance, count);
+    struct moe_curve_row *rows = MOE_NEW(arena, struct moe_curve_row, count);
+    if (log_tokens == NULL || ratio == NULL || provenance == NULL || rows == NULL) {
+        return moe_fail(err, MOE_LIMIT, "%s: no memory left for the cost tables",
+                        calibration->name);
+    }
+    const struct moe_calibration_point *point = NULL;
+    struct moe_curve_row *row = NULL;
+    for (uint32_t i = 0; i < count; i++) {
+        point = next_point(calibration, series->name, point);
+        assert(point != NULL);
+        log_tokens[i] = moe_log2(point->tokens);
+        ratio[i] = point_ratio(curve, series, point);
+        provenance[i] = point->provenance;
+        if (row == NULL || row->active != point->active) {
+            row = &rows[curve->row_count++];
+            *row = (struct moe_curve_row){
+                .active = point->active,
+                .log_active = moe_log2(point->active),
+                .log_tokens = &log_tokens[i],
+                .ratio = &ratio[i],
+                .provenance = &provenance[i],
+            };
+        }
+        row->count++;
+    }
+    curve->rows = rows;
+    return MOE_OK;
+}
+
+enum moe_status moe_curve_init(struct moe_curve *curve, const struct moe_calibration *calibration,
+                               const struct moe_curve_key *key, struct moe_arena *arena,
+                               struct moe_error *err)
+{
+    const struct moe_calibration_series *series = choose(calibration, key);
+    if (series == NULL) {
+        return moe_fail(err, MOE_RANGE,
+                        "%s: no %s series of %s for %ux%u on %s, and no generic one (hidden 0)",
+                        calibration->name, key->op == MOE_SERIES_GEMM ? "gemm" : "expert",
+                        moe_dtype_name(key->dtype), key->hidden, key->expert_size, key->gpu_kind);
+    }
+    moe_curve_from_fit(curve, series, moe_calibration_find_fit(calibration, series->name));
+    return add_points(curve, calibration, series, arena, err);
+}

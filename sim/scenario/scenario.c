@@ -1,0 +1,321 @@
+#include "sim/scenario/scenario.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "policies/placement.h"
+#include "policies/policy.h"
+#include "sim/base/text_file.h"
+#include "sim/settings/settings.h"
+
+enum { SCENARIO_FILE_BYTES = 1 << 20, WHERE_BYTES = 160 };
+
+static const char *const exchange_names[] = { "exact", "padded", NULL };
+static const char *const shared_names[] = { "overlapped", "serial", NULL };
+
+#define AT(field) .offset = offsetof(struct moe_scenario, field)
+#define COUNT(key, field, low, high, text)                                                \
+    {                                                                                     \
+        .path = (key), .kind = MOE_SETTING_COUNT, AT(field), .min = (low), .max = (high), \
+        .help = (text)                                                                    \
+    }
+#define REAL(key, field, low, high, factor, text)                                        \
+    {                                                                                    \
+        .path = (key), .kind = MOE_SETTING_REAL, AT(field), .min = (low), .max = (high), \
+        .scale = (factor), .help = (text)                                                \
+    }
+#define TEXT(key, field, shortest, words)                                         \
+    {                                                                             \
+        .path = (key), .kind = MOE_SETTING_TEXT, AT(field), .min = (shortest),    \
+        .text_bytes = sizeof(((struct moe_scenario *) 0)->field), .help = (words) \
+    }
+#define FLAG(key, field, text)                                             \
+    {                                                                      \
+        .path = (key), .kind = MOE_SETTING_FLAG, AT(field), .help = (text) \
+    }
+#define CHOICE(key, field, names, text)                                                          \
+    {                                                                                            \
+        .path = (key), .kind = MOE_SETTING_CHOICE, AT(field), .choices = (names), .help = (text) \
+    }
+
+static const struct moe_setting items[] = {
+    TEXT("name", name, 1, "name of the study, for the report"),
+    TEXT("trace", trace_path, 0, "trace store; relative to the scenario file"),
+    TEXT("model", model_ref, 0, "model card, or path of a .yaml card or HuggingFace .json"),
+    TEXT("calibration", calibration_path, 0, "calibration database; empty = the built-in table"),
+    COUNT("cluster.nodes", cluster.node_count, 1, 512, "nodes"),
+    COUNT("cluster.gpus_per_node", cluster.gpus_per_node, 1, 72, "GPUs of a node"),
+    TEXT("cluster.gpu", cluster.gpu, 1, "kind of GPU, as the calibration names it"),
+    REAL("cluster.memory_gb", cluster.memory_bytes, 0, 10000, 1e9,
+         "memory of a GPU in 10^9 bytes; 0 = as the calibration says"),
+    REAL("cluster.reserve_gb", cluster.reserve_bytes, 0, 10000, 1e9,
+         "of it kept for workspace, graphs and communication, in 10^9 bytes"),
+    COUNT("slots", slot_count, 0, MOE_SLOT_EMPTY - 1,
+          "physical expert slots per layer; 0 = one redundant slot per GPU"),
+    COUNT("serving.running_per_gpu", serving.running_per_gpu, 1, 65536,
+          "requests kept running on each GPU (closed loop)"),
+    COUNT("serving.step_tokens", serving.step_tokens, 1, 1 << 20,
+          "most tokens that a GPU takes into one step"),
+    REAL("serving.plan_share", serving.plan_share, 0.01, 0.9, 1,
+         "share of the requests that policies plan on; the others are scored"),
+    COUNT("serving.passes", serving.passes, 1, 10000, "times the scored requests are replayed"),
+    CHOICE("serving.exchange", serving.exchange, exchange_names,
+           "length of the all-to-all: each rank's own, or the longest's"),
+    FLAG("serving.common_exit", serving.common_exit, "all ranks leave a collective together"),
+    CHOICE("serving.shared_expert", serving.shared, shared_names,
+           "shared experts beside the dispatch or after it"),
+    { .path = "policies",
+      .kind = MOE_SETTING_LIST,
+      AT(policies),
+      .min = 1,
+      .max = MOE_SCENARIO_POLICY_LIMIT,
+      .text_bytes = sizeof(((struct moe_scenario *) 0)->policies[0]),
+      .count_offset = offsetof(struct moe_scenario, policy_count),
+      .help = "placement policies to compare" },
+    TEXT("baseline", baseline, 1, "policy that the others are compared against"),
+    COUNT("seeds", seed_count, 1, 100, "runs per policy, each with its own hardware and noise"),
+    { .path = "first_seed",
+      .kind = MOE_SETTING_SEED,
+      AT(first_seed),
+      .help = "seed of the first run; the others follow" },
+    FLAG("attribution", attribution, "split the straggler excess; test the verdict at +-20 %"),
+    FLAG("noise", noise, "hardware factors and jitter"),
+};
+
+static const struct moe_settings settings = {
+    .noun = "scenario",
+    .items = items,
+    .count = sizeof items / sizeof items[0],
+};
+
+void moe_scenario_defaults(struct moe_scenario *scenario)
+{
+    static const char *const policies[] = { "contiguous", "round_robin", "random",
+                                            "lpt",        "eplb",        "hindsight" };
+    *scenario = (struct moe_scenario){
+        .name = "study",
+        .cluster = { .node_count = 4, .gpus_per_node = 8, .gpu = "H200", .reserve_bytes = 8e9 },
+        .serving = { .running_per_gpu = 32, .step_tokens = 8192, .plan_share = 0.2, .passes = 1 },
+        .policy_count = sizeof policies / sizeof policies[0],
+        .baseline = "contiguous",
+        .seed_count = 5,
+        .first_seed = 1,
+        .attribution = true,
+        .noise = true,
+    };
+    for (uint32_t i = 0; i < scenario->policy_count; i++) {
+        (void) snprintf(scenario->policies[i], sizeof scenario->policies[i], "%s", policies[i]);
+    }
+}
+
+/* Puts folder (with its slash) before a relative path. */
+static enum moe_status resolve(char *path, const char *folder, size_t folder_length,
+                               const char *name, const char *key, struct moe_error *err)
+{
+    char joined[MOE_SCENARIO_PATH_BYTES];
+    if (path[0] == '\0' || path[0] == '/' || folder_length == 0) {
+        return MOE_OK;
+    }
+    const int length = snprintf(joined, sizeof joined, "%.*s%s", (int) folder_length, folder, path);
+    if (length < 0 || (size_t) length >= sizeof joined) {
+        return moe_fail(err, MOE_RANGE,
+                        "%.160s: %s: the path has %d bytes with its folder, at "
+                        "most %d are allowed",
+                        name, key, length, MOE_SCENARIO_PATH_BYTES - 1);
+    }
+    memcpy(path, joined, (size_t) length + 1);
+    return MOE_OK;
+}
+
+static enum moe_status resolve_paths(struct moe_scenario *scenario, const char *path,
+                                     struct moe_error *err)
+{
+    const char *slash = strrchr(path, '/');
+    const size_t length = slash == NULL ? 0 : (size_t) (slash - path) + 1;
+    MOE_TRY(resolve(scenario->trace_path, path, length, path, "trace", err));
+    MOE_TRY(resolve(scenario->calibration_path, path, length, path, "calibration", err));
+    if (moe_model_ref_is_path(scenario->model_ref)) {
+        MOE_TRY(resolve(scenario->model_ref, path, length, path, "model", err));
+    }
+    return MOE_OK;
+}
+
+static bool has_policy(const struct moe_scenario *scenario, const char *name, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        if (strcmp(scenario->policies[i], name) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static enum moe_status check_policies(const struct moe_scenario *scenario, struct moe_error *err)
+{
+    for (uint32_t i = 0; i < scenario->policy_count; i++) {
+        const struct moe_policy *policy = NULL;
+        if (has_policy(scenario, scenario->policies[i], i)) {
+            return moe_fail(err, MOE_RANGE, "policies: '%s' is named twice", scenario->policies[i]);
+        }
+        struct moe_error reason = { 0 };
+        const enum moe_status status = moe_policy_find(scenario->policies[i], &policy, &reason);
+        if (status != MOE_OK) {
+            return moe_fail(err, status, "policies: %s", reason.text);
+        }
+    }
+    if (!has_policy(scenario, scenario->baseline, scenario->policy_count)) {
+        return moe_fail(err, MOE_RANGE,
+                        "baseline: '%s' is not among the policies; name one of them",
+                        scenario->baseline);
+    }
+    return MOE_OK;
+}
+
+static enum moe_status check_cluster(const struct moe_scenario *scenario, struct moe_error *err)
+{
+    const struct moe_cluster *cluster = &scenario->cluster;
+    const uint32_t gpus = moe_cluster_gpu_count(cluster);
+    if (gpus > MOE_SCENARIO_GPU_LIMIT) {
+        return moe_fail(err, MOE_RANGE,
+                        "cluster.nodes %u x cluster.gpus_per_node %u make %u GPUs; at most %d are "
+                        "allowed",
+                        cluster->node_count, cluster->gpus_per_node, gpus, MOE_SCENARIO_GPU_LIMIT);
+    }
+    if (cluster->memory_bytes > 0.0 && cluster->memory_bytes < 1e9) {
+        return moe_fail(err, MOE_RANGE, "cluster.memory_gb: %g is neither 0 nor at least 1",
+                        cluster->memory_bytes / 1e9);
+    }
+    if (cluster->memory_bytes > 0.0 && cluster->reserve_bytes >= cluster->memory_bytes) {
+        return moe_fail(err, MOE_RANGE,
+                        "cluster.reserve_gb: %g must be less than cluster.memory_gb, %g",
+                        cluster->reserve_bytes / 1e9, cluster->memory_bytes / 1e9);
+    }
+    return MOE_OK;
+}
+
+/* The placement that every policy will be asked for, checked with its own words. */
+static enum moe_status check_slots(const struct moe_scenario *scenario, struct moe_error *err)
+{
+    const struct moe_placement_shape shape = {
+        .layer_count = scenario->model.moe_layer_count,
+        .expert_count = scenario->model.expert_count,
+        .slot_count = scenario->slot_count,
+        .gpu_count = moe_cluster_gpu_count(&scenario->cluster),
+        .node_count = scenario->cluster.node_count,
+        .group_count = scenario->model.group_count,
+    };
+    struct moe_error reason = { 0 };
+    const enum moe_status status = moe_placement_shape_check(&shape, &reason);
+    return status == MOE_OK ? MOE_OK : moe_fail(err, status, "slots: %s", reason.text);
+}
+
+/* As many slots as experts, rounded up to a multiple of the GPUs, and one more each. */
+static uint32_t default_slots(const struct moe_scenario *scenario)
+{
+    const uint32_t gpus = moe_cluster_gpu_count(&scenario->cluster);
+    return ((scenario->model.expert_count + gpus - 1) / gpus + 1) * gpus;
+}
+
+/* Loads the model, settles what depends on it, checks what no single key shows. */
+static enum moe_status complete(struct moe_scenario *scenario, struct moe_error *err)
+{
+    if (scenario->trace_path[0] == '\0') {
+        return moe_fail(err, MOE_RANGE,
+                        "trace: none is named; it must be the path of a trace "
+                        "store");
+    }
+    if (scenario->model_ref[0] == '\0') {
+        return moe_fail(err, MOE_RANGE, "model: none is named; `moesim models` lists the cards");
+    }
+    MOE_TRY(check_cluster(scenario, err));
+    MOE_TRY(check_policies(scenario, err));
+    MOE_TRY(moe_model_load(&scenario->model, scenario->model_ref, err));
+    if (scenario->slot_count == 0) {
+        scenario->slot_count = default_slots(scenario);
+    }
+    if (scenario->first_seed > UINT64_MAX - (scenario->seed_count - 1)) {
+        return moe_fail(err, MOE_RANGE, "first_seed: %llu and the %u seeds pass 2^64",
+                        (unsigned long long) scenario->first_seed, scenario->seed_count);
+    }
+    return check_slots(scenario, err);
+}
+
+/* complete, with the file in front of what it says. */
+static enum moe_status complete_from(struct moe_scenario *scenario, const char *name,
+                                     struct moe_error *err)
+{
+    struct moe_error reason = { 0 };
+    const enum moe_status status = complete(scenario, &reason);
+    if (status == MOE_OK || name == NULL) {
+        if (status != MOE_OK && err != NULL) {
+            *err = reason;
+        }
+        return status;
+    }
+    const size_t length = strlen(name);
+    return moe_fail(err, status, "%s: %s",
+                    length > WHERE_BYTES ? name + length - WHERE_BYTES : name, reason.text);
+}
+
+enum moe_status moe_scenario_load(struct moe_scenario *scenario, const char *path,
+                                  const char *const *overrides, uint32_t override_count,
+                                  struct moe_error *err)
+{
+    struct moe_scenario read;
+    moe_scenario_defaults(&read);
+    if (path != NULL) {
+        char *text = NULL;
+        size_t bytes = 0;
+        MOE_TRY(moe_text_file_read(path, SCENARIO_FILE_BYTES, &text, &bytes, err));
+        const enum moe_status status = moe_settings_read(&settings, &read, text, bytes, path, err);
+        free(text);
+        MOE_TRY(status);
+        MOE_TRY(resolve_paths(&read, path, err));
+    }
+    for (uint32_t i = 0; i < override_count; i++) {
+        MOE_TRY(moe_settings_override(&settings, &read, overrides[i], err));
+    }
+    MOE_TRY(complete_from(&read, path, err));
+    *scenario = read;
+    return MOE_OK;
+}
+
+enum moe_status moe_scenario_parse(struct moe_scenario *scenario, const char *text,
+                                   const char *name, struct moe_error *err)
+{
+    struct moe_scenario read;
+    moe_scenario_defaults(&read);
+    MOE_TRY(moe_settings_read(&settings, &read, text, strlen(text), name, err));
+    MOE_TRY(complete_from(&read, name, err));
+    *scenario = read;
+    return MOE_OK;
+}
+
+void moe_scenario_write(const struct moe_scenario *scenario, char *text, uint32_t text_bytes)
+{
+    (void) moe_settings_write(&settings, scenario, text, text_bytes);
+}
+
+void moe_scenario_print_keys(FILE *out)
+{
+    struct moe_scenario defaults;
+    moe_scenario_defaults(&defaults);
+    moe_settings_print(out, &settings, &defaults);
+}
+
+enum moe_status moe_scenario_check_trace(const struct moe_scenario *scenario,
+                                         uint32_t trace_experts, uint32_t trace_top_k,
+                                         struct moe_error *err)
+{
+    const struct moe_model *model = &scenario->model;
+    if (trace_experts == model->expert_count && trace_top_k == model->top_k) {
+        return MOE_OK;
+    }
+    return moe_fail(err, MOE_RANGE,
+                    "trace %.160s has %u experts and top-%u, model %s has %u and top-%u: both "
+                    "must be equal to replay one with the sizes of the other",
+                    scenario->trace_path, trace_experts, trace_top_k, model->name,
+                    model->expert_count, model->top_k);
+}
