@@ -68,7 +68,7 @@ struct moe_figure moe_figure_half(struct moe_estimate estimate, int places)
 {
     struct moe_figure out = { "" };
     if (isfinite(estimate.half)) {
-        (void) snprintf(out.text, sizeof out.text, "± %s",
+        (void) snprintf(out.text, sizeof out.text, "± %.40s",
                         moe_figure_fixed(estimate.half, places).text);
     }
     return out;
@@ -90,7 +90,7 @@ struct moe_figure moe_figure_change(double ratio)
     if (isfinite(ratio)) {
         char digits[40];
         (void) snprintf(digits, sizeof digits, "%+.1f", 100.0 * (ratio - 1.0));
-        (void) snprintf(out.text, sizeof out.text, "%s %%", group(digits).text);
+        (void) snprintf(out.text, sizeof out.text, "%.44s %%", group(digits).text);
     }
     return out;
 }

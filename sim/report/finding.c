@@ -9,13 +9,33 @@ enum { SEED_LIMIT = 100 }; /* as scenario.seeds allows */
 const char *moe_finding_mark(const struct moe_study *study, uint32_t policy)
 {
     const struct moe_policy_summary *p = &study->policies[policy];
-    return !p->fits                     ? "does not fit"
-           : p->best                    ? "best"
-           : p->tie                     ? "tie"
-           : p->oracle                  ? "bound"
-           : policy == study->baseline  ? "baseline"
+    return !p->fits                             ? "does not fit"
+           : p->best                            ? "best"
+           : p->tie                             ? "tie"
+           : p->oracle                          ? "bound"
+           : policy == study->baseline          ? "baseline"
            : study->best == study->policy_count ? "not ranked"
-                                        : "behind";
+                                                : "behind";
+}
+
+const char *moe_finding_why(const struct moe_study *study, uint32_t policy)
+{
+    for (uint32_t i = 0; i < study->seed_count; i++) {
+        if (!study->policies[policy].runs[i].fits) {
+            return study->policies[policy].runs[i].why;
+        }
+    }
+    return "";
+}
+
+const struct moe_run_result *moe_finding_run_of_seed(const struct moe_study *study, uint32_t seed)
+{
+    for (uint32_t i = 0; i < study->policy_count; i++) {
+        if (study->policies[i].fits) {
+            return &study->policies[i].runs[seed];
+        }
+    }
+    return NULL;
 }
 
 static const struct {
@@ -342,8 +362,8 @@ uint32_t moe_finding_worst_ranks(const struct moe_study *study, uint32_t policy,
 {
     const struct ranking ranking = { study, policy };
     uint32_t place[WORST_LIMIT];
-    const uint32_t found = rank_largest(&ranking, rank_value,
-                                        study->policies[policy].runs->gpu_count, place, limit);
+    const uint32_t found =
+        rank_largest(&ranking, rank_value, study->policies[policy].runs->gpu_count, place, limit);
     for (uint32_t i = 0; i < found; i++) {
         worst[i] = moe_finding_rank_of(study, policy, place[i]);
     }

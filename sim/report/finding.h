@@ -17,6 +17,13 @@
 /* Where a policy stands: one word for tables, JSON and SQL. */
 const char *moe_finding_mark(const struct moe_study *study, uint32_t policy);
 
+/* Why the policy does not fit: of the first of its seeds that does not; "" when all do. */
+const char *moe_finding_why(const struct moe_study *study, uint32_t policy);
+
+/* A run that was made under the seed-th seed (of the first policy that fits), for what all
+ * policies share: the hardware. NULL when nothing fits. */
+const struct moe_run_result *moe_finding_run_of_seed(const struct moe_study *study, uint32_t seed);
+
 /* Figures of a run that follow from its plan alone, summarised as metrics are. */
 enum moe_plan_figure {
     MOE_PLAN_KV_TOKENS,     /* KV cache of one GPU, in tokens */

@@ -17,8 +17,8 @@
 
 /* For people; forms that programs read (json, csv) always hold everything. */
 struct moe_report_options {
-    bool all_policies;   /* stragglers of every policy, not of the baseline and the best only */
-    const char *chosen;  /* defaults that `moesim compare` chose, one sentence; NULL: none */
+    bool all_policies;  /* stragglers of every policy, not of the baseline and the best only */
+    const char *chosen; /* defaults that `moesim compare` chose, one sentence; NULL: none */
 };
 
 struct moe_report {

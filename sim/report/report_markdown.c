@@ -1,8 +1,9 @@
 #include "sim/report/report.h"
 #include "sim/report/section.h"
 
-static enum moe_status write(const struct moe_study *study, const struct moe_report_options *options,
-                             FILE *out, struct moe_error *err)
+static enum moe_status write(const struct moe_study *study,
+                             const struct moe_report_options *options, FILE *out,
+                             struct moe_error *err)
 {
     struct moe_page page = { .out = out, .dress = MOE_PAGE_MARKDOWN };
     moe_section_all(&page, study, options);

@@ -2,8 +2,8 @@
 
 #include "sim/report/figure.h"
 
-static bool shows_stragglers(const struct moe_study *study, const struct moe_report_options *options,
-                             uint32_t policy)
+static bool shows_stragglers(const struct moe_study *study,
+                             const struct moe_report_options *options, uint32_t policy)
 {
     return study->policies[policy].fits &&
            (options->all_policies || policy == study->baseline || policy == study->best);
@@ -12,7 +12,7 @@ static bool shows_stragglers(const struct moe_study *study, const struct moe_rep
 void moe_section_all(struct moe_page *page, const struct moe_study *study,
                      const struct moe_report_options *options)
 {
-    char title[160];
+    char title[256];
     (void) snprintf(title, sizeof title, "%s: %u placement polic%s for %s on %u %s",
                     study->scenario->name, study->policy_count,
                     study->policy_count == 1 ? "y" : "ies", study->scenario->model.name,

@@ -19,17 +19,20 @@ static void model_and_cluster(struct moe_page *page, const struct moe_study *stu
     const struct moe_model *m = &s->model;
     const uint32_t gpus = moe_cluster_gpu_count(&s->cluster);
     const uint32_t spare = s->slot_count - m->expert_count;
-    moe_page_field(page, "model", "%s (%s): %u layers, %u of them with %u experts, top-%u; "
+    moe_page_field(page, "model",
+                   "%s (%s): %u layers, %u of them with %u experts, top-%u; "
                    "%.1f MB per expert",
                    m->name, m->source, m->layer_count, m->moe_layer_count, m->expert_count,
                    m->top_k, moe_model_expert_bytes(m) / 1e6);
-    moe_page_field(page, "cluster", "%u GPUs: %u node%s of %u %s with %s GB each, %s GB of it kept "
+    moe_page_field(page, "cluster",
+                   "%u GPUs: %u node%s of %u %s with %s GB each, %s GB of it kept "
                    "for workspace and communication",
                    gpus, s->cluster.node_count, plural(s->cluster.node_count),
                    s->cluster.gpus_per_node, s->cluster.gpu,
                    moe_figure_gigabytes(study->policies[0].runs[0].memory.gpu_bytes).text,
                    moe_figure_gigabytes(s->cluster.reserve_bytes).text);
-    moe_page_field(page, "slots", "%s per layer, %u on each GPU: room for %u cop%s beside the %u "
+    moe_page_field(page, "slots",
+                   "%s per layer, %u on each GPU: room for %u cop%s beside the %u "
                    "experts",
                    COUNT(s->slot_count), s->slot_count / gpus, spare, spare == 1 ? "y" : "ies",
                    m->expert_count);
@@ -42,14 +45,16 @@ static void replay_notes(struct moe_page *page, const struct moe_study *study)
     const struct moe_trace_model *t = &study->trace_model;
     const char *label = "replay";
     if (strcmp(m->name, t->name) != 0) {
-        moe_page_field(page, label, "assumed: routing of %s with the sizes of %s", t->name, m->name);
+        moe_page_field(page, label, "assumed: routing of %s with the sizes of %s", t->name,
+                       m->name);
         label = "";
     }
     if (m->moe_layer_count > t->layer_count) {
-        moe_page_field(page, label,
-                       "assumed: %u trace layers replayed as %u; a layer that is used again has its "
-                       "experts permuted",
-                       t->layer_count, m->moe_layer_count);
+        moe_page_field(
+            page, label,
+            "assumed: %u trace layers replayed as %u; a layer that is used again has its "
+            "experts permuted",
+            t->layer_count, m->moe_layer_count);
     } else if (m->moe_layer_count < t->layer_count) {
         moe_page_field(page, label, "assumed: the first %u of %u trace layers stand for the model",
                        m->moe_layer_count, t->layer_count);
@@ -60,18 +65,20 @@ static void serving_and_runs(struct moe_page *page, const struct moe_study *stud
 {
     const struct moe_scenario *s = study->scenario;
     const struct moe_serving *v = &s->serving;
-    moe_page_field(page, "serving", "closed loop, %s requests running on each GPU, at most %s tokens "
-                   "per GPU and step; prefill and decode together; all-to-all %s%s; shared expert %s",
-                   COUNT(v->running_per_gpu), COUNT(v->step_tokens),
-                   v->exchange == MOE_EXCHANGE_PADDED ? "padded to the longest"
-                                                      : "by exact counts",
-                   v->common_exit ? ", left together" : "",
-                   v->shared == MOE_SHARED_SERIAL ? "after the dispatch" : "beside the dispatch");
-    moe_page_field(page, "plan, score", "planned on the first %s requests, scored on the other %s%s",
-                   COUNT(study->planned_requests),
-                   COUNT(study->trace_requests - study->planned_requests),
-                   v->passes == 1 ? "" : ", replayed several times");
-    moe_page_field(page, "runs", "%u polic%s, %u seed%s from %" PRIu64 "; hardware differences and "
+    moe_page_field(
+        page, "serving",
+        "closed loop, %s requests running on each GPU, at most %s tokens "
+        "per GPU and step; prefill and decode together; all-to-all %s%s; shared expert %s",
+        COUNT(v->running_per_gpu), COUNT(v->step_tokens),
+        v->exchange == MOE_EXCHANGE_PADDED ? "padded to the longest" : "by exact counts",
+        v->common_exit ? ", left together" : "",
+        v->shared == MOE_SHARED_SERIAL ? "after the dispatch" : "beside the dispatch");
+    moe_page_field(
+        page, "plan, score", "planned on the first %s requests, scored on the other %s%s",
+        COUNT(study->planned_requests), COUNT(study->trace_requests - study->planned_requests),
+        v->passes == 1 ? "" : ", replayed several times");
+    moe_page_field(page, "runs",
+                   "%u polic%s, %u seed%s from %" PRIu64 "; hardware differences and "
                    "jitter %s; %s is the baseline",
                    study->policy_count, study->policy_count == 1 ? "y" : "ies", study->seed_count,
                    plural(study->seed_count), s->first_seed, s->noise ? "on" : "off", s->baseline);
@@ -153,8 +160,8 @@ void moe_section_account(struct moe_page *page, const struct moe_study *study)
     const struct account_spans spans = spans_of(study);
     const uint64_t rest = study->trace_tokens - study->planned_tokens;
     const uint32_t passes = study->scenario->serving.passes;
-    char text[MOE_PHASE_COUNT][64];
-    char activations[64];
+    char text[MOE_PHASE_COUNT][112];
+    char activations[112];
     moe_page_heading(page, "Tokens", "");
     moe_page_field(page, "trace", "%s = %s planned on + %s to score", COUNT(study->trace_tokens),
                    COUNT(study->planned_tokens), COUNT(rest));
@@ -165,17 +172,20 @@ void moe_section_account(struct moe_page *page, const struct moe_study *study)
                    show(&spans.phase[MOE_PHASE_WARMUP], text[0], sizeof text[0]),
                    show(&spans.phase[MOE_PHASE_SCORED], text[1], sizeof text[1]),
                    show(&spans.phase[MOE_PHASE_DRAIN], text[2], sizeof text[2]));
-    moe_page_field(page, "activations", "%s per run: each token, layer and choice once, at combine; "
+    moe_page_field(page, "activations",
+                   "%s per run: each token, layer and choice once, at combine; "
                    "%s of them to an expert that the trace does not know",
                    show(&spans.assignments, activations, sizeof activations),
                    moe_figure_share((double) spans.unknown / (double) spans.all_assignments).text);
     if (moe_finding_all_accounted(study)) {
-        moe_page_field(page, "account", "all %s tokens of the trace were replayed in each of %u "
+        moe_page_field(page, "account",
+                       "all %s tokens of the trace were replayed in each of %u "
                        "run%s: those planned on once, the others %s%s",
                        COUNT(study->trace_tokens), spans.runs, plural(spans.runs),
                        passes == 1 ? "once" : COUNT(passes), passes == 1 ? " too" : " times");
     } else {
-        moe_page_field(page, "account", "WRONG: a run did not replay the %s tokens that were due; "
+        moe_page_field(page, "account",
+                       "WRONG: a run did not replay the %s tokens that were due; "
                        "please report this",
                        COUNT(moe_finding_tokens_due(study)));
     }

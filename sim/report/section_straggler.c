@@ -105,9 +105,12 @@ static void cause_grid(struct moe_page *page, const struct moe_study *study, uin
                        const struct moe_finding_excess *excess)
 {
     static const struct moe_grid_column columns[] = {
-        { "", "cause", true, false },         { "GPU time", "waited, ns", false, false },
-        { "", "share", false, false },        { "ms per", "step", false, false },
-        { "tokens/s", "without", false, false }, { "", "", true, true },
+        { "", "cause", true, false },
+        { "GPU time", "waited, ns", false, false },
+        { "", "share", false, false },
+        { "ms per", "step", false, false },
+        { "tokens/s", "without", false, false },
+        { "", "", true, true },
         { "", "", true, false },
     };
     struct moe_grid grid;
@@ -156,9 +159,9 @@ static void rank_grid(struct moe_page *page, const struct moe_study *study, uint
                       const struct moe_finding_excess *excess)
 {
     static const struct moe_grid_column columns[] = {
-        { "", "last ranks", true, false },   { "", "node", false, false },
+        { "", "last ranks", true, false },        { "", "node", false, false },
         { "barriers", "at which", false, false }, { "", "", false, true },
-        { "lead", "ms", false, false },      { "compute", "factor", false, false },
+        { "lead", "ms", false, false },           { "compute", "factor", false, false },
         { "memory", "factor", false, false },
     };
     struct moe_finding_rank worst[WORST];
@@ -171,7 +174,8 @@ static void rank_grid(struct moe_page *page, const struct moe_study *study, uint
         moe_grid_cell(&grid, name);
         moe_grid_cell(&grid, moe_figure_count(worst[i].node).text);
         moe_grid_cell(&grid, moe_figure_count(worst[i].last).text);
-        moe_grid_cell(&grid, moe_figure_share((double) worst[i].last / (double) excess->barriers).text);
+        moe_grid_cell(&grid,
+                      moe_figure_share((double) worst[i].last / (double) excess->barriers).text);
         moe_grid_cell(&grid, moe_figure_fixed((double) worst[i].lead_ns * 1e-6, 1).text);
         factor_cell(&grid, worst[i].compute_low, worst[i].compute_high);
         factor_cell(&grid, worst[i].memory_low, worst[i].memory_high);
@@ -188,11 +192,9 @@ static void say_layers(struct moe_page *page, const struct moe_study *study, uin
     size_t used = 0;
     const uint32_t count = moe_finding_worst_layers(study, policy, worst, WORST);
     for (uint32_t i = 0; i < count && used < sizeof text - 1; i++) {
-        used += (size_t) snprintf(text + used, sizeof text - used, "%s%u (%s)", i == 0 ? "" : ", ",
-                                  worst[i].layer,
-                                  moe_figure_share((double) worst[i].idle_ns /
-                                                   (double) excess->idle_ns)
-                                      .text);
+        used += (size_t) snprintf(
+            text + used, sizeof text - used, "%s%u (%s)", i == 0 ? "" : ", ", worst[i].layer,
+            moe_figure_share((double) worst[i].idle_ns / (double) excess->idle_ns).text);
     }
     if (count > 0) {
         moe_page_field(page, "worst layers", "%s of the waiting", text);

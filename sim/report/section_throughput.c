@@ -11,17 +11,6 @@ static void metric_cell(struct moe_grid *grid, const struct moe_policy_summary *
     moe_grid_cell(grid, moe_figure_real(policy->metric[metric].mean).text);
 }
 
-/* Why the first of its seeds that does not fit does not. */
-static const char *reason(const struct moe_study *study, const struct moe_policy_summary *policy)
-{
-    for (uint32_t i = 0; i < study->seed_count; i++) {
-        if (!policy->runs[i].fits) {
-            return policy->runs[i].why;
-        }
-    }
-    return "";
-}
-
 static void speed_row(struct moe_grid *grid, const struct moe_study *study, uint32_t index)
 {
     const struct moe_policy_summary *p = &study->policies[index];
@@ -29,7 +18,7 @@ static void speed_row(struct moe_grid *grid, const struct moe_study *study, uint
     moe_grid_cell(grid, p->policy->name);
     if (!p->fits) {
         char text[MOE_GRID_SPAN_BYTES];
-        (void) snprintf(text, sizeof text, "does not fit: %s", reason(study, p));
+        (void) snprintf(text, sizeof text, "does not fit: %s", moe_finding_why(study, index));
         moe_grid_span(grid, text);
         return;
     }
@@ -78,11 +67,11 @@ static void memory_row(struct moe_grid *grid, const struct moe_study *study, uin
 void moe_section_throughput(struct moe_page *page, const struct moe_study *study)
 {
     static const struct moe_grid_column speed[] = {
-        { "", "policy", true, false },       { "output", "tokens/s", false, false },
-        { "", "", true, true },              { "", "speed-up", false, false },
-        { "", "", true, true },              { "TTFT ms", "p50", false, false },
-        { "", "p99", false, true },          { "ITL ms", "p50", false, false },
-        { "", "p99", false, true },          { "", "", true, false },
+        { "", "policy", true, false }, { "output", "tokens/s", false, false },
+        { "", "", true, true },        { "", "speed-up", false, false },
+        { "", "", true, true },        { "TTFT ms", "p50", false, false },
+        { "", "p99", false, true },    { "ITL ms", "p50", false, false },
+        { "", "p99", false, true },    { "", "", true, false },
     };
     static const struct moe_grid_column memory[] = {
         { "", "policy", true, false },
@@ -106,7 +95,8 @@ void moe_section_throughput(struct moe_page *page, const struct moe_study *study
         speed_row(&grid, study, i);
     }
     moe_grid_print(&grid, page);
-    moe_page_heading(page, "Balance and memory", "copies and moved: whole cluster, against contiguous");
+    moe_page_heading(page, "Balance and memory",
+                     "copies and moved: whole cluster, against contiguous");
     moe_grid_begin(&grid, memory, sizeof memory / sizeof memory[0]);
     for (uint32_t i = 0; i < study->policy_count; i++) {
         memory_row(&grid, study, i);

@@ -31,8 +31,8 @@ static void list_ties(const struct moe_study *study, char *text, size_t text_byt
     for (uint32_t i = 0; i < study->policy_count && used < text_bytes - 1; i++) {
         if (study->policies[i].tie) {
             const char *joint = seen == 0 ? "" : seen + 1 == study->tie_count ? " and " : ", ";
-            used += (size_t) snprintf(text + used, text_bytes - used, "%s%s", joint,
-                                      name_of(study, i));
+            used +=
+                (size_t) snprintf(text + used, text_bytes - used, "%s%s", joint, name_of(study, i));
             seen++;
         }
     }
@@ -42,13 +42,14 @@ static void say_best(struct moe_page *page, const struct moe_study *study)
 {
     const struct moe_policy_summary *best = &study->policies[study->best];
     const struct moe_figure rate = moe_figure_real(best->metric[MOE_METRIC_OUTPUT_RATE].mean);
-    char ratio[64];
+    char ratio[112];
     char ties[SENTENCE_BYTES];
     char tail[SENTENCE_BYTES + 128];
     list_ties(study, ties, sizeof ties);
     if (study->seed_count == 1) {
-        (void) snprintf(tail, sizeof tail, "one seed gives no interval, so a small lead may be "
-                                           "chance");
+        (void) snprintf(tail, sizeof tail,
+                        "one seed gives no interval, so a small lead may be "
+                        "chance");
     } else if (study->tie_count > 0) {
         (void) snprintf(tail, sizeof tail, "a tie with %s, whose interval%s its own", ties,
                         study->tie_count == 1 ? " overlaps" : "s overlap");
@@ -75,20 +76,23 @@ static void say_bounds(struct moe_page *page, const struct moe_study *study)
         const struct moe_estimate gain =
             moe_finding_without(study, best, UINT32_C(1) << MOE_CAUSE_ROUTING);
         const double rate = study->policies[best].metric[MOE_METRIC_OUTPUT_RATE].mean * gain.mean;
-        moe_page_field(page, "perfect", "with perfectly balanced experts %s would reach %s tokens/s: "
+        moe_page_field(page, "perfect",
+                       "with perfectly balanced experts %s would reach %s tokens/s: "
                        "%s is left to win",
                        name_of(study, best), moe_figure_real(rate).text,
                        moe_figure_change(gain.mean).text);
     }
-    moe_page_field(page, "no copies", "max/mean load is %.2f under %s and %.2f under %s; without "
+    moe_page_field(page, "no copies",
+                   "max/mean load is %.2f under %s and %.2f under %s; without "
                    "copies no placement gets below %.2f, the hottest expert's own load%s",
                    moe_finding_imbalance(study, study->baseline), name_of(study, study->baseline),
                    own, name_of(study, best), floor_ratio,
                    own < floor_ratio ? ": only copies could" : "");
     if (oracle < study->policy_count) {
         const struct moe_estimate speed = study->policies[oracle].speedup;
-        char ratio[64];
-        moe_page_field(page, "hindsight", "%s, which plans on the scored requests themselves, reaches "
+        char ratio[112];
+        moe_page_field(page, "hindsight",
+                       "%s, which plans on the scored requests themselves, reaches "
                        "%s times %s: %s against %s",
                        name_of(study, oracle), ratio_text(speed, ratio, sizeof ratio),
                        name_of(study, study->baseline),
@@ -107,7 +111,8 @@ static void say_price(struct moe_page *page, const struct moe_study *study)
     if (study->best == study->baseline || before <= 0.0) {
         return;
     }
-    moe_page_field(page, "price", "%s GB of copies leave %s tokens of KV cache on each GPU, %s against "
+    moe_page_field(page, "price",
+                   "%s GB of copies leave %s tokens of KV cache on each GPU, %s against "
                    "%s",
                    moe_figure_gigabytes(copies.mean).text, moe_figure_fixed(kv, 0).text,
                    moe_figure_change(kv / before).text, name_of(study, study->baseline));
@@ -117,7 +122,8 @@ void moe_section_verdict(struct moe_page *page, const struct moe_study *study)
 {
     moe_page_heading(page, "Verdict", "");
     if (!study->policies[study->baseline].fits) {
-        moe_page_text(page, "None: the baseline %s does not fit, so there is nothing to compare with.",
+        moe_page_text(page,
+                      "None: the baseline %s does not fit, so there is nothing to compare with.",
                       name_of(study, study->baseline));
         return;
     }
@@ -142,15 +148,15 @@ static void part_effect(const struct moe_study *study, const struct moe_critical
 {
     size_t used = 0;
     (void) snprintf(text, text_bytes, "%s",
-                    is_measured(path, part)      ? "measured"
+                    is_measured(path, part)     ? "measured"
                     : !study->sensitivity_known ? "not tested"
-                                                 : "same verdict");
+                                                : "same verdict");
     for (uint32_t i = 0; i < study->flip_count && used < text_bytes - 1; i++) {
         const struct moe_flip *flip = &study->flips[i];
         if (flip->part == part && !is_measured(path, part)) {
             used += (size_t) snprintf(text + used, text_bytes - used, "%s%s %% %s: %s",
-                                      used == 0 ? "" : "; ", flip->scale < 1.0 ? "-20" : "+20",
-                                      "", name_of(study, flip->winner));
+                                      used == 0 ? "" : "; ", flip->scale < 1.0 ? "-20" : "+20", "",
+                                      name_of(study, flip->winner));
         }
     }
 }
@@ -167,7 +173,8 @@ static void provenance_grid(struct moe_page *page, const struct moe_study *study
     uint32_t count = 2;
     for (uint32_t i = 0; i < MOE_PROVENANCE_COUNT; i++) {
         columns[count++] =
-            (struct moe_grid_column){ "", moe_provenance_name((enum moe_provenance) i), false, false };
+            (struct moe_grid_column){ "", moe_provenance_name((enum moe_provenance) i), false,
+                                      false };
     }
     columns[count++] = (struct moe_grid_column){ "moved by", "20 %", true, false };
     moe_grid_begin(&grid, columns, count);
@@ -202,7 +209,8 @@ static void say_sensitivity(struct moe_page *page, const struct moe_study *study
 {
     uint32_t told = 0;
     if (!study->sensitivity_known) {
-        moe_page_text(page, "How the verdict depends on the costs was not tested: attribution is off.");
+        moe_page_text(page,
+                      "How the verdict depends on the costs was not tested: attribution is off.");
         return;
     }
     for (uint32_t i = 0; i < study->flip_count; i++) {
