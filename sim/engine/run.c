@@ -64,8 +64,8 @@ size_t moe_run_work_bytes(const struct moe_run_input *input, const struct moe_tr
     const size_t slots = gpus * input->scenario->serving.running_per_gpu;
     const size_t row = (size_t) model->layer_count * model->top_k * sizeof(uint16_t);
     const size_t buffer = MOE_SERVING_BUFFER_BYTES + 8 * row;
-    const size_t layer = gpus * gpus * 4 + gpus * 400 + (size_t) s.slot_count * 8 +
-                         (size_t) s.expert_count * 16 + 64;
+    const size_t layer = gpus * gpus * 4 + gpus * (400 + 4 * (size_t) s.node_count) +
+                         (size_t) s.slot_count * 8 + (size_t) s.expert_count * 16 + 64;
     return ((size_t) 32 << 20) + slots * (sizeof(struct moe_sequence) + buffer) +
            s.layer_count * layer + gpus * 8192 + (size_t) moe_trace_request_count(trace) * 16 +
            moe_trace_request_count(trace) / 4;
@@ -137,6 +137,9 @@ static enum moe_status init_parts(struct run *run, const struct moe_placement *p
                              model->window_layer_count > 0 ? model->window_size : 0, work, err));
     MOE_TRY(
         moe_route_counter_init(&run->counter, run->input->map, placement, model->top_k, work, err));
+    if (serving->exchange == MOE_EXCHANGE_HIERARCHICAL) {
+        MOE_TRY(moe_route_counter_count_nodes(&run->counter, work, err));
+    }
     MOE_TRY(moe_step_init(&run->step, &options, work, err));
     if (scenario->attribution) {
         MOE_TRY(moe_straggler_init(&run->straggler, gpus, serving, work, err));
