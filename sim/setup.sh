@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # What sim/quickstart.sh, tests/run.sh and .ci/run share: the list of packages, how to get
 # them, and how to run a long step quietly. Sourced by POSIX shells, from the project's root.
 
@@ -98,4 +99,24 @@ setup_install() # USE...
     setup_apt update || setup_say "some package lists are old; trying with those that are there"
     # shellcheck disable=SC2086 # a list of names
     setup_apt install --no-install-recommends $setup_wanted
+}
+
+# Makes a build folder when there is none, and anew when it was made elsewhere: a tree that was
+# moved or copied together with its build folder would otherwise go on building its old place.
+setup_configure() # FOLDER OPTION...
+{
+    setup_folder=$1
+    shift
+    if [ -f "$setup_folder/build.ninja" ]; then
+        setup_place=$(python3 -c 'import json, sys
+print(json.load(open(sys.argv[1]))["directories"]["source"])' \
+            "$setup_folder/meson-info/meson-info.json")
+        if [ "$setup_place" = "$(pwd -P)" ]; then
+            return 0
+        fi
+        setup_say "$setup_folder/ was made for another place; making it anew"
+        rm -rf "$setup_folder"
+    fi
+    setup_say "configuring $setup_folder/"
+    setup_quietly meson setup "$setup_folder" "$@"
 }

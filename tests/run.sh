@@ -14,11 +14,8 @@ broken() # WHAT: no test could run
 
 setup_install build test || broken 'the tests need these packages'
 
-if [ ! -f build-test/build.ninja ]; then
-    setup_say 'configuring build-test/'
-    setup_quietly meson setup build-test --buildtype debugoptimized \
-        -Dsimulator=enabled -Dtests=enabled || broken 'build-test/ cannot be configured'
-fi
+setup_configure build-test --buildtype debugoptimized -Dsimulator=enabled -Dtests=enabled ||
+    broken 'build-test/ cannot be configured'
 setup_say 'building build-test/'
 setup_quietly ninja -C build-test || broken 'build-test/ cannot be built'
 rm -f build-test/meson-logs/testlog.json

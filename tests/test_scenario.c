@@ -60,7 +60,8 @@ Test(scenario, canonical_text_reads_back_to_the_same_scenario)
         cr_assert_str_eq(first.name, second.name);
         cr_assert_str_eq(first.trace_path, second.trace_path);
         cr_assert_str_eq(first.calibration_path, second.calibration_path);
-        cr_assert_eq(memcmp(&first.cluster, &second.cluster, sizeof first.cluster), 0);
+        cr_assert_eq(first.cluster.memory_bytes, second.cluster.memory_bytes);
+        cr_assert_eq(first.cluster.reserve_bytes, second.cluster.reserve_bytes);
         cr_assert_eq(first.serving.plan_share, second.serving.plan_share);
         cr_assert_eq(first.serving.exchange, second.serving.exchange);
         cr_assert_eq(first.serving.shared, second.serving.shared);

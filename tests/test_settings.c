@@ -84,8 +84,8 @@ Test(settings, what_is_written_reads_back_to_the_same_bits)
         (void) moe_settings_write(&settings, &first, text, sizeof text);
         struct moe_error err = { 0 };
         cr_assert_eq(read_text(&second, text, &err), MOE_OK, "%s in\n%s", err.text, text);
-        cr_assert_eq(memcmp(&first.real, &second.real, sizeof first.real), 0, "%s", text);
-        cr_assert_eq(memcmp(&first.scaled, &second.scaled, sizeof first.scaled), 0, "%s", text);
+        cr_assert_eq(first.real, second.real, "%s", text);
+        cr_assert_eq(first.scaled, second.scaled, "%s", text);
         cr_assert_eq(first.seed, second.seed);
         cr_assert_eq(first.count, second.count);
         cr_assert_eq(first.flag, second.flag);
@@ -174,7 +174,8 @@ Test(settings, yaml_is_refused_with_file_line_key_and_what_is_allowed)
 Test(settings, overrides_are_applied_or_leave_everything_as_it_was)
 {
     struct sample sample = { .text = "old", .count = 7, .item_count = 1, .items = { "x" } };
-    struct sample before;
+    char before[256];
+    char after[256];
     struct moe_error err = { 0 };
     cr_assert_eq(moe_settings_override(&settings, &sample, "group.count=512", &err), MOE_OK);
     cr_assert_eq(moe_settings_override(&settings, &sample, "items=a,bb,ccc", &err), MOE_OK);
@@ -183,7 +184,7 @@ Test(settings, overrides_are_applied_or_leave_everything_as_it_was)
     cr_assert_eq(sample.item_count, 3);
     cr_assert_str_eq(sample.items[2], "ccc");
     cr_assert_str_eq(sample.text, "a=b");
-    before = sample;
+    (void) moe_settings_write(&settings, &sample, before, sizeof before);
     static const char *const refused[][2] = {
         { "items=a,b,c,d", "items: 'a,b,c,d' is not a list of 1 to 3 names of 1 to 7 bytes" },
         { "items=a,,b", "items: 'a,,b' is not a list of 1 to 3 names of 1 to 7 bytes" },
@@ -202,7 +203,8 @@ Test(settings, overrides_are_applied_or_leave_everything_as_it_was)
     for (size_t i = 0; i < sizeof refused / sizeof refused[0]; i++) {
         cr_expect_eq(moe_settings_override(&settings, &sample, refused[i][0], &err), MOE_RANGE);
         cr_expect_str_eq(err.text, refused[i][1], "%s", err.text);
-        cr_expect_eq(memcmp(&sample, &before, sizeof sample), 0);
+        (void) moe_settings_write(&settings, &sample, after, sizeof after);
+        cr_expect_str_eq(before, after);
     }
 }
 

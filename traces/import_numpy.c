@@ -254,13 +254,12 @@ static enum moe_status open_parts(struct numpy_import *import, struct moe_error 
     }
     import->request_count = import->parts[PROMPT_LEN].header.item_count;
     import->row_count = import->parts[EXPERTS].header.shape[0];
-    return import->request_count > 0 && import->row_count > 0
-               ? MOE_OK
-               : moe_fail(err, MOE_PARSE,
-                          "%s: %llu requests and %llu rows; at least 1 of each is "
-                          "expected",
-                          import->folder, (unsigned long long) import->request_count,
-                          (unsigned long long) import->row_count);
+    if (import->request_count == 0 || import->row_count == 0) {
+        return moe_fail(err, MOE_PARSE, "%s: no %s; at least 1 is expected",
+                        import->parts[import->row_count == 0 ? EXPERTS : PROMPT_LEN].path,
+                        import->row_count == 0 ? "rows" : "requests");
+    }
+    return MOE_OK;
 }
 
 static enum moe_status check_shape(const struct numpy_import *import, struct moe_error *err)

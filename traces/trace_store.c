@@ -261,6 +261,15 @@ void moe_trace_close(struct moe_trace *trace)
     free(trace);
 }
 
+void moe_trace_limit_cache(struct moe_trace *trace, uint64_t bytes)
+{
+    const uint64_t slots = bytes / MOE_TRACE_BLOB_BYTES;
+    assert(trace->slot_count == 0);
+    if (slots < trace->slot_limit) {
+        trace->slot_limit = slots == 0 ? 1 : (uint32_t) slots;
+    }
+}
+
 /* An empty slot while the cache grows, then the one that was read longest ago. The slot
  * holds no blob afterwards. A scan is enough: a miss reads a mebibyte. */
 static enum moe_status take_slot(struct moe_trace *trace, uint32_t *out, struct moe_error *err)

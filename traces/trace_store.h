@@ -1,7 +1,7 @@
 /*
  * Trace store: which experts every token of every request was routed to.
  *
- * A SQLite file (docs: the schema in trace_store.c). A trace has requests in the
+ * A SQLite file (documented by the schema in trace_schema.c). A trace has requests in the
  * order in which they were recorded; a request of p prompt and o output tokens has
  * p + o - 1 rows (the last sampled token is never routed), prompt rows first. Rows
  * of all requests follow one another, so a row has one number in 0 .. row_count-1.
@@ -75,6 +75,10 @@ const struct moe_trace_request *moe_trace_requests(const struct moe_trace *trace
 /* 64-bit content hash over model, requests and routes, computed at import: equal
  * for equal content however the import was interrupted. Identifies a trace in runs. */
 uint64_t moe_trace_hash(const struct moe_trace *trace);
+
+/* Bounds the blobs in memory, 128 MiB when a trace is opened; at least one blob (up to
+ * 1 MiB) is kept. Only before the first read (asserted). */
+void moe_trace_limit_cache(struct moe_trace *trace, uint64_t bytes);
 
 /* Rows first_row .. first_row+row_count-1 into out[row][layer][k]. Blobs are kept
  * in a cache of bounded size (least recently used out first), so reading nearby

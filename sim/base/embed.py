@@ -14,7 +14,8 @@ import sys
 def literal(data):
     """C string literals, one per line of the file. Octal escapes have three digits, so
     that a digit after one is not taken into it; '?' is escaped because of trigraphs."""
-    special = {ord("\n"): "\\n", ord("\t"): "\\t", ord('"'): '\\"', ord("\\"): "\\\\", ord("?"): "\\?"}
+    special = {ord("\n"): "\\n", ord("\t"): "\\t", ord("?"): "\\?",
+               ord('"'): '\\"', ord("\\"): "\\\\"}
     lines = data.splitlines(keepends=True) or [b""]
     out = []
     for line in lines:

@@ -1,84 +1,109 @@
-/* moesim trace: import, look at, check and cut routing traces. */
+/* moesim trace: the verb's verbs, and those of them that are short. */
+#include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "sim/base/options.h"
 #include "sim/command/command.h"
-#include "traces/import.h"
+#include "sim/command/trace_command.h"
+#include "traces/trace_cut.h"
+#include "traces/trace_verify.h"
 
-static enum moe_status help_import(const struct moe_option *options, size_t option_count)
+enum moe_status moe_trace_command_format(const char *format, bool *json, struct moe_error *err)
 {
-    size_t count = 0;
-    const struct moe_import_format *const *formats = moe_import_formats(&count);
-    (void) fputs("usage: moesim trace import [OPTION ...] INPUT -o T.db\n", stdout);
-    moe_options_print(stdout, options, option_count);
-    (void) fputs("formats:\n", stdout);
-    for (size_t i = 0; i < count; i++) {
-        (void) printf("  %-10s %s\n", formats[i]->name, formats[i]->summary);
-    }
-    return MOE_OK;
+    *json = strcmp(format, "json") == 0;
+    return *json || strcmp(format, "table") == 0
+               ? MOE_OK
+               : moe_fail(err, MOE_RANGE, "--format: '%s' is neither table nor json", format);
 }
 
-static enum moe_status run_import(int argc, char **argv, struct moe_error *err)
+static enum moe_status run_cut(int argc, char **argv, struct moe_error *err)
 {
     const char *input = NULL;
-    struct moe_import_request request = { .format = "auto", .progress = stderr };
-    struct moe_import_result result;
+    const char *output = NULL;
+    uint32_t request_count = 0;
+    bool overwrite = false;
+    struct moe_trace *trace = NULL;
     const struct moe_option options[] = {
-        { .name = "format",
-          .kind = MOE_OPTION_TEXT,
-          .target = &request.format,
-          .value = "FORMAT",
-          .help = "what the input is" },
-        { .name = "o",
-          .kind = MOE_OPTION_TEXT,
-          .target = &request.output,
-          .value = "T.db",
-          .help = "the trace store to write, or to go on with" },
-        { .name = "name",
-          .kind = MOE_OPTION_TEXT,
-          .target = &request.name,
-          .value = "NAME",
-          .help = "the model's name, instead of the input's" },
-        { .name = "overwrite",
-          .kind = MOE_OPTION_FLAG,
-          .target = &request.overwrite,
-          .help = "replace a trace store of other content" },
+        { "o", MOE_OPTION_TEXT, &output, "S.db", "the trace store to write", 0, 0 },
+        { "requests", MOE_OPTION_COUNT, &request_count, "N", "how many of the first requests", 1,
+          UINT32_MAX },
+        { "overwrite", MOE_OPTION_FLAG, &overwrite, NULL, "replace a trace store of other content",
+          0, 0 },
     };
+    const size_t option_count = sizeof options / sizeof options[0];
     struct moe_positionals inputs = { .items = &input, .min = 1, .max = 1 };
     if (moe_command_wants_help(argc, argv)) {
-        return help_import(options, sizeof options / sizeof options[0]);
-    }
-    MOE_TRY(
-        moe_options_parse(options, sizeof options / sizeof options[0], &inputs, argc, argv, err));
-    if (request.output == NULL) {
-        return moe_fail(err, MOE_RANGE, "-o T.db is missing: where the trace store goes");
-    }
-    request.input = input;
-    MOE_TRY(moe_import_run(&request, &result, err));
-    if (result.was_finished) {
-        (void) printf("%s holds exactly this import already; nothing was changed\n",
-                      request.output);
+        (void) fputs("usage: moesim trace cut T.db -o S.db --requests N\n", stdout);
+        moe_options_print(stdout, options, option_count);
         return MOE_OK;
     }
-    (void) printf("%s: %llu requests, %llu tokens of %s, %u layers of %u experts, top-%u, content "
-                  "%016llx\n",
-                  request.output, (unsigned long long) result.request_count,
-                  (unsigned long long) result.row_count, result.model.name,
-                  result.model.layer_count, result.model.expert_count, result.model.top_k,
-                  (unsigned long long) result.hash);
-    if (result.resumed_row > 0) {
-        (void) printf("went on from row %llu of an interrupted import\n",
-                      (unsigned long long) result.resumed_row);
+    MOE_TRY(moe_options_parse(options, option_count, &inputs, argc, argv, err));
+    if (output == NULL || request_count == 0) {
+        return moe_fail(err, MOE_RANGE, "%s is missing", output == NULL ? "-o S.db" : "--requests");
     }
-    return MOE_OK;
+    MOE_TRY(moe_trace_open(&trace, input, err));
+    const enum moe_status status = moe_trace_cut(trace, output, request_count, overwrite, err);
+    moe_trace_close(trace);
+    if (status == MOE_OK) {
+        (void) printf("%s: the first %u requests of %s\n", output, request_count, input);
+    }
+    return status;
+}
+
+static void print_verification(const struct moe_trace_verification *verification)
+{
+    for (int i = 0; i < MOE_TRACE_CHECK_COUNT; i++) {
+        const enum moe_trace_check check = (enum moe_trace_check) i;
+        const struct moe_trace_check_result *result = &verification->results[i];
+        const char *verdict = result->count == 0                 ? "ok"
+                              : moe_trace_check_is_damage(check) ? "DAMAGED"
+                                                                 : "finding";
+        (void) printf("%-8s %s\n", verdict, moe_trace_check_text(check));
+        if (result->count > 0) {
+            (void) printf("         %" PRIu64 " time%s, first: %s\n", result->count,
+                          result->count == 1 ? "" : "s", result->first);
+        }
+    }
+    (void) printf("%" PRIu64 " rows, %" PRIu64 " choices, %" PRIu64 " of them not recorded\n",
+                  verification->row_count, verification->choice_count, verification->unknown_count);
+}
+
+static enum moe_status run_verify(int argc, char **argv, struct moe_error *err)
+{
+    const char *input = NULL;
+    struct moe_trace *trace = NULL;
+    struct moe_trace_verification verification;
+    struct moe_progress progress;
+    struct moe_positionals inputs = { .items = &input, .min = 1, .max = 1 };
+    if (moe_command_wants_help(argc, argv)) {
+        (void) fputs("usage: moesim trace verify T.db\n"
+                     "  Reads everything and repairs nothing. Exit code 2 when the store is "
+                     "damaged;\n  findings are true to the recording but odd for its model.\n",
+                     stdout);
+        return MOE_OK;
+    }
+    MOE_TRY(moe_options_parse(NULL, 0, &inputs, argc, argv, err));
+    MOE_TRY(moe_trace_open(&trace, input, err));
+    moe_progress_begin(&progress, stderr, "verifying", "rows", 0, moe_trace_row_count(trace));
+    enum moe_status status = moe_trace_verify(&verification, trace, &progress, err);
+    moe_progress_end(&progress);
+    moe_trace_close(trace);
+    if (status == MOE_OK) {
+        print_verification(&verification);
+        status = moe_trace_verification_status(&verification, err);
+    }
+    return status;
 }
 
 static enum moe_status run(int argc, char **argv, struct moe_error *err)
 {
     static const struct moe_command commands[] = {
-        { .name = "import",
-          .summary = "make a trace store of an engine's files",
-          .run = run_import },
+        { "import", "make a trace store of an engine's files", moe_trace_command_import },
+        { "info", "what a trace holds and where it comes from", moe_trace_command_info },
+        { "stats", "how unevenly it loads the experts", moe_trace_command_stats },
+        { "verify", "read all of it and say what is wrong", run_verify },
+        { "cut", "make a smaller trace of its first requests", run_cut },
     };
     return moe_command_dispatch("trace", commands, sizeof commands / sizeof commands[0], argc, argv,
                                 err);

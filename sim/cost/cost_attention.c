@@ -1,5 +1,5 @@
 #include "sim/cost/cost_state.h"
-#include "sim/cost/logarithm.h"
+#include "sim/cost/norm.h"
 
 /* Per pair of a query and a key, for all heads: q.k and p.v, two FLOPs a value.
  * MLA has two forms (DeepSeek-V2, arXiv 2405.04434, 2.1): absorbed, where every head works

@@ -28,6 +28,7 @@ enum moe_status moe_cost_init_expert(struct moe_cost_setup *setup, struct moe_er
         (model->gated ? 3.0 : 2.0) * model->hidden_size * (double) model->expert_size;
     cost->expert_memory_ns = weights * model->expert_bytes_per_weight * cost->expert.ns_per_byte;
     cost->expert_tile_ns = 2.0 * weights * cost->expert.tile_tokens * cost->expert.ns_per_flop;
+    MOE_TRY(moe_norm_table_init(&cost->expert_norm, cost->expert.p, setup->arena, err));
     if (!cost->expert.permutation_inside) {
         cost->permutation_ns = permutation_bytes(setup, key.dtype) /
                                setup->parameters[MOE_PARAMETER_COPY_BYTES_S] * 1e9;
@@ -46,9 +47,10 @@ struct moe_duration moe_cost_expert(const struct moe_cost *cost, const struct mo
     struct moe_duration duration;
     const double ratio = moe_curve_ratio(&cost->expert, work->tokens / work->active, work->active,
                                          &duration.provenance);
-    duration.ns = ratio * moe_curve_fitted_ns(
-                              &cost->expert, work->active * cost->expert_memory_ns * factor->memory,
-                              work->tiles * cost->expert_tile_ns * factor->compute) +
+    const double memory_ns = work->active * cost->expert_memory_ns * factor->memory;
+    const double compute_ns = work->tiles * cost->expert_tile_ns * factor->compute;
+    duration.ns = ratio * (cost->expert.t0_ns +
+                           moe_norm_table_apply(&cost->expert_norm, memory_ns, compute_ns)) +
                   work->tokens * cost->permutation_ns * factor->memory;
     return duration;
 }

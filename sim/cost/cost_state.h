@@ -5,6 +5,7 @@
 #include "sim/cost/calibration.h"
 #include "sim/cost/cost.h"
 #include "sim/cost/curve.h"
+#include "sim/cost/norm.h"
 
 enum {
     MOE_COST_MATRIX_LIMIT = 6,
@@ -39,9 +40,10 @@ struct moe_cost_link {
 
 struct moe_cost {
     struct moe_curve expert;
-    double expert_memory_ns; /* reading one expert */
-    double expert_tile_ns;   /* computing one tile of one expert */
-    double permutation_ns;   /* to expert order and back, per assignment; 0: inside */
+    struct moe_norm_table expert_norm; /* of expert.p */
+    double expert_memory_ns;           /* reading one expert */
+    double expert_tile_ns;             /* computing one tile of one expert */
+    double permutation_ns;             /* to expert order and back, per assignment; 0: inside */
 
     struct moe_cost_block attention;
     struct moe_cost_block dense;

@@ -3,7 +3,7 @@
 #include <assert.h>
 #include <string.h>
 
-#include "sim/cost/logarithm.h"
+#include "sim/cost/norm.h"
 
 /* Two log2 of tokens nearer than this are the same point: 1e-9 is a billionth of a token. */
 static const double same = 1e-9;

@@ -2,7 +2,7 @@
  * log2 and exp2 from additions, multiplications and one division only, so that they give
  * the same bits on every machine: a C library picks its own by the processor (with or
  * without fused multiply-add), which may differ in the last bit and then in a report.
- * Relative error below 4e-16; about 5 ns each.
+ * Relative error below 4e-16 (of log2: absolute near x = 1); 5 to 15 ns each.
  */
 #ifndef MOE_SIM_COST_LOGARITHM_H
 #define MOE_SIM_COST_LOGARITHM_H
@@ -53,19 +53,6 @@ static inline double moe_exp2(double y)
     double scale = 0.0;
     memcpy(&scale, &bits, sizeof scale);
     return fraction * scale;
-}
-
-/* (a^p + b^p)^(1/p) for a, b >= 0 and p >= 1; inverse_p is 1/p. */
-static inline double moe_norm(double a, double b, double p, double inverse_p)
-{
-    const double large = a > b ? a : b;
-    const double small = a > b ? b : a;
-    /* Below 2^-60 of the larger one, the smaller one cannot reach its last bit. */
-    if (small <= large * 0x1p-60) {
-        return large;
-    }
-    const double power = moe_exp2(p * moe_log2(small / large));
-    return large * moe_exp2(inverse_p * moe_log2(1.0 + power));
 }
 
 #endif

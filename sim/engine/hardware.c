@@ -5,6 +5,7 @@
 #include <math.h>
 
 #include "sim/base/random.h"
+#include "sim/cost/logarithm.h"
 
 #include "sim/base/no_malloc.h"
 
@@ -35,6 +36,13 @@ enum moe_status moe_hardware_init(struct moe_hardware *h, const struct moe_cost 
     return MOE_OK;
 }
 
+/* The normal quantile on a grid of 2^-40: GSL uses the C library's logarithm, whose last bit
+ * depends on the processor. */
+static double normal(double u)
+{
+    return floor(gsl_cdf_ugaussian_Pinv(u) * 0x1p40 + 0.5) * 0x1p-40;
+}
+
 void moe_hardware_begin_step(struct moe_hardware *h, uint64_t step)
 {
     h->step = step;
@@ -46,8 +54,8 @@ void moe_hardware_begin_step(struct moe_hardware *h, uint64_t step)
     const double spread = h->drift.sigma * sqrt(1.0 - keep * keep);
     for (uint32_t gpu = 0; gpu < h->gpu_count; gpu++) {
         const double u = moe_random_uniform(h->drift_key, step * h->gpu_count + gpu) + 0x1p-54;
-        h->drift_log[gpu] = keep * h->drift_log[gpu] + spread * gsl_cdf_ugaussian_Pinv(u);
-        h->drift_factor[gpu] = exp(h->drift_log[gpu]);
+        h->drift_log[gpu] = keep * h->drift_log[gpu] + spread * normal(u);
+        h->drift_factor[gpu] = moe_exp2(h->drift_log[gpu] * 1.4426950408889634);
     }
 }
 

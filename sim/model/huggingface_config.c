@@ -55,13 +55,13 @@ enum moe_status moe_config_flag(const struct moe_config *c, const char *key, boo
     return MOE_OK;
 }
 
-enum moe_status moe_config_sizes(const struct moe_config *c, const struct moe_config_size *keys,
+enum moe_status moe_config_sizes(const struct moe_config *c, const struct moe_config_size *sizes,
                                  size_t count)
 {
     for (size_t i = 0; i < count; i++) {
         uint32_t value = 0;
-        MOE_TRY(moe_config_size(c, keys[i].key, keys[i].optional, 0, &value));
-        memcpy((unsigned char *) c->model + keys[i].offset, &value, sizeof value);
+        MOE_TRY(moe_config_size(c, sizes[i].key, sizes[i].optional, 0, &value));
+        memcpy((unsigned char *) c->model + sizes[i].offset, &value, sizeof value);
     }
     return MOE_OK;
 }

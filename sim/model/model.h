@@ -93,8 +93,10 @@ enum moe_status moe_model_check(const struct moe_model *model,
                                 struct moe_error *err) MOE_MUST_CHECK;
 
 /* name_or_path: a shipped card ("deepseek-v3"), a card file (*.yaml, *.yml) or a
- * HuggingFace config (*.json); what has such an ending or a '/' is a path. Errors: MOE_RANGE listing the cards; MOE_IO, MOE_PARSE, MOE_RANGE
- * naming file, line and key; MOE_UNSUPPORTED for an architecture that is not known. */
+ * HuggingFace config (*.json); what has such an ending or a '/' is a path.
+ * *model is written on success only. Errors: MOE_RANGE listing the cards; MOE_IO;
+ * MOE_PARSE, MOE_RANGE naming file, key and (YAML) line; MOE_UNSUPPORTED naming the key
+ * of an architecture that is not understood. */
 enum moe_status moe_model_load(struct moe_model *model, const char *name_or_path,
                                struct moe_error *err) MOE_MUST_CHECK;
 

@@ -212,7 +212,7 @@ static void show_real(double stored, double scale, char *text, size_t text_bytes
     for (int digits = 1; digits <= 17; digits++) {
         (void) snprintf(text, text_bytes, "%.*g", digits, stored / scale);
         const double back = strtod(text, NULL) * scale;
-        if (memcmp(&back, &stored, sizeof back) == 0) {
+        if (back == stored) {
             return;
         }
     }
@@ -220,7 +220,7 @@ static void show_real(double stored, double scale, char *text, size_t text_bytes
     for (int i = 0; i < 2; i++) {
         const double shifted = nextafter(stored / scale, towards[i]);
         const double back = shifted * scale;
-        if (memcmp(&back, &stored, sizeof back) == 0) {
+        if (back == stored) {
             (void) snprintf(text, text_bytes, "%.17g", shifted);
             return;
         }
@@ -367,14 +367,14 @@ void moe_settings_print(FILE *out, const struct moe_settings *settings, const vo
     }
 }
 
-/* The key of a path when the path lies in group; NULL otherwise. */
+/* The key of a path when the path lies in group; empty otherwise. */
 static const char *key_in_group(const char *path, const char *group)
 {
     const size_t length = strlen(group);
     if (length == 0) {
         return path;
     }
-    return strncmp(path, group, length) == 0 && path[length] == '.' ? path + length + 1 : NULL;
+    return strncmp(path, group, length) == 0 && path[length] == '.' ? path + length + 1 : "";
 }
 
 /* The path whose last part is nearest to key: at most two edits, or a third of the key's
@@ -407,7 +407,7 @@ enum moe_status moe_settings_refuse_unknown(const struct moe_settings *settings,
     const char *last = "";
     for (uint32_t i = 0; i < settings->count && used < sizeof allowed; i++) {
         const char *name = key_in_group(settings->items[i].path, group);
-        const size_t length = name == NULL ? 0 : strcspn(name, ".");
+        const size_t length = strcspn(name, ".");
         /* Fields of a group stand together, so a group is named once. */
         if (length == 0 || (strncmp(name, last, length) == 0 && last[length] == '.')) {
             continue;
