@@ -126,7 +126,7 @@ static enum moe_status after_combine(struct player *p, uint32_t gpu, uint32_t la
 {
     const struct moe_step_times *times = p->times;
     if (layer + 1 == times->layer_count) {
-        return begin(p, gpu, layer, PHASE_AFTER, now, times->after[gpu], err);
+        return begin(p, gpu, layer + 1, PHASE_AFTER, now, times->after[gpu], err);
     }
     return begin(p, gpu, layer + 1, PHASE_BEFORE, now,
                  times->before[(size_t) (layer + 1) * times->gpu_count + gpu], err);
