@@ -107,14 +107,14 @@ static void plain_layer(const struct moe_step_times *times, uint32_t layer, stru
 {
     const uint32_t gpus = times->gpu_count;
     const size_t row = (size_t) layer * gpus;
-    moe_time_ns arrive[GPU_LIMIT];
+    moe_time_ns arrive[GPU_LIMIT] = { 0 };
     for (uint32_t g = 0; g < gpus; g++) {
         out->begin[layer][BEFORE][g] = clock[g];
         arrive[g] = clock[g] + times->before[row + g];
     }
     out->barriers[2 * layer] = plain_barrier(arrive, gpus);
     const moe_time_ns open = out->barriers[2 * layer].open_ns;
-    moe_time_ns finish[GPU_LIMIT];
+    moe_time_ns finish[GPU_LIMIT] = { 0 };
     for (uint32_t g = 0; g < gpus; g++) {
         const moe_time_ns data = open + exit_after(times, times->dispatch + row, g);
         const moe_time_ns shared = times->shared[row + g];
