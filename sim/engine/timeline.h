@@ -21,7 +21,8 @@
 struct moe_barrier {
     moe_time_ns open_ns; /* when the last rank arrives, from the step's start */
     moe_time_ns idle_ns; /* sum over ranks of the time waited: GPUs x (max - mean) */
-    moe_time_ns lead_ns; /* how much later the last rank came than the one before it */
+    moe_time_ns lead_ns; /* how much later the last rank came than the one before it; 0 when
+                          * several come last together, and with one rank */
     uint32_t last_rank;  /* the first of those that arrive last */
 };
 
@@ -50,8 +51,8 @@ void moe_timeline_layer(const struct moe_layer_times *layer, moe_time_ns *clock,
 /* The barrier that opens when the last of arrive[gpu_count] is there. */
 struct moe_barrier moe_timeline_barrier(const moe_time_ns *arrive, uint32_t gpu_count);
 
-/* The whole step. clock[gpu_count] is scratch. barriers[moe_barrier_count(layer_count)]. Returns the step's
- * length. */
+/* The whole step. clock[gpu_count] is scratch. barriers[moe_barrier_count(layer_count)].
+ * Returns the step's length. */
 moe_time_ns moe_timeline_run(const struct moe_step_times *times, moe_time_ns *clock,
                              struct moe_barrier *barriers);
 
@@ -70,23 +71,42 @@ struct moe_price_sources {
 };
 
 /* Walks back from the step's end along what each barrier waited for and adds every stretch
- * to *path; what it adds sums to the step's length. The stretch `before` is divided over
- * its parts in proportion to the GPU's prices. */
+ * to *path; what it adds sums to the step's length.
+ *   after     HOST is the host's price rounded up, at most all of it; the rest is HEAD
+ *   combine   of the rank walked along; with a common exit, of the first longest rank
+ *   expert    of the last rank of the combine barrier
+ *   then      what that rank's expert waited for: its own shared expert when that ended
+ *             after the data was there (the walk stays on this rank: SHARED, then its own
+ *             before), else the time between data and expert (serial mode) as SHARED, the
+ *             dispatch (as combine), and before of the last rank of the dispatch barrier
+ *   before    DENSE and GATE in proportion to the GPU's prices, each rounded down; the rest is
+ *             ATTENTION */
 void moe_timeline_critical(const struct moe_step_times *times, const struct moe_barrier *barriers,
                            const struct moe_price_sources *sources, struct moe_critical_path *path);
 
-/* The same timeline, event by event. start_ns and step only label the lines written to log
- * (NULL: none): CSV "step,time_ns,gpu,layer,event,duration_ns". The queue must be empty and
- * have room for 2 * gpu_count + 2 events. state is scratch of gpu_count items. */
+/* The same timeline, event by event. */
 struct moe_event_rank {
-    moe_time_ns arrived_ns;
-    moe_time_ns data_ns;   /* when the dispatched tokens are there */
-    moe_time_ns shared_ns; /* when the shared expert is done; overlapped mode */
+    moe_time_ns data_ns;   /* when the dispatched tokens are there; -1 before that */
+    moe_time_ns shared_ns; /* when the shared expert is done; -1 before that */
 };
+
+struct moe_event_player {
+    struct moe_event_queue queue;
+    struct moe_event_rank *rank; /* [gpu] */
+    FILE *log;                   /* NULL: none. CSV "step,time_ns,gpu,layer,event,duration_ns" */
+    moe_time_ns start_ns;        /* when the step begins; only labels the log */
+    uint64_t step;               /* likewise */
+};
+
+/* Errors: MOE_LIMIT when the arena is full. */
+enum moe_status moe_event_player_init(struct moe_event_player *player, uint32_t gpu_count,
+                                      FILE *log, struct moe_arena *arena,
+                                      struct moe_error *err) MOE_MUST_CHECK;
+
+/* Plays one step: barriers[moe_barrier_count(layer_count)] and its length.
+ * Errors: MOE_IO when the log cannot be written. */
 enum moe_status moe_timeline_events(const struct moe_step_times *times,
-                                    struct moe_event_queue *queue, struct moe_event_rank *state,
-                                    moe_time_ns start_ns, uint64_t step, FILE *log,
-                                    struct moe_barrier *barriers, moe_time_ns *step_ns,
-                                    struct moe_error *err) MOE_MUST_CHECK;
+                                    struct moe_event_player *player, struct moe_barrier *barriers,
+                                    moe_time_ns *step_ns, struct moe_error *err) MOE_MUST_CHECK;
 
 #endif
