@@ -13,9 +13,9 @@ enum {
     OWN_OPTION_COUNT = 6,
     OVERRIDE_LIMIT = MOE_OPTION_LIST_LIMIT + 16,
     OVERRIDE_BYTES = MOE_SCENARIO_PATH_BYTES + 16,
-    GPUS_PER_NODE = 8,        /* of the usual server */
-    SCORED_PER_RUNNING = 8,   /* so that the loop is in its steady state for most of the time */
-    PASS_LIMIT = 10000,       /* as serving.passes allows */
+    GPUS_PER_NODE = 8,      /* of the usual server */
+    SCORED_PER_RUNNING = 8, /* so that the loop is in its steady state for most of the time */
+    PASS_LIMIT = 10000,     /* as serving.passes allows */
     CHOSEN_BYTES = 1024,
 };
 
@@ -94,7 +94,8 @@ static enum moe_status choose_cluster(struct compare_request *request, struct ov
         nodes = request->gpus > GPUS_PER_NODE && request->gpus % GPUS_PER_NODE == 0
                     ? request->gpus / GPUS_PER_NODE
                     : 1;
-        choose(request, "%u node%s of %u GPUs", nodes, nodes == 1 ? "" : "s", request->gpus / nodes);
+        choose(request, "%u node%s of %u GPUs", nodes, nodes == 1 ? "" : "s",
+               request->gpus / nodes);
     }
     if (request->gpus % nodes != 0) {
         return moe_fail(err, MOE_RANGE, "--gpus %u do not divide over --nodes %u", request->gpus,
@@ -197,7 +198,8 @@ static enum moe_status choose_passes(struct compare_request *request, struct moe
                         scenario->trace_path, scored, running, passes, PASS_LIMIT);
     }
     scenario->serving.passes = (uint32_t) passes;
-    choose(request, "%" PRIu64 " pass%s over the scored requests, so that %d follow each running one",
+    choose(request,
+           "%" PRIu64 " pass%s over the scored requests, so that %d follow each running one",
            passes, passes == 1 ? "" : "es", SCORED_PER_RUNNING);
     return MOE_OK;
 }

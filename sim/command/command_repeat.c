@@ -4,9 +4,9 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "sim/cost/calibration_hash.h"
 #include "sim/command/command.h"
 #include "sim/command/study_command.h"
+#include "sim/cost/calibration_hash.h"
 #include "sim/report/figure.h"
 #include "sim/report/json_difference.h"
 #include "sim/report/run_store.h"
@@ -40,11 +40,12 @@ static enum moe_status check_calibration(const struct moe_scenario *scenario,
     enum moe_status status =
         moe_calibration_load(&calibration, scenario->calibration_path, &arena, err);
     if (status == MOE_OK && moe_calibration_hash(calibration) != record->calibration_hash) {
-        status = moe_fail(err, MOE_RANGE,
-                          "calibration %.200s has hash %s, the stored run used %s (made by moesim "
-                          "%s); --calibration names another file",
-                          calibration->name, moe_figure_hash(moe_calibration_hash(calibration)).text,
-                          moe_figure_hash(record->calibration_hash).text, record->program_version);
+        status =
+            moe_fail(err, MOE_RANGE,
+                     "calibration %.200s has hash %s, the stored run used %s (made by moesim "
+                     "%s); --calibration names another file",
+                     calibration->name, moe_figure_hash(moe_calibration_hash(calibration)).text,
+                     moe_figure_hash(record->calibration_hash).text, record->program_version);
     }
     moe_arena_finish(&arena);
     return status;
@@ -121,8 +122,9 @@ static enum moe_status run(int argc, char **argv, struct moe_error *err)
     struct moe_run_record record;
     struct moe_scenario scenario;
     if (moe_command_wants_help(argc, argv)) {
-        (void) puts("usage: moesim repeat RUN.db [OPTION ...]\n"
-                    "  exit 0: the report is the same to the byte; 3: the first difference is named");
+        (void) puts(
+            "usage: moesim repeat RUN.db [OPTION ...]\n"
+            "  exit 0: the report is the same to the byte; 3: the first difference is named");
         moe_options_print(stdout, options, option_count);
         return MOE_OK;
     }

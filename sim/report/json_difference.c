@@ -17,9 +17,10 @@ struct search {
 static void show(const json_t *value, char *out)
 {
     char *dumped = value == NULL ? NULL : json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
-    (void) snprintf(out, VALUE_BYTES, "%s", value == NULL    ? "nothing"
-                                            : dumped == NULL ? "?"
-                                                             : dumped);
+    (void) snprintf(out, VALUE_BYTES, "%s",
+                    value == NULL    ? "nothing"
+                    : dumped == NULL ? "?"
+                                     : dumped);
     free(dumped);
 }
 
@@ -52,13 +53,15 @@ static bool find_in_object(struct search *search, const json_t *before, const js
     const char *key = NULL;
     json_t *value = NULL;
     char step[PATH_BYTES];
-    json_object_foreach((json_t *) (size_t) before, key, value) {
+    json_object_foreach((json_t *) (size_t) before, key, value)
+    {
         (void) snprintf(step, sizeof step, "%s%s", search->path[0] == '\0' ? "" : ".", key);
         if (find_below(search, step, value, json_object_get(now, key))) {
             return true;
         }
     }
-    json_object_foreach((json_t *) (size_t) now, key, value) {
+    json_object_foreach((json_t *) (size_t) now, key, value)
+    {
         (void) snprintf(step, sizeof step, "%s%s", search->path[0] == '\0' ? "" : ".", key);
         if (json_object_get(before, key) == NULL && find_below(search, step, NULL, value)) {
             return true;
