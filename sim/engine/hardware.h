@@ -7,6 +7,15 @@
  *   drift   slow, per GPU and step: AR(1) in log time, on everything but communication
  *   jitter  per GPU, layer and step, from the calibration's residual quantiles
  * With noise off all three are 1.
+ *
+ * The draws (sim/base/random.h), with L layers and G GPUs:
+ *   drift   counter step * G + gpu of MOE_RANDOM_DRIFT, through the normal quantile on a grid of
+ *           2^-40; step 0 draws from the stationary distribution (x = sigma * normal)
+ *   jitter  counter ((step * (L + 1) + layer) * G + gpu) * MOE_STRETCH_COUNT + stretch of
+ *           MOE_RANDOM_JITTER, through moe_cost_jitter of the stretch's kind: before COMPUTE,
+ *           expert EXPERT, dispatch and combine COMM
+ * The stretches shared and after have no draw of their own: shared takes that of before,
+ * after that of before in layer L.
  */
 #ifndef MOE_SIM_ENGINE_HARDWARE_H
 #define MOE_SIM_ENGINE_HARDWARE_H

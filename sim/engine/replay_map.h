@@ -8,6 +8,13 @@
  * experts change places inside their group), so that repeated layers are not copies of
  * each other. The permutation depends on the layer alone, not on the run's seed: the
  * replayed model is one model. Labelled "assumed" in every report (design.md 2).
+ *
+ * The permutation of model layer l: key = moe_random_key(l, MOE_RANDOM_LAYER_PERMUTATION);
+ * expert i of group g becomes expert inside[i] of group groups[g], where groups is the
+ * shuffle of 0 .. groups-1 with counter base 0, inside that of 0 .. group size-1 with base
+ * (g + 1) << 32. Shuffle (here and in workload.h): for i = count down to 2 the items i-1
+ * and moe_random_below(key, base + i, i) change places. One group when the groups do not
+ * divide the experts.
  */
 #ifndef MOE_SIM_ENGINE_REPLAY_MAP_H
 #define MOE_SIM_ENGINE_REPLAY_MAP_H

@@ -4,8 +4,9 @@
  * The loop: serving plans a step -> the route counter turns its tokens into work -> cost
  * and hardware turn work into durations -> the timeline turns durations into waiting ->
  * the result collects. Steps fall into three phases: warm-up while a request of the planning
- * set still runs, scored while requests are waiting, drain after the last was admitted.
- * Every figure but the token accounts is of the scored phase.
+ * set still runs or waits, scored while requests are waiting, drain after the last was
+ * admitted; both as it stands after the step's admissions. Every figure but the token accounts
+ * is of the scored phase: of its steps, and of the requests that ended in one of them.
  */
 #ifndef MOE_SIM_ENGINE_RUN_H
 #define MOE_SIM_ENGINE_RUN_H
@@ -57,21 +58,23 @@ struct moe_run_result {
 
     /* All of the scored phase. */
     struct moe_critical_path path; /* sums to the scored time */
-    double balancedness_sum;       /* mean/max GPU load, summed over layer-steps */
-    double imbalance_sum;          /* (max-mean)/mean (TensorRT-LLM) */
+    double balancedness_sum;       /* mean/max GPU load, summed over layer-steps; 1 without load */
+    double imbalance_sum;          /* (max-mean)/mean (TensorRT-LLM); 0 without load */
     double mean_load_sum;          /* tokens */
     double max_load_sum;           /* tokens; their ratio is vLLM's balancedness */
     double no_copy_load_sum;       /* bound without copies: max(mean, hottest expert) */
     uint64_t layer_steps;
-    double near_copies;      /* token copies dispatched to a GPU of the same node */
-    double far_copies;       /* to another node */
+    double near_copies;      /* token copies dispatched to a GPU of the same node, with what
+                              * padded mode adds */
+    double far_copies;       /* to another node, likewise */
     double local_copies;     /* that stayed on their GPU */
     double dispatch_bytes;   /* of one copy, dispatch */
     double combine_bytes;    /* of one copy, combine */
     struct moe_latency step; /* one per step */
     struct moe_latency ttft; /* admission to first token */
     struct moe_latency itl;  /* step length, once per token sampled in it */
-    struct moe_latency tpot; /* per request: (last - first token) / (output tokens - 1) */
+    struct moe_latency tpot; /* per request of two or more output tokens:
+                              * (last - first token) / (output tokens - 1), rounded down */
     struct moe_latency e2e;  /* admission to last token */
 
     moe_time_ns idle_ns; /* ranks x (max - mean), summed over barriers */
@@ -90,8 +93,9 @@ struct moe_run_result {
     double *layer_max_load;            /* [layer] summed over steps */
     double *layer_mean_load;           /* [layer] */
     uint64_t *expert_tokens;           /* [layer][expert] */
-    moe_time_ns *expert_lead_ns; /* [layer][expert] lead of the last rank, charged to the expert
-                                    with most tokens there at the combine barrier */
+    moe_time_ns *expert_lead_ns; /* [layer][expert] lead of the last rank at the combine barrier,
+                                  * charged to the expert of the slot with most tokens there (the
+                                  * lowest of equal ones); to none when it had no tokens */
     uint16_t *expert_of_slot;    /* [layer][slot] the plan */
 };
 

@@ -3,7 +3,8 @@
  *
  * Each lane replays the baseline's batches with one part of moe_cost_part scaled, so that
  * the report can say which assumed cost, if it were wrong by a fifth, would change the
- * verdict. Lanes share the layer's work and noise; only durations differ.
+ * verdict. Lanes share the layer's work and noise; only durations differ: the scaled part's
+ * price times the scale takes the price's place (step.h), then jitter, then rounding.
  */
 #ifndef MOE_SIM_ENGINE_SENSITIVITY_H
 #define MOE_SIM_ENGINE_SENSITIVITY_H

@@ -104,6 +104,7 @@ static void add_work(const struct moe_serving_state *s, struct moe_token_work *w
     work->sampled += sampled;
     work->kv_read += last;
     work->score_pairs += n * context + n * (n + 1.0) / 2.0;
+    work->decode_read += rows == 1 ? last : 0.0;
     if (s->setup.window_size > 0) {
         const double window = s->setup.window_size;
         const double growing = context < s->setup.window_size

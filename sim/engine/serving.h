@@ -4,10 +4,19 @@
  * Closed loop, continuous batching, prefill and decode colocated: every GPU is one
  * data-parallel rank that keeps up to running_per_gpu requests running; when one ends, the
  * next of the workload takes its place at the next step, ranks being offered requests in
- * turn (rank 0 first in every sweep). A step holds one token of every decoding request and,
- * within the token budget that remains, the next chunk of every prompt still unread, oldest
- * slot first. A request is admitted when the KV cache of its whole length fits the rank
- * (prompt + output tokens are reserved), so nothing is ever preempted.
+ * turn (rank 0 first in every sweep; a rank without a free slot or without room for the next
+ * request is passed over, and sweeps go on until none takes one). A request keeps the lowest
+ * free slot of its rank until it ends. A step holds one token of every decoding request and,
+ * within the token budget that remains, the next chunk of every prompt still unread, both
+ * from the lowest slot up until the budget is used. A request is admitted when the KV cache of
+ * its whole length fits the rank (prompt + output tokens are reserved), so nothing is ever
+ * preempted.
+ *
+ * Rows of a request: prompt first, then one for each output token but the last. The row that
+ * ends the prompt samples the first output token, each row after it one more. What a row
+ * attends to is itself and all rows before it (windowed layers: the last window_size of
+ * them); what a sequence reads in a step is the union of that over its rows.
+ * A rank's rows are routed in the order of its slots.
  *
  * The schedule depends on lengths and memory only, never on time: all policies with the
  * same KV pool serve the same batches.

@@ -3,6 +3,12 @@
  *
  * The one place where cost, hardware and counts meet. Everything that a report or a
  * counterfactual needs about the step stays here until the next one.
+ *
+ * Durations are price times jitter, rounded up to whole ns once (moe_time_round_up):
+ *   before  moe_before_ns of attention, dense and gate    after  head + host
+ *   shared, dispatch, expert, combine                     as priced
+ * Padded mode: every rank sends and receives, of each link class, what the largest of all
+ * ranks' in and out is.
  */
 #ifndef MOE_SIM_ENGINE_STEP_H
 #define MOE_SIM_ENGINE_STEP_H

@@ -7,8 +7,13 @@
  * the trace is replayed, and no token that is scored was seen by a planner.
  *
  * Shuffles depend on (seed, pass) only. A trace larger than MOE_WORKLOAD_WINDOW_BYTES of
- * routes is cut into runs of consecutive requests of that size; the runs are shuffled, and
- * the requests within each, so that a run's blobs stay in the trace's cache.
+ * routes (one byte an id up to 256 experts, two above) is cut into runs of consecutive
+ * requests: as many as stay within that size, at least one; the runs are shuffled, and the
+ * requests within each, so that a run's blobs stay in the trace's cache.
+ *
+ * The shuffles (replay_map.h) of pass p, 0 being the planning set: key =
+ * moe_random_key(moe_random_mix(seed) + p, MOE_RANDOM_REQUEST_ORDER); the runs with counter
+ * base 1 << 63, the requests of the run that begins at place f of the order with f << 32.
  */
 #ifndef MOE_SIM_ENGINE_WORKLOAD_H
 #define MOE_SIM_ENGINE_WORKLOAD_H
