@@ -159,10 +159,14 @@ static void rank_grid(struct moe_page *page, const struct moe_study *study, uint
                       const struct moe_finding_excess *excess)
 {
     static const struct moe_grid_column columns[] = {
-        { "", "last ranks", true, false },        { "", "node", false, false },
-        { "barriers", "at which", false, false }, { "", "", false, true },
-        { "lead", "ms", false, false },           { "compute", "factor", false, false },
-        { "memory", "factor", false, false },
+        { "", "last ranks", true, false },
+        { "", "node", false, false },
+        { "last at", "barriers", false, false },
+        { "", "", false, true },
+        { "later than", "next, ms", false, false },
+        { "time factor:", "compute", false, false },
+        { "", "memory", false, false },
+        { "", "comm", false, false },
     };
     struct moe_finding_rank worst[WORST];
     struct moe_grid grid;
@@ -177,13 +181,14 @@ static void rank_grid(struct moe_page *page, const struct moe_study *study, uint
         moe_grid_cell(&grid,
                       moe_figure_share((double) worst[i].last / (double) excess->barriers).text);
         moe_grid_cell(&grid, moe_figure_fixed((double) worst[i].lead_ns * 1e-6, 1).text);
-        factor_cell(&grid, worst[i].compute_low, worst[i].compute_high);
-        factor_cell(&grid, worst[i].memory_low, worst[i].memory_high);
+        factor_cell(&grid, worst[i].low.compute, worst[i].high.compute);
+        factor_cell(&grid, worst[i].low.memory, worst[i].high.memory);
+        factor_cell(&grid, worst[i].low.comm, worst[i].high.comm);
     }
     moe_grid_print(&grid, page);
 }
 
-/* "layer 12 (8.1 %, max/mean 2.31), ..." */
+/* "12 (8.1 % of the waiting, max/mean 2.31), ..." */
 static void say_layers(struct moe_page *page, const struct moe_study *study, uint32_t policy,
                        const struct moe_finding_excess *excess)
 {
@@ -192,12 +197,13 @@ static void say_layers(struct moe_page *page, const struct moe_study *study, uin
     size_t used = 0;
     const uint32_t count = moe_finding_worst_layers(study, policy, worst, WORST);
     for (uint32_t i = 0; i < count && used < sizeof text - 1; i++) {
-        used += (size_t) snprintf(
-            text + used, sizeof text - used, "%s%u (%s)", i == 0 ? "" : ", ", worst[i].layer,
-            moe_figure_share((double) worst[i].idle_ns / (double) excess->idle_ns).text);
+        const double share = (double) worst[i].idle_ns / (double) excess->idle_ns;
+        used += (size_t) snprintf(text + used, sizeof text - used, "%s%u (%s%s, max/mean %.2f)",
+                                  i == 0 ? "" : ", ", worst[i].layer, moe_figure_share(share).text,
+                                  i == 0 ? " of the waiting" : "", worst[i].imbalance);
     }
     if (count > 0) {
-        moe_page_field(page, "worst layers", "%s of the waiting", text);
+        moe_page_field(page, "worst layers", "%s", text);
     }
 }
 
@@ -207,7 +213,8 @@ static void say_experts(struct moe_page *page, const struct moe_study *study, ui
     const uint32_t count = moe_finding_worst_experts(study, policy, worst, WORST);
     for (uint32_t i = 0; i < count; i++) {
         moe_page_field(page, i == 0 ? "worst experts" : "",
-                       "layer %u, expert %u: %s of its layer's tokens, %u cop%s; led by %s ms",
+                       "layer %u, expert %u: %s of its layer's tokens, %u cop%s; its rank came %s "
+                       "ms after the next",
                        worst[i].layer, worst[i].expert, moe_figure_share(worst[i].share).text,
                        worst[i].copies, worst[i].copies == 1 ? "y" : "ies",
                        moe_figure_fixed((double) worst[i].lead_ns * 1e-6, 1).text);
@@ -233,9 +240,9 @@ void moe_section_stragglers(struct moe_page *page, const struct moe_study *study
     } else {
         moe_page_text(page, "Why was not asked: attribution is off.");
     }
-    moe_page_text(page, "%s", "");
+    moe_page_gap(page);
     rank_grid(page, study, policy, &excess);
-    moe_page_text(page, "%s", "");
+    moe_page_gap(page);
     say_layers(page, study, policy, &excess);
     say_experts(page, study, policy);
 }
