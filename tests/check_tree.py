@@ -65,8 +65,10 @@ def fault(path, target):
 def tracked(root):
     """Paths of the tracked files; none where there is no git to ask."""
     try:
-        listed = subprocess.run(['git', '-C', root, 'ls-files', '-z'], check=True,
-                                capture_output=True, stdin=subprocess.DEVNULL).stdout
+        # safe.directory: also where the clone belongs to another user.
+        command = ['git', '-c', 'safe.directory=*', '-C', root, 'ls-files', '-z']
+        listed = subprocess.run(command, check=True, capture_output=True,
+                                stdin=subprocess.DEVNULL).stdout
     except (OSError, subprocess.CalledProcessError):
         return []
     paths = [path for path in listed.decode().split('\0') if path]

@@ -107,14 +107,14 @@ static void plain_layer(const struct moe_step_times *times, uint32_t layer, stru
 {
     const uint32_t gpus = times->gpu_count;
     const size_t row = (size_t) layer * gpus;
-    moe_time_ns arrive[GPU_LIMIT];
+    moe_time_ns arrive[GPU_LIMIT] = { 0 };
     for (uint32_t g = 0; g < gpus; g++) {
         out->begin[layer][BEFORE][g] = clock[g];
         arrive[g] = clock[g] + times->before[row + g];
     }
     out->barriers[2 * layer] = plain_barrier(arrive, gpus);
     const moe_time_ns open = out->barriers[2 * layer].open_ns;
-    moe_time_ns finish[GPU_LIMIT];
+    moe_time_ns finish[GPU_LIMIT] = { 0 };
     for (uint32_t g = 0; g < gpus; g++) {
         const moe_time_ns data = open + exit_after(times, times->dispatch + row, g);
         const moe_time_ns shared = times->shared[row + g];
@@ -164,7 +164,6 @@ Test(timeline, arithmetic_events_and_plain_loops_agree)
     static struct plain plain;
     moe_time_ns clock[GPU_LIMIT];
     struct moe_barrier barriers[2 * LAYER_LIMIT + 1];
-    struct moe_event_rank state[GPU_LIMIT];
     for (uint64_t seed = 0; seed < CASE_COUNT; seed++) {
         struct draw draw = { moe_random_key(seed, MOE_RANDOM_TEST), 0 };
         moe_arena_reset(&arena);
@@ -176,19 +175,16 @@ Test(timeline, arithmetic_events_and_plain_loops_agree)
                      seed);
         assert_barriers(barriers, plain.barriers, count, seed, "arithmetic");
 
-        struct moe_event_queue queue;
+        struct moe_event_player player;
         moe_time_ns step_ns = -1;
-        cr_assert_eq(moe_event_queue_init(&queue, &arena, 2 * (size_t) times.gpu_count + 2, NULL),
-                     MOE_OK);
+        cr_assert_eq(moe_event_player_init(&player, times.gpu_count, NULL, &arena, NULL), MOE_OK);
         memset(barriers, 0xff, sizeof barriers);
         /* Twice through one queue: the second step begins where the first one's clock stands. */
-        for (uint64_t step = 0; step < 2; step++) {
-            cr_assert_eq(moe_timeline_events(&times, &queue, state, (moe_time_ns) seed, step, NULL,
-                                             barriers, &step_ns, NULL),
-                         MOE_OK);
+        for (int step = 0; step < 2; step++) {
+            cr_assert_eq(moe_timeline_events(&times, &player, barriers, &step_ns, NULL), MOE_OK);
             cr_assert_eq(step_ns, plain.step_ns, "seed %" PRIu64, seed);
             assert_barriers(barriers, plain.barriers, count, seed, "events");
-            cr_assert_eq(queue.count, 0);
+            cr_assert_eq(player.queue.count, 0);
         }
     }
 }
@@ -269,7 +265,6 @@ Test(timeline, the_event_log_holds_every_stretch_once)
 {
     static struct plain plain;
     struct moe_barrier barriers[2 * LAYER_LIMIT + 1];
-    struct moe_event_rank state[GPU_LIMIT];
     for (uint64_t seed = 0; seed < 200; seed++) {
         struct draw draw = { moe_random_key(seed, MOE_RANDOM_TEST), 0 };
         moe_arena_reset(&arena);
@@ -277,13 +272,12 @@ Test(timeline, the_event_log_holds_every_stretch_once)
         plain_step(&times, &plain);
         FILE *log = tmpfile();
         cr_assert_not_null(log);
-        struct moe_event_queue queue;
+        struct moe_event_player player;
         moe_time_ns step_ns = 0;
-        cr_assert_eq(moe_event_queue_init(&queue, &arena, 2 * (size_t) times.gpu_count + 2, NULL),
-                     MOE_OK);
-        cr_assert_eq(
-            moe_timeline_events(&times, &queue, state, 1000, seed, log, barriers, &step_ns, NULL),
-            MOE_OK);
+        cr_assert_eq(moe_event_player_init(&player, times.gpu_count, log, &arena, NULL), MOE_OK);
+        player.start_ns = 1000;
+        player.step = seed;
+        cr_assert_eq(moe_timeline_events(&times, &player, barriers, &step_ns, NULL), MOE_OK);
         check_log(log, &times, &plain, 1000, seed);
         cr_assert_eq(fclose(log), 0);
     }

@@ -105,11 +105,11 @@ enum moe_status moe_cost_init(struct moe_cost **out, const struct moe_calibratio
                                               setup.provenance[MOE_PARAMETER_HOST_NS] };
     const double *values = setup.parameters;
     const uint32_t dtype = moe_cost_dtype(model->expert_bytes_per_weight);
-    setup.cost->copy_bytes[0] =
-        model->hidden_size * values[MOE_PARAMETER_DISPATCH_BF16_BYTES + dtype] +
-        values[MOE_PARAMETER_COPY_HEADER_BYTES];
-    setup.cost->copy_bytes[1] = model->hidden_size * values[MOE_PARAMETER_COMBINE_BYTES] +
+    const double width = moe_model_expert_width(model);
+    setup.cost->copy_bytes[0] = width * values[MOE_PARAMETER_DISPATCH_BF16_BYTES + dtype] +
                                 values[MOE_PARAMETER_COPY_HEADER_BYTES];
+    setup.cost->copy_bytes[1] =
+        width * values[MOE_PARAMETER_COMBINE_BYTES] + values[MOE_PARAMETER_COPY_HEADER_BYTES];
     MOE_TRY(moe_cost_init_expert(&setup, err));
     MOE_TRY(moe_cost_init_attention(&setup, err));
     MOE_TRY(moe_cost_init_layers(&setup, err));

@@ -30,10 +30,7 @@ static void init_core(struct moe_cost_setup *setup)
     cost->core_inverse_p = 1.0 / cost->core_p;
     cost->full_share = (double) model->kv_layer_count / model->layer_count;
     cost->window_share = (double) model->window_layer_count / model->layer_count;
-    /* A card may count its window layers among those that keep KV. */
-    if (cost->full_share > 1.0 - cost->window_share) {
-        cost->full_share = 1.0 - cost->window_share;
-    }
+    cost->linear_share = (double) moe_model_linear_layers(model) / model->layer_count;
     cost->core_provenance = moe_provenance_worse(
         moe_provenance_worse(setup->provenance[MOE_PARAMETER_ATTENTION_BYTES_S],
                              setup->provenance[MOE_PARAMETER_ATTENTION_FLOP_S]),
@@ -60,27 +57,48 @@ static enum moe_status add_mla(struct moe_cost_block *block, const struct moe_co
     MOE_TRY(moe_cost_block_add(block, setup, model->kv_lora_rank,
                                heads * ((double) model->head_size + model->value_head_size), bytes,
                                err));
+    if (model->gated_attention) {
+        MOE_TRY(
+            moe_cost_block_add(block, setup, hidden, heads * model->value_head_size, bytes, err));
+    }
     return moe_cost_block_add(block, setup, heads * model->value_head_size, hidden, bytes, err);
+}
+
+static enum moe_status add_gqa(struct moe_cost_block *block, const struct moe_cost_setup *setup,
+                               struct moe_error *err)
+{
+    const struct moe_model *model = setup->model;
+    const double bytes = model->dense_bytes_per_weight;
+    const double heads = model->head_count;
+    const double inputs = (model->gated_attention ? 2.0 : 1.0) * heads + 2.0 * model->kv_head_count;
+    MOE_TRY(moe_cost_block_add(block, setup, model->hidden_size, inputs * model->head_size, bytes,
+                               err));
+    return moe_cost_block_add(block, setup, heads * model->head_size, model->hidden_size, bytes,
+                              err);
 }
 
 enum moe_status moe_cost_init_attention(struct moe_cost_setup *setup, struct moe_error *err)
 {
     const struct moe_model *model = setup->model;
     struct moe_cost_block *block = &setup->cost->attention;
-    const double bytes = model->dense_bytes_per_weight;
-    const double heads = model->head_count;
+    const double launches = setup->parameters[MOE_PARAMETER_ATTENTION_LAUNCHES];
+    const double row_bytes = model->hidden_size * setup->parameters[MOE_PARAMETER_NORM_BYTES];
     init_core(setup);
-    if (model->attention == MOE_ATTENTION_MLA) {
-        MOE_TRY(add_mla(block, setup, err));
-    } else {
-        MOE_TRY(moe_cost_block_add(block, setup, model->hidden_size,
-                                   (heads + 2.0 * model->kv_head_count) * model->head_size, bytes,
-                                   err));
-        MOE_TRY(moe_cost_block_add(block, setup, heads * model->head_size, model->hidden_size,
-                                   bytes, err));
+    MOE_TRY(model->attention == MOE_ATTENTION_MLA ? add_mla(block, setup, err)
+                                                  : add_gqa(block, setup, err));
+    moe_cost_block_surround(block, setup, launches, row_bytes);
+    if (model->linear_weights <= 0.0) {
+        setup->cost->linear = *block;
+        return MOE_OK;
     }
-    moe_cost_block_surround(block, setup, setup->parameters[MOE_PARAMETER_ATTENTION_LAUNCHES],
-                            model->hidden_size * setup->parameters[MOE_PARAMETER_NORM_BYTES]);
+    /* Known by their weights only: taken as two equal matrices, in and out. */
+    block = &setup->cost->linear;
+    const double inner = model->linear_weights / 2.0 / model->hidden_size;
+    MOE_TRY(moe_cost_block_add(block, setup, model->hidden_size, inner,
+                               model->dense_bytes_per_weight, err));
+    MOE_TRY(moe_cost_block_add(block, setup, inner, model->hidden_size,
+                               model->dense_bytes_per_weight, err));
+    moe_cost_block_surround(block, setup, launches, row_bytes);
     return MOE_OK;
 }
 
@@ -112,8 +130,16 @@ struct moe_duration moe_cost_attention(const struct moe_cost *cost,
     if (work->tokens <= 0.0) {
         return sum;
     }
-    sum.ns += cost->full_share *
-              core_ns(cost, work, work->kv_read, work->score_pairs, work->decode_read, factor);
+    if (cost->linear_share > 0.0) {
+        const struct moe_duration linear =
+            moe_cost_block_price(&cost->linear, work->tokens, factor);
+        sum.ns += cost->linear_share * (linear.ns - sum.ns);
+        sum.provenance = moe_provenance_worse(sum.provenance, linear.provenance);
+    }
+    if (cost->full_share > 0.0) {
+        sum.ns += cost->full_share *
+                  core_ns(cost, work, work->kv_read, work->score_pairs, work->decode_read, factor);
+    }
     if (cost->window_share > 0.0) {
         sum.ns += cost->window_share *
                   core_ns(cost, work, work->window_read, work->window_pairs, 0.0, factor);

@@ -93,12 +93,20 @@ static enum moe_status init_gate(struct moe_cost_setup *setup, struct moe_error 
     const struct moe_cost *cost = setup->cost;
     struct moe_cost_block *gate = &setup->cost->gate;
     const double hidden = model->hidden_size;
+    const double width = moe_model_expert_width(model);
     const double copies = expected_copies(setup);
-    /* Routers stay in bf16 when a model is quantised. In: one row read, its copies written
-     * in the dispatch's dtype. Out: the copies read in the combine's, one row written. */
+    /* Routers stay in bf16 when a model is quantised. */
     MOE_TRY(moe_cost_block_add(gate, setup, hidden, model->expert_count, 2.0, err));
+    if (model->expert_hidden_size != 0) {
+        /* Latent MoE: down before the dispatch, up after the combine. */
+        const double bytes = model->dense_bytes_per_weight;
+        MOE_TRY(moe_cost_block_add(gate, setup, hidden, width, bytes, err));
+        MOE_TRY(moe_cost_block_add(gate, setup, width, hidden, bytes, err));
+    }
+    /* In: one bf16 row read, its copies written in the dispatch's dtype. Out: the copies
+     * read in the combine's, one row written. */
     moe_cost_block_surround(gate, setup, setup->parameters[MOE_PARAMETER_GATE_LAUNCHES],
-                            hidden * 4.0 + copies * (cost->copy_bytes[0] + cost->copy_bytes[1]));
+                            width * 4.0 + copies * (cost->copy_bytes[0] + cost->copy_bytes[1]));
     return MOE_OK;
 }
 

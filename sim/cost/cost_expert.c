@@ -8,7 +8,7 @@ static double permutation_bytes(const struct moe_cost_setup *setup, enum moe_dty
 {
     const double in = setup->parameters[MOE_PARAMETER_DISPATCH_BF16_BYTES + (uint32_t) dtype];
     const double out = setup->parameters[MOE_PARAMETER_COMBINE_BYTES];
-    return setup->model->hidden_size * (2.0 * in + 2.0 * out);
+    return moe_model_expert_width(setup->model) * (2.0 * in + 2.0 * out);
 }
 
 enum moe_status moe_cost_init_expert(struct moe_cost_setup *setup, struct moe_error *err)
@@ -18,14 +18,13 @@ enum moe_status moe_cost_init_expert(struct moe_cost_setup *setup, struct moe_er
     const struct moe_curve_key key = {
         .gpu_kind = setup->kind,
         .op = MOE_SERIES_EXPERT,
-        .hidden = model->hidden_size,
+        .hidden = moe_model_expert_width(model),
         .expert_size = model->expert_size,
         .gated = model->gated,
         .dtype = moe_cost_dtype(model->expert_bytes_per_weight),
     };
     MOE_TRY(moe_curve_init(&cost->expert, setup->calibration, &key, setup->arena, err));
-    const double weights =
-        (model->gated ? 3.0 : 2.0) * model->hidden_size * (double) model->expert_size;
+    const double weights = moe_model_expert_weights(model);
     cost->expert_memory_ns = weights * model->expert_bytes_per_weight * cost->expert.ns_per_byte;
     cost->expert_tile_ns = 2.0 * weights * cost->expert.tile_tokens * cost->expert.ns_per_flop;
     MOE_TRY(moe_norm_table_init(&cost->expert_norm, cost->expert.p, setup->arena, err));

@@ -45,7 +45,8 @@ struct moe_cost {
     double expert_tile_ns;             /* computing one tile of one expert */
     double permutation_ns;             /* to expert order and back, per assignment; 0: inside */
 
-    struct moe_cost_block attention;
+    struct moe_cost_block attention; /* of layers with KV */
+    struct moe_cost_block linear;    /* of layers with linear attention */
     struct moe_cost_block dense;
     struct moe_cost_block shared;
     struct moe_cost_block gate;
@@ -58,7 +59,8 @@ struct moe_cost {
     double core_p;
     double core_inverse_p;
     double full_share;   /* of all layers: those that see the whole context */
-    double window_share; /* and those that see a window */
+    double window_share; /* those that see a window */
+    double linear_share; /* and those that keep no KV */
     enum moe_provenance core_provenance;
 
     struct moe_duration host;

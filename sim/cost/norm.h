@@ -2,8 +2,8 @@
  * p-norm of two times: (a^p + b^p)^(1/p), the smooth maximum of the cost model.
  *
  * moe_norm is the plain form, two logarithms and two exponentials. moe_norm_table_apply is
- * the same within 1e-15 for one fixed p, by a table of Taylor polynomials in the ratio of the
- * smaller to the larger: one division and eight coefficients, three times as fast.
+ * the same within 1e-15 for one fixed p, by a table of Taylor polynomials in the ratio of
+ * the smaller to the larger: one division and eight coefficients, a third of the time.
  */
 #ifndef MOE_SIM_COST_NORM_H
 #define MOE_SIM_COST_NORM_H
@@ -32,10 +32,12 @@ struct moe_norm_part {
 struct moe_norm_table {
     double p;
     double inverse_p;
-    const struct moe_norm_part *parts; /* [MOE_NORM_OCTAVES * MOE_NORM_PARTS], by rising r */
+    const struct moe_norm_part *parts; /* [part_count], by rising r */
+    uint64_t part_count;               /* 0: the plain form only */
 };
 
-/* p >= 1. Errors: MOE_LIMIT when the arena is full (28 KB). */
+/* p >= 1. Above 5 the series converges too slowly and the plain form is used.
+ * Errors: MOE_LIMIT when the arena is full (28 KB). */
 enum moe_status moe_norm_table_init(struct moe_norm_table *table, double p, struct moe_arena *arena,
                                     struct moe_error *err) MOE_MUST_CHECK;
 
@@ -65,7 +67,7 @@ static inline double moe_norm_table_apply(const struct moe_norm_table *table, do
     /* Exponent and leading bits of the fraction number the parts, from 2^-12 on. */
     const uint64_t first = (uint64_t) (1023 - MOE_NORM_OCTAVES) << MOE_NORM_PARTS_LOG2;
     const uint64_t index = (bits >> (52 - MOE_NORM_PARTS_LOG2)) - first;
-    if (index >= MOE_NORM_OCTAVES * MOE_NORM_PARTS) {
+    if (index >= table->part_count) {
         return moe_norm(a, b, table->p, table->inverse_p);
     }
     const struct moe_norm_part *part = &table->parts[index];

@@ -18,7 +18,7 @@ enum moe_status moe_latency_init(struct moe_latency *latency, struct moe_arena *
 static uint32_t bucket_of(moe_time_ns ns)
 {
     const uint64_t value = (uint64_t) ns;
-    if (value < 2 * SUB_COUNT) {
+    if (value < UINT64_C(2) * SUB_COUNT) {
         return (uint32_t) value;
     }
     const uint32_t top = 63 - (uint32_t) __builtin_clzll(value);

@@ -14,7 +14,8 @@ void moe_memory_of(const struct moe_model *model, const struct moe_cluster *clus
     for (uint32_t gpu = 0; gpu < shape->gpu_count; gpu++) {
         uint64_t here = 0;
         for (uint32_t layer = 0; layer < shape->layer_count; layer++) {
-            const uint16_t *slots = moe_placement_layer(placement, layer) + gpu * slots_per_gpu;
+            const uint16_t *slots =
+                moe_placement_layer(placement, layer) + (size_t) gpu * slots_per_gpu;
             for (uint32_t i = 0; i < slots_per_gpu; i++) {
                 here += slots[i] != MOE_SLOT_EMPTY;
             }

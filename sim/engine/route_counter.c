@@ -81,8 +81,28 @@ enum moe_status moe_route_counter_init(struct moe_route_counter *c,
     return MOE_OK;
 }
 
+static uint32_t node_count(const struct moe_route_counter *c)
+{
+    return c->gpu_count / c->gpus_per_node;
+}
+
+enum moe_status moe_route_counter_count_nodes(struct moe_route_counter *c, struct moe_arena *arena,
+                                              struct moe_error *err)
+{
+    const size_t cells = (size_t) c->layer_count * c->gpu_count * node_count(c);
+    c->node_tokens = MOE_NEW(arena, uint32_t, cells);
+    c->node_stamp = MOE_NEW(arena, uint64_t, node_count(c));
+    return c->node_tokens != NULL && c->node_stamp != NULL
+               ? MOE_OK
+               : moe_fail(err, MOE_LIMIT, "no room for the counts of %u nodes", node_count(c));
+}
+
 void moe_route_counter_begin_step(struct moe_route_counter *c)
 {
+    if (c->node_tokens != NULL) {
+        memset(c->node_tokens, 0,
+               (size_t) c->layer_count * c->gpu_count * node_count(c) * sizeof *c->node_tokens);
+    }
     const size_t pairs = (size_t) c->gpu_count * c->gpu_count;
     memset(c->slot_tokens, 0, (size_t) c->layer_count * c->slot_count * sizeof *c->slot_tokens);
     memset(c->pair_tokens, 0, c->layer_count * pairs * sizeof *c->pair_tokens);
@@ -95,7 +115,10 @@ struct layer_view {
     const uint16_t *gpu_of_slot;
     uint32_t *slot_tokens;
     uint32_t *pair_row; /* [destination GPU] of the source */
-    size_t row_offset;  /* of the trace layer in a token's row */
+    uint32_t *node_row; /* [node] of the source, or NULL */
+    uint32_t gpus_per_node;
+    uint32_t node_count;
+    size_t row_offset; /* of the trace layer in a token's row */
     uint32_t top_k;
 };
 
@@ -118,14 +141,19 @@ static uint64_t count_top1(const struct layer_view *v, const uint16_t *const *ro
             continue;
         }
         const uint32_t slot = take_turn(v, id);
+        const uint32_t gpu = v->gpu_of_slot[slot];
         v->slot_tokens[slot]++;
-        v->pair_row[v->gpu_of_slot[slot]]++;
+        v->pair_row[gpu]++;
+        if (v->node_row != NULL) {
+            v->node_row[gpu / v->gpus_per_node]++;
+        }
     }
     return unknown;
 }
 
 static uint64_t count_mask(const struct layer_view *v, const uint16_t *const *rows, uint32_t count)
 {
+    const uint64_t node_mask = UINT64_MAX >> (MASK_GPU_LIMIT - v->gpus_per_node);
     uint64_t unknown = 0;
     for (uint32_t i = 0; i < count; i++) {
         const uint16_t *row = rows[i] + v->row_offset;
@@ -143,12 +171,19 @@ static uint64_t count_mask(const struct layer_view *v, const uint16_t *const *ro
             v->pair_row[gpu] += (uint32_t) (~seen >> gpu & 1);
             seen |= UINT64_C(1) << gpu;
         }
+        if (v->node_row != NULL) {
+            for (uint32_t node = 0; node < v->node_count; node++, seen >>= v->gpus_per_node - 1) {
+                v->node_row[node] += (seen & node_mask) != 0;
+                seen >>= 1; /* in two shifts: a node may have all 64 GPUs */
+            }
+        }
     }
     return unknown;
 }
 
 static uint64_t count_general(const struct layer_view *v, const uint16_t *const *rows,
-                              uint32_t count, uint64_t *stamp, uint64_t stamp_next)
+                              uint32_t count, uint64_t *stamp, uint64_t *node_stamp,
+                              uint64_t stamp_next)
 {
     uint64_t unknown = 0;
     for (uint32_t i = 0; i < count; i++, stamp_next++) {
@@ -164,6 +199,11 @@ static uint64_t count_general(const struct layer_view *v, const uint16_t *const 
             v->slot_tokens[slot]++;
             v->pair_row[gpu] += stamp[gpu] != stamp_next;
             stamp[gpu] = stamp_next;
+            if (v->node_row != NULL) {
+                const uint32_t node = gpu / v->gpus_per_node;
+                v->node_row[node] += node_stamp[node] != stamp_next;
+                node_stamp[node] = stamp_next;
+            }
         }
     }
     return unknown;
@@ -184,6 +224,12 @@ void moe_route_counter_add(struct moe_route_counter *c, uint32_t source_gpu,
             .gpu_of_slot = c->gpu_of_slot,
             .slot_tokens = c->slot_tokens + (size_t) layer * c->slot_count,
             .pair_row = c->pair_tokens + layer * pairs + (size_t) source_gpu * c->gpu_count,
+            .node_row =
+                c->node_tokens == NULL
+                    ? NULL
+                    : c->node_tokens + ((size_t) layer * c->gpu_count + source_gpu) * node_count(c),
+            .gpus_per_node = c->gpus_per_node,
+            .node_count = node_count(c),
             .row_offset = (size_t) trace_layer * c->top_k,
             .top_k = c->top_k,
         };
@@ -192,7 +238,8 @@ void moe_route_counter_add(struct moe_route_counter *c, uint32_t source_gpu,
         } else if (c->gpu_count <= MASK_GPU_LIMIT) {
             c->unknown += count_mask(&view, rows, token_count);
         } else {
-            c->unknown += count_general(&view, rows, token_count, c->stamp, c->stamp_next + 1);
+            c->unknown +=
+                count_general(&view, rows, token_count, c->stamp, c->node_stamp, c->stamp_next + 1);
             c->stamp_next += token_count;
         }
         trace_layer = trace_layer + 1 == c->trace_layer_count ? 0 : trace_layer + 1;
@@ -217,15 +264,11 @@ static void expert_work(const struct moe_route_counter *c, uint32_t layer, uint3
     }
 }
 
-void moe_route_counter_work(const struct moe_route_counter *c, uint32_t layer, uint32_t tile_tokens,
-                            struct moe_expert_work *expert, struct moe_exchange_work *dispatch)
+/* Every copy goes straight to its GPU. */
+static void direct_exchange(const struct moe_route_counter *c, const uint32_t *pair,
+                            struct moe_exchange_work *dispatch)
 {
     const uint32_t gpus = c->gpu_count;
-    const uint32_t *pair = c->pair_tokens + (size_t) layer * gpus * gpus;
-    expert_work(c, layer, tile_tokens, expert);
-    for (uint32_t gpu = 0; gpu < gpus; gpu++) {
-        dispatch[gpu] = (struct moe_exchange_work){ 0 };
-    }
     for (uint32_t source = 0; source < gpus; source++, pair += gpus) {
         const uint32_t near_begin = source / c->gpus_per_node * c->gpus_per_node;
         const uint32_t near_end = near_begin + c->gpus_per_node;
@@ -240,7 +283,49 @@ void moe_route_counter_work(const struct moe_route_counter *c, uint32_t layer, u
             dispatch[to].far_in -= pair[to];
             dispatch[to].near_in += to == source ? 0 : pair[to];
         }
-        dispatch[source].near_out = near_out - pair[source];
-        dispatch[source].far_out = out - near_out;
+        dispatch[source].near_out += near_out - pair[source];
+        dispatch[source].far_out += out - near_out;
+    }
+}
+
+/* One copy per node, passed on inside it. */
+static void hierarchical_exchange(const struct moe_route_counter *c, const uint32_t *pair,
+                                  const uint32_t *node_tokens, struct moe_exchange_work *dispatch)
+{
+    const uint32_t nodes = node_count(c);
+    for (uint32_t source = 0; source < c->gpu_count; source++, node_tokens += nodes) {
+        const uint32_t home = source / c->gpus_per_node;
+        const uint32_t place = source % c->gpus_per_node;
+        for (uint32_t node = 0; node < nodes; node++) {
+            const uint32_t first = node * c->gpus_per_node;
+            const uint32_t relay = first + place; /* the source itself at home */
+            uint32_t passed_on = 0;
+            for (uint32_t to = first; to < first + c->gpus_per_node; to++, pair++) {
+                const uint32_t copies = to == relay ? 0 : *pair;
+                dispatch[to].near_in += copies;
+                passed_on += copies;
+            }
+            dispatch[relay].near_out += passed_on;
+            if (node != home) {
+                dispatch[source].far_out += node_tokens[node];
+                dispatch[relay].far_in += node_tokens[node];
+            }
+        }
+    }
+}
+
+void moe_route_counter_work(const struct moe_route_counter *c, uint32_t layer, uint32_t tile_tokens,
+                            struct moe_expert_work *expert, struct moe_exchange_work *dispatch)
+{
+    const size_t gpus = c->gpu_count;
+    const uint32_t *pair = c->pair_tokens + layer * gpus * gpus;
+    expert_work(c, layer, tile_tokens, expert);
+    for (uint32_t gpu = 0; gpu < gpus; gpu++) {
+        dispatch[gpu] = (struct moe_exchange_work){ 0 };
+    }
+    if (c->node_tokens == NULL) {
+        direct_exchange(c, pair, dispatch);
+    } else {
+        hierarchical_exchange(c, pair, c->node_tokens + layer * gpus * node_count(c), dispatch);
     }
 }

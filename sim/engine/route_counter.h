@@ -40,7 +40,10 @@ struct moe_route_counter {
     uint16_t *gpu_of_slot; /* [slot] */
     uint32_t *slot_tokens; /* [layer][slot], this step */
     uint32_t *pair_tokens; /* [layer][source GPU][destination GPU], this step */
+    uint32_t *node_tokens; /* [layer][source GPU][node] tokens with a destination there, each
+                              once; NULL unless nodes are counted */
     uint64_t *stamp;       /* [gpu]: last token seen there (general kernel) */
+    uint64_t *node_stamp;  /* [node]: likewise; NULL unless nodes are counted */
     uint64_t stamp_next;
     uint64_t assignments; /* (token, layer, k) counted since init */
     uint64_t unknown;     /* of them without an expert */
@@ -54,6 +57,12 @@ enum moe_status moe_route_counter_init(struct moe_route_counter *counter,
                                        struct moe_arena *arena,
                                        struct moe_error *err) MOE_MUST_CHECK;
 
+/* Counts (token, node) pairs too; moe_route_counter_work then gives the hierarchical
+ * exchange. Before the first step. Errors: MOE_LIMIT when the arena is full. */
+enum moe_status moe_route_counter_count_nodes(struct moe_route_counter *counter,
+                                              struct moe_arena *arena,
+                                              struct moe_error *err) MOE_MUST_CHECK;
+
 /* Forgets the step's counts; the turns of the copies stay. */
 void moe_route_counter_begin_step(struct moe_route_counter *counter);
 
@@ -62,7 +71,10 @@ void moe_route_counter_add(struct moe_route_counter *counter, uint32_t source_gp
                            const uint16_t *const *rows, uint32_t token_count);
 
 /* What the counts mean for each GPU of one layer: expert[gpu], dispatch[gpu] (combine is
- * dispatch with in and out exchanged). tile_tokens: rows of a GEMM tile. */
+ * dispatch with in and out exchanged). tile_tokens: rows of a GEMM tile.
+ * Without node counts every copy goes straight to its GPU. With them a copy for another node
+ * is sent once, to the GPU there that has the sender's place in its node, and that GPU sends
+ * it on to every other destination in its node. */
 void moe_route_counter_work(const struct moe_route_counter *counter, uint32_t layer,
                             uint32_t tile_tokens, struct moe_expert_work *expert,
                             struct moe_exchange_work *dispatch);

@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "sim/engine/event_queue.h"
 #include "sim/engine/route_counter.h"
 #include "sim/engine/run_result.h"
 #include "sim/engine/serving.h"
@@ -25,8 +24,7 @@ struct run {
     struct moe_step step;
     struct moe_straggler straggler;
     struct moe_sensitivity sensitivity;
-    struct moe_event_queue queue;
-    struct moe_event_rank *event_rank;
+    struct moe_event_player player; /* with --detail only */
     struct moe_barrier *event_barriers;
     struct moe_token_work *own; /* [gpu] */
     uint32_t *expert_scratch;   /* [expert] */
@@ -64,8 +62,8 @@ size_t moe_run_work_bytes(const struct moe_run_input *input, const struct moe_tr
     const size_t slots = gpus * input->scenario->serving.running_per_gpu;
     const size_t row = (size_t) model->layer_count * model->top_k * sizeof(uint16_t);
     const size_t buffer = MOE_SERVING_BUFFER_BYTES + 8 * row;
-    const size_t layer = gpus * gpus * 4 + gpus * 400 + (size_t) s.slot_count * 8 +
-                         (size_t) s.expert_count * 16 + 64;
+    const size_t layer = gpus * gpus * 4 + gpus * (400 + 4 * (size_t) s.node_count) +
+                         (size_t) s.slot_count * 8 + (size_t) s.expert_count * 16 + 64;
     return ((size_t) 32 << 20) + slots * (sizeof(struct moe_sequence) + buffer) +
            s.layer_count * layer + gpus * 8192 + (size_t) moe_trace_request_count(trace) * 16 +
            moe_trace_request_count(trace) / 4;
@@ -130,27 +128,35 @@ static enum moe_status init_parts(struct run *run, const struct moe_placement *p
         .seed = seed,
         .noise = scenario->noise,
     };
+    const struct moe_serving_setup serving_setup = {
+        .options = serving,
+        .trace = trace,
+        .workload = &run->workload,
+        .gpu_count = gpus,
+        .kv_tokens = run->result->memory.kv_tokens,
+        .window_size = model->window_layer_count > 0 ? model->window_size : 0,
+    };
     MOE_TRY(moe_workload_init(&run->workload, trace, serving->plan_share, serving->passes, seed,
                               work, err));
-    MOE_TRY(moe_serving_init(&run->serving, serving, trace, &run->workload, gpus,
-                             run->result->memory.kv_tokens,
-                             model->window_layer_count > 0 ? model->window_size : 0, work, err));
+    MOE_TRY(moe_serving_init(&run->serving, &serving_setup, work, err));
     MOE_TRY(
         moe_route_counter_init(&run->counter, run->input->map, placement, model->top_k, work, err));
+    if (serving->exchange == MOE_EXCHANGE_HIERARCHICAL) {
+        MOE_TRY(moe_route_counter_count_nodes(&run->counter, work, err));
+    }
     MOE_TRY(moe_step_init(&run->step, &options, work, err));
     if (scenario->attribution) {
         MOE_TRY(moe_straggler_init(&run->straggler, gpus, serving, work, err));
         MOE_TRY(moe_sensitivity_init(&run->sensitivity, layers, gpus, serving, work, err));
     }
     if (run->input->detail != NULL) {
-        MOE_TRY(moe_event_queue_init(&run->queue, work, (size_t) 2 * gpus + 2, err));
-        run->event_rank = MOE_NEW(work, struct moe_event_rank, gpus);
+        MOE_TRY(moe_event_player_init(&run->player, gpus, run->input->detail, work, err));
         run->event_barriers = MOE_NEW(work, struct moe_barrier, moe_barrier_count(layers));
     }
     run->own = MOE_NEW(work, struct moe_token_work, gpus);
     run->expert_scratch = MOE_NEW(work, uint32_t, model->expert_count);
     if (run->own == NULL || run->expert_scratch == NULL ||
-        (run->input->detail != NULL && (run->event_rank == NULL || run->event_barriers == NULL))) {
+        (run->input->detail != NULL && run->event_barriers == NULL)) {
         return moe_fail(err, MOE_LIMIT, "no room for a run on %u GPUs", gpus);
     }
     memcpy(run->result->gpu_factor, run->step.hardware.factor,
@@ -181,9 +187,10 @@ static void on_finish(void *context, const struct moe_finished *finished)
 static enum moe_status play_events(struct run *run, moe_time_ns step_ns, struct moe_error *err)
 {
     moe_time_ns event_ns = 0;
-    MOE_TRY(moe_timeline_events(&run->step.times, &run->queue, run->event_rank, run->now_ns,
-                                run->step_number, run->input->detail, run->event_barriers,
-                                &event_ns, err));
+    run->player.start_ns = run->now_ns;
+    run->player.step = run->step_number;
+    MOE_TRY(
+        moe_timeline_events(&run->step.times, &run->player, run->event_barriers, &event_ns, err));
     if (event_ns != step_ns) {
         return moe_fail(err, MOE_LIMIT,
                         "step %" PRIu64 " takes %" PRId64 " ns event by event and %" PRId64

@@ -4,27 +4,20 @@
 
 #include "sim/base/no_malloc.h"
 
-enum moe_status moe_serving_init(struct moe_serving_state *s, const struct moe_serving *options,
-                                 struct moe_trace *trace, struct moe_workload *workload,
-                                 uint32_t gpu_count, uint64_t kv_tokens, uint32_t window_size,
+enum moe_status moe_serving_init(struct moe_serving_state *s, const struct moe_serving_setup *setup,
                                  struct moe_arena *arena, struct moe_error *err)
 {
-    const struct moe_trace_model *model = moe_trace_model(trace);
+    const struct moe_trace_model *model = moe_trace_model(setup->trace);
     const uint32_t row_items = model->layer_count * model->top_k;
     const uint32_t fitting = MOE_SERVING_BUFFER_BYTES / (row_items * (uint32_t) sizeof(uint16_t));
-    const size_t slots = (size_t) gpu_count * options->running_per_gpu;
+    const size_t slots = (size_t) setup->gpu_count * setup->options->running_per_gpu;
     *s = (struct moe_serving_state){
-        .options = options,
-        .trace = trace,
-        .workload = workload,
-        .gpu_count = gpu_count,
-        .running_per_gpu = options->running_per_gpu,
+        .setup = *setup,
+        .running_per_gpu = setup->options->running_per_gpu,
         .row_items = row_items,
         .buffer_rows = fitting < 8 ? 8 : fitting,
-        .window_size = window_size,
-        .kv_tokens = kv_tokens,
-        .kv_used = MOE_NEW(arena, uint64_t, gpu_count),
-        .running = MOE_NEW(arena, uint32_t, gpu_count),
+        .kv_used = MOE_NEW(arena, uint64_t, setup->gpu_count),
+        .running = MOE_NEW(arena, uint32_t, setup->gpu_count),
         .sequence = MOE_NEW(arena, struct moe_sequence, slots),
         .block = MOE_NEW(arena, const uint16_t *, MOE_SERVING_BLOCK_TOKENS),
     };
@@ -48,10 +41,10 @@ static void admit(struct moe_serving_state *s, uint32_t gpu, moe_time_ns now_ns)
 {
     uint32_t request = 0;
     bool planned = false;
-    const bool taken = moe_workload_take(s->workload, &request, &planned);
+    const bool taken = moe_workload_take(s->setup.workload, &request, &planned);
     assert(taken);
     (void) taken;
-    const struct moe_trace_request *from = &s->workload->requests[request];
+    const struct moe_trace_request *from = &s->setup.workload->requests[request];
     struct moe_sequence *to = sequences_of(s, gpu);
     while (to->running) {
         to++;
@@ -77,22 +70,22 @@ static enum moe_status admit_all(struct moe_serving_state *s, moe_time_ns now_ns
     bool admitted = true;
     while (admitted) {
         admitted = false;
-        for (uint32_t gpu = 0; gpu < s->gpu_count; gpu++) {
+        for (uint32_t gpu = 0; gpu < s->setup.gpu_count; gpu++) {
             uint32_t request = 0;
             if (s->running[gpu] == s->running_per_gpu ||
-                !moe_workload_peek(s->workload, &request)) {
+                !moe_workload_peek(s->setup.workload, &request)) {
                 continue;
             }
-            const struct moe_trace_request *next = &s->workload->requests[request];
+            const struct moe_trace_request *next = &s->setup.workload->requests[request];
             const uint64_t kv = (uint64_t) next->prompt_tokens + next->output_tokens;
-            if (kv > s->kv_tokens) {
+            if (kv > s->setup.kv_tokens) {
                 return moe_fail(err, MOE_LIMIT,
                                 "request %u has %llu tokens; the KV cache of a GPU holds %llu: "
                                 "more GPUs, fewer slots or a smaller reserve would make room",
                                 request, (unsigned long long) kv,
-                                (unsigned long long) s->kv_tokens);
+                                (unsigned long long) s->setup.kv_tokens);
             }
-            if (s->kv_used[gpu] + kv <= s->kv_tokens) {
+            if (s->kv_used[gpu] + kv <= s->setup.kv_tokens) {
                 admit(s, gpu, now_ns);
                 admitted = true;
             }
@@ -112,9 +105,9 @@ static void add_work(const struct moe_serving_state *s, struct moe_token_work *w
     work->kv_read += last;
     work->score_pairs += n * context + n * (n + 1.0) / 2.0;
     work->decode_read += rows == 1 ? last : 0.0;
-    if (s->window_size > 0) {
-        const double window = s->window_size;
-        const double growing = context < s->window_size
+    if (s->setup.window_size > 0) {
+        const double window = s->setup.window_size;
+        const double growing = context < s->setup.window_size
                                    ? (n < window - context ? n : window - context)
                                    : 0.0; /* rows that still see everything */
         work->window_read += last < window + n - 1.0 ? last : window + n - 1.0;
@@ -129,9 +122,9 @@ enum moe_status moe_serving_plan_step(struct moe_serving_state *s, moe_time_ns n
 {
     *token_count = 0;
     MOE_TRY(admit_all(s, now_ns, err));
-    for (uint32_t gpu = 0; gpu < s->gpu_count; gpu++) {
+    for (uint32_t gpu = 0; gpu < s->setup.gpu_count; gpu++) {
         struct moe_sequence *sequence = sequences_of(s, gpu);
-        uint32_t budget = s->options->step_tokens;
+        uint32_t budget = s->setup.options->step_tokens;
         work[gpu] = (struct moe_token_work){ 0 };
         for (uint32_t i = 0; i < s->running_per_gpu; i++) {
             struct moe_sequence *q = &sequence[i];
@@ -162,13 +155,13 @@ static enum moe_status refill(struct moe_serving_state *s, struct moe_sequence *
     const uint32_t rows = q->prompt_tokens + q->output_tokens - 1 - row;
     q->buffer_first = row;
     q->buffer_rows = rows < s->buffer_rows ? rows : s->buffer_rows;
-    return moe_trace_read(s->trace, q->first_row + row, q->buffer_rows, q->buffer, err);
+    return moe_trace_read(s->setup.trace, q->first_row + row, q->buffer_rows, q->buffer, err);
 }
 
 enum moe_status moe_serving_route_step(struct moe_serving_state *s,
                                        struct moe_route_counter *counter, struct moe_error *err)
 {
-    for (uint32_t gpu = 0; gpu < s->gpu_count; gpu++) {
+    for (uint32_t gpu = 0; gpu < s->setup.gpu_count; gpu++) {
         struct moe_sequence *q = sequences_of(s, gpu);
         uint32_t filled = 0;
         for (uint32_t i = 0; i < s->running_per_gpu; i++, q++) {
@@ -216,7 +209,7 @@ void moe_serving_end_step(struct moe_serving_state *s, moe_time_ns end_ns, uint6
                           void *context)
 {
     *output_tokens = 0;
-    for (uint32_t gpu = 0; gpu < s->gpu_count; gpu++) {
+    for (uint32_t gpu = 0; gpu < s->setup.gpu_count; gpu++) {
         struct moe_sequence *q = sequences_of(s, gpu);
         for (uint32_t i = 0; i < s->running_per_gpu; i++, q++) {
             if (q->step_rows == 0) {

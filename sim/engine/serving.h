@@ -53,11 +53,18 @@ struct moe_sequence {
  * from the trace once. */
 enum { MOE_SERVING_BUFFER_BYTES = 16 << 10, MOE_SERVING_BLOCK_TOKENS = 512 };
 
-struct moe_serving_state {
+/* What serving stands on; everything must outlive it. */
+struct moe_serving_setup {
     const struct moe_serving *options;
     struct moe_trace *trace;
     struct moe_workload *workload;
     uint32_t gpu_count;
+    uint64_t kv_tokens;   /* KV pool of a rank */
+    uint32_t window_size; /* of the model's windowed layers; 0 = none */
+};
+
+struct moe_serving_state {
+    struct moe_serving_setup setup;
     uint32_t running_per_gpu;
     uint32_t row_items; /* layer_count x top_k of the trace */
     uint32_t buffer_rows;
@@ -80,10 +87,9 @@ struct moe_finished {
 };
 
 /* Errors: MOE_LIMIT when the arena is full. */
-enum moe_status moe_serving_init(struct moe_serving_state *state, const struct moe_serving *options,
-                                 struct moe_trace *trace, struct moe_workload *workload,
-                                 uint32_t gpu_count, uint64_t kv_tokens, uint32_t window_size,
-                                 struct moe_arena *arena, struct moe_error *err) MOE_MUST_CHECK;
+enum moe_status moe_serving_init(struct moe_serving_state *state,
+                                 const struct moe_serving_setup *setup, struct moe_arena *arena,
+                                 struct moe_error *err) MOE_MUST_CHECK;
 
 /* Admits what fits and plans the step that begins at now_ns: work[gpu]. *token_count is the
  * rows of the step, 0 when everything is served. Errors: MOE_LIMIT when a request is longer

@@ -137,9 +137,11 @@ static enum moe_status run_one(const struct owned_study *owned, const struct moe
 static enum moe_status run_all(struct owned_study *owned, const struct moe_study_options *options,
                                struct moe_error *err)
 {
-    const int threads = options->threads > 0 ? (int) options->threads : omp_get_max_threads();
     uint32_t done = 0;
-#pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
+    if (options->threads > 0) {
+        omp_set_num_threads((int) options->threads);
+    }
+#pragma omp parallel for schedule(dynamic, 1)
     for (uint32_t i = 0; i < owned->run_count; i++) {
         struct moe_run_input input = owned->input;
         input.detail = i == 0 ? options->detail : NULL;

@@ -84,21 +84,29 @@ struct moe_price_sources {
 void moe_timeline_critical(const struct moe_step_times *times, const struct moe_barrier *barriers,
                            const struct moe_price_sources *sources, struct moe_critical_path *path);
 
-/* The same timeline, event by event. The queue must be empty and have room for
- * 2 * gpu_count + 2 events. state is scratch of gpu_count items.
- * log (NULL: none) gets one CSV line "step,time_ns,gpu,layer,event,duration_ns" for every
- * stretch as it begins, so in order of time: start_ns and step only label it; event is before,
- * shared, dispatch, expert, combine, or after with layer = layer_count; duration_ns of a
- * collective lasts until this rank leaves it. Errors: MOE_IO from the log. */
+/* The same timeline, event by event. */
 struct moe_event_rank {
-    moe_time_ns arrived_ns;
-    moe_time_ns data_ns;   /* when the dispatched tokens are there */
-    moe_time_ns shared_ns; /* when the shared expert is done; overlapped mode */
+    moe_time_ns data_ns;   /* when the dispatched tokens are there; -1 before that */
+    moe_time_ns shared_ns; /* when the shared expert is done; -1 before that */
 };
+
+struct moe_event_player {
+    struct moe_event_queue queue;
+    struct moe_event_rank *rank; /* [gpu] */
+    FILE *log;                   /* NULL: none. CSV "step,time_ns,gpu,layer,event,duration_ns" */
+    moe_time_ns start_ns;        /* when the step begins; only labels the log */
+    uint64_t step;               /* likewise */
+};
+
+/* Errors: MOE_LIMIT when the arena is full. */
+enum moe_status moe_event_player_init(struct moe_event_player *player, uint32_t gpu_count,
+                                      FILE *log, struct moe_arena *arena,
+                                      struct moe_error *err) MOE_MUST_CHECK;
+
+/* Plays one step: barriers[moe_barrier_count(layer_count)] and its length.
+ * Errors: MOE_IO when the log cannot be written. */
 enum moe_status moe_timeline_events(const struct moe_step_times *times,
-                                    struct moe_event_queue *queue, struct moe_event_rank *state,
-                                    moe_time_ns start_ns, uint64_t step, FILE *log,
-                                    struct moe_barrier *barriers, moe_time_ns *step_ns,
-                                    struct moe_error *err) MOE_MUST_CHECK;
+                                    struct moe_event_player *player, struct moe_barrier *barriers,
+                                    moe_time_ns *step_ns, struct moe_error *err) MOE_MUST_CHECK;
 
 #endif

@@ -12,7 +12,7 @@
 
 enum { SCENARIO_FILE_BYTES = 1 << 20, WHERE_BYTES = 160 };
 
-static const char *const exchange_names[] = { "exact", "padded", NULL };
+static const char *const exchange_names[] = { "exact", "padded", "hierarchical", NULL };
 static const char *const shared_names[] = { "overlapped", "serial", NULL };
 
 #define AT(field) .offset = offsetof(struct moe_scenario, field)

@@ -24,8 +24,11 @@ enum {
 };
 
 enum moe_exchange_mode {
-    MOE_EXCHANGE_EXACT,  /* "exact": one copy per (token, destination GPU), exact counts */
-    MOE_EXCHANGE_PADDED, /* "padded": every rank as long as the longest */
+    MOE_EXCHANGE_EXACT,        /* "exact": one copy per (token, destination GPU), exact counts */
+    MOE_EXCHANGE_PADDED,       /* "padded": every rank as long as the longest */
+    MOE_EXCHANGE_HIERARCHICAL, /* "hierarchical": between nodes one copy per (token, node), to
+                                  the GPU of the sender's place there, which passes it on over
+                                  the node's own links (DeepEP's normal mode); exact counts */
 };
 
 enum moe_shared_mode {
