@@ -161,6 +161,10 @@ static enum moe_status init_parts(struct run *run, const struct moe_placement *p
     }
     memcpy(run->result->gpu_factor, run->step.hardware.factor,
            gpus * sizeof *run->result->gpu_factor);
+    for (uint32_t gpu = 0; gpu < gpus; gpu++) {
+        run->result->gpu_in_tail[gpu] =
+            scenario->noise && moe_cost_gpu_in_tail(run->input->cost, seed, gpu);
+    }
     return MOE_OK;
 }
 

@@ -87,6 +87,7 @@ struct moe_run_result {
     uint64_t *gpu_last;                /* [gpu] barriers at which it was the last */
     moe_time_ns *gpu_lead_ns;          /* [gpu] what that cost: its lead over the next, summed */
     struct moe_gpu_factor *gpu_factor; /* [gpu] */
+    bool *gpu_in_tail;                 /* [gpu] its factors come from the prior's slow tail */
     uint64_t *gpu_layer_tokens;        /* [layer][gpu] */
     moe_time_ns *layer_idle_ns;        /* [layer] both barriers */
     double *layer_max_load;            /* [layer] summed over steps */

@@ -36,6 +36,7 @@ enum moe_status moe_run_result_init(struct moe_run_result *r,
         .gpu_last = MOE_NEW(arena, uint64_t, gpus),
         .gpu_lead_ns = MOE_NEW(arena, moe_time_ns, gpus),
         .gpu_factor = MOE_NEW(arena, struct moe_gpu_factor, gpus),
+        .gpu_in_tail = MOE_NEW(arena, bool, gpus),
         .gpu_layer_tokens = MOE_NEW(arena, uint64_t, layers * gpus),
         .layer_idle_ns = MOE_NEW(arena, moe_time_ns, layers),
         .layer_max_load = MOE_NEW(arena, double, layers),
@@ -45,9 +46,9 @@ enum moe_status moe_run_result_init(struct moe_run_result *r,
         .expert_of_slot = MOE_NEW(arena, uint16_t, layers * shape->slot_count),
     };
     if (r->gpu_last == NULL || r->gpu_lead_ns == NULL || r->gpu_factor == NULL ||
-        r->gpu_layer_tokens == NULL || r->layer_idle_ns == NULL || r->layer_max_load == NULL ||
-        r->layer_mean_load == NULL || r->expert_tokens == NULL || r->expert_lead_ns == NULL ||
-        r->expert_of_slot == NULL) {
+        r->gpu_in_tail == NULL || r->gpu_layer_tokens == NULL || r->layer_idle_ns == NULL ||
+        r->layer_max_load == NULL || r->layer_mean_load == NULL || r->expert_tokens == NULL ||
+        r->expert_lead_ns == NULL || r->expert_of_slot == NULL) {
         return moe_fail(err, MOE_LIMIT, "no room for the result of %u layers on %u GPUs",
                         shape->layer_count, shape->gpu_count);
     }

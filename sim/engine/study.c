@@ -7,6 +7,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "sim/cost/calibration_hash.h"
 #include "sim/engine/verdict.h"
 #include "sim/engine/workload.h"
 
@@ -94,6 +95,7 @@ static enum moe_status prepare(struct owned_study *owned, struct moe_trace *trac
     const size_t rows = (size_t) MOE_REPLAY_BLOCK_ROWS * model->layer_count * model->top_k;
     MOE_TRY(moe_arena_init(&owned->shared, ((size_t) 64 << 20) + cells * 32 + rows * 2, err));
     MOE_TRY(moe_calibration_load(&calibration, scenario->calibration_path, &owned->shared, err));
+    owned->study.calibration_hash = moe_calibration_hash(calibration);
     MOE_TRY(moe_cost_init(&owned->cost, calibration, &scenario->model, &scenario->cluster,
                           &owned->shared, err));
     MOE_TRY(moe_replay_map_init(&owned->map, model, scenario->model.moe_layer_count, &owned->shared,

@@ -64,6 +64,7 @@ struct moe_study {
     const struct moe_scenario *scenario;
     struct moe_trace_model trace_model;
     uint64_t trace_hash;
+    uint64_t calibration_hash; /* of what it says, wherever it lies */
     uint64_t trace_requests;
     uint64_t trace_tokens;
     uint64_t planned_requests;

@@ -1,0 +1,134 @@
+#include "sim/command/study_command.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "sim/base/output_file.h"
+#include "sim/report/finding.h"
+#include "sim/report/run_store.h"
+
+void moe_study_command_init(struct moe_study_command *command)
+{
+    *command = (struct moe_study_command){ .format = "table", .detail_steps = 4 };
+}
+
+void moe_study_command_options(struct moe_study_command *c,
+                               struct moe_option options[MOE_STUDY_OPTION_COUNT])
+{
+    const struct moe_option all[MOE_STUDY_OPTION_COUNT] = {
+        { "set", MOE_OPTION_LIST, &c->sets, "KEY=VALUE",
+          "change one key of the scenario; may be given again", 0, 0 },
+        { "seeds", MOE_OPTION_COUNT, &c->seeds, "N", "runs per policy; 0 = as the scenario says", 0,
+          100 },
+        { "threads", MOE_OPTION_COUNT, &c->threads, "N",
+          "runs at a time; 0 = one per processor. Changes no result", 0, 1024 },
+        { "format", MOE_OPTION_TEXT, &c->format, "FORM", "form of the report", 0, 0 },
+        { "all", MOE_OPTION_FLAG, &c->report.all_policies, NULL,
+          "stragglers of every policy, not of the baseline and the best only", 0, 0 },
+        { "o", MOE_OPTION_TEXT, &c->output, "RUN.db", "keep the study, for SQL and `moesim repeat`",
+          0, 0 },
+        { "detail", MOE_OPTION_TEXT, &c->detail, "FILE.csv",
+          "every event of the first policy's first seed", 0, 0 },
+        { "detail-steps", MOE_OPTION_COUNT, &c->detail_steps, "N", "steps of it", 1, 1000000 },
+        { "overwrite", MOE_OPTION_FLAG, &c->overwrite, NULL, "replace output files that exist", 0,
+          0 },
+    };
+    memcpy(options, all, sizeof all);
+}
+
+enum moe_status moe_study_command_settle(struct moe_study_command *c, struct moe_error *err)
+{
+    const struct moe_report *report = NULL;
+    MOE_TRY(moe_report_find(c->format, &report, err));
+    if (c->output != NULL && c->detail != NULL && strcmp(c->output, c->detail) == 0) {
+        return moe_fail(err, MOE_RANGE, "-o and --detail both name '%s'", c->output);
+    }
+    if (c->seeds == 0) {
+        return MOE_OK;
+    }
+    if (c->sets.count == MOE_OPTION_LIST_LIMIT) {
+        return moe_fail(err, MOE_RANGE, "--set: given more than %d times",
+                        MOE_OPTION_LIST_LIMIT - 1);
+    }
+    (void) snprintf(c->seeds_set, sizeof c->seeds_set, "seeds=%u", c->seeds);
+    c->sets.items[c->sets.count++] = c->seeds_set;
+    return MOE_OK;
+}
+
+void moe_study_command_print_forms(void)
+{
+    size_t count = 0;
+    const struct moe_report *const *reports = moe_report_list(&count);
+    (void) puts("forms of the report:");
+    for (size_t i = 0; i < count; i++) {
+        (void) printf("  %-10s %s\n", reports[i]->name, reports[i]->summary);
+    }
+}
+
+/* A study takes minutes: an output that cannot be written is found before it. */
+static enum moe_status try_output(const struct moe_study_command *c, struct moe_error *err)
+{
+    struct moe_output_file probe = { 0 };
+    if (c->output == NULL) {
+        return MOE_OK;
+    }
+    MOE_TRY(moe_output_file_open(&probe, c->output, c->overwrite, err));
+    moe_output_file_discard(&probe);
+    return MOE_OK;
+}
+
+void moe_study_command_print_speed(const struct moe_study *study)
+{
+    uint64_t activations = 0;
+    uint32_t runs = 0;
+    for (uint32_t policy = 0; policy < study->policy_count; policy++) {
+        for (uint32_t i = 0; i < study->seed_count; i++) {
+            const struct moe_run_result *run = &study->policies[policy].runs[i];
+            activations += moe_finding_replayed(run).assignments;
+            runs += run->fits;
+        }
+    }
+    (void) fprintf(stderr,
+                   "%u run%s in %.1f s, %.1f million expert activations per second per policy\n",
+                   runs, runs == 1 ? "" : "s", study->wall_seconds,
+                   (double) activations * 1e-6 / study->wall_seconds);
+}
+
+/* The report first: it is not lost when a file then cannot be written. */
+static enum moe_status write_outputs(const struct moe_study_command *c,
+                                     const struct moe_study *study, struct moe_output_file *detail,
+                                     struct moe_error *err)
+{
+    const struct moe_report *report = NULL;
+    MOE_TRY(moe_report_find(c->format, &report, err));
+    MOE_TRY(report->write(study, &c->report, stdout, err));
+    moe_study_command_print_speed(study);
+    if (c->output != NULL) {
+        MOE_TRY(moe_run_store_write(study, c->output, c->overwrite, err));
+    }
+    return c->detail != NULL ? moe_output_file_commit(detail, err) : MOE_OK;
+}
+
+enum moe_status moe_study_command_run(struct moe_study_command *c, struct moe_error *err)
+{
+    struct moe_study *study = NULL;
+    struct moe_output_file detail = { 0 };
+    MOE_TRY(try_output(c, err));
+    if (c->detail != NULL) {
+        MOE_TRY(moe_output_file_open(&detail, c->detail, c->overwrite, err));
+    }
+    const struct moe_study_options options = {
+        .threads = c->threads,
+        .detail = detail.stream,
+        .detail_steps = c->detail_steps,
+        .progress = isatty(STDERR_FILENO) == 1,
+    };
+    enum moe_status status = moe_study_create(&study, &c->scenario, &options, err);
+    if (status == MOE_OK) {
+        status = write_outputs(c, study, &detail, err);
+    }
+    moe_output_file_discard(&detail);
+    moe_study_destroy(study);
+    return status;
+}

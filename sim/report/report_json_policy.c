@@ -1,0 +1,233 @@
+/*
+ * One policy of the JSON report (schema "moesim.report/1", report_json.c):
+ *
+ * name, fits, why (null when it fits), oracle,
+ * mark         best, tie, bound, baseline, behind, not ranked, does not fit
+ * speedup      {mean, half_width} of output tokens/s over the baseline, paired by seed
+ * metrics      {NAME: {unit, higher_is_better, mean, half_width, seeds: [value]}}, the names
+ *              of metric.def; null when it does not fit
+ * plan         {NAME: {unit, mean, half_width, seeds}}: kv_tokens_per_gpu,
+ *              largest_batch_per_gpu, replica_bytes, moved_bytes
+ * time_ns      {PART: {PROVENANCE: ns}}: the scored time along the critical path, its zeros
+ *              left out; null when it does not fit
+ * stragglers   null when it does not fit; else
+ *   idle_ns    GPU time waited at barriers: GPUs x (max - mean), summed
+ *   gpu_time_ns, steps, barriers
+ *   causes     {CAUSE: {idle_ns, without: {mean, half_width}}}: parts that sum to idle_ns,
+ *              and output tokens/s without that cause over as it was; null without attribution
+ *   layers     {max_over_mean: [layer], idle_ns: [layer]}
+ *   ranks      {last: [gpu], lead_ns: [gpu]}
+ *   experts    [{layer, expert, copies, tokens, share, lead_ns}], at most 20, worst first
+ * runs         [{seed, fits, account: {warmup, scored, drain: {steps, tokens, output_tokens,
+ *              requests, assignments, time_ns}}, unknown_assignments, moved_slots, idle_ns,
+ *              causes_ns: {CAUSE: ns} or null}], in seed order
+ */
+#include <assert.h>
+
+#include "sim/report/finding.h"
+#include "sim/report/report_json.h"
+
+enum { EXPERT_LIMIT = 20 };
+
+static json_t *metrics_json(struct moe_json *json, const struct moe_policy_summary *policy)
+{
+    json_t *out = json_object();
+    for (uint32_t i = 0; i < MOE_METRIC_COUNT; i++) {
+        const enum moe_metric metric = (enum moe_metric) i;
+        json_t *object = json_object();
+        json_t *seeds = json_array();
+        for (uint32_t seed = 0; seed < json->study->seed_count; seed++) {
+            moe_json_push(json, seeds,
+                          moe_json_real(moe_metric_value(metric, &policy->runs[seed])));
+        }
+        moe_json_put(json, object, "unit", json_string(moe_metric_unit(metric)));
+        moe_json_put(json, object, "higher_is_better",
+                     json_boolean(moe_metric_higher_is_better(metric)));
+        moe_json_put(json, object, "mean", moe_json_real(policy->metric[i].mean));
+        moe_json_put(json, object, "half_width", moe_json_real(policy->metric[i].half));
+        moe_json_put(json, object, "seeds", seeds);
+        moe_json_put(json, out, moe_metric_name(metric), object);
+    }
+    return out;
+}
+
+static json_t *plan_json(struct moe_json *json, uint32_t policy)
+{
+    const struct moe_study *s = json->study;
+    json_t *out = json_object();
+    for (uint32_t i = 0; i < MOE_PLAN_FIGURE_COUNT; i++) {
+        const enum moe_plan_figure figure = (enum moe_plan_figure) i;
+        const struct moe_estimate estimate = moe_plan_figure_estimate(s, policy, figure);
+        json_t *object = json_object();
+        json_t *seeds = json_array();
+        for (uint32_t seed = 0; seed < s->seed_count; seed++) {
+            moe_json_push(
+                json, seeds,
+                moe_json_real(moe_plan_figure_value(s, &s->policies[policy].runs[seed], figure)));
+        }
+        moe_json_put(json, object, "unit", json_string(moe_plan_figure_unit(figure)));
+        moe_json_put(json, object, "mean", moe_json_real(estimate.mean));
+        moe_json_put(json, object, "half_width", moe_json_real(estimate.half));
+        moe_json_put(json, object, "seeds", seeds);
+        moe_json_put(json, out, moe_plan_figure_name(figure), object);
+    }
+    return out;
+}
+
+static json_t *time_json(struct moe_json *json, uint32_t policy)
+{
+    const struct moe_critical_path path = moe_finding_path(json->study, policy);
+    json_t *out = json_object();
+    for (uint32_t part = 0; part < MOE_COST_PART_COUNT; part++) {
+        json_t *object = json_object();
+        for (uint32_t i = 0; i < MOE_PROVENANCE_COUNT; i++) {
+            if (path.ns[part][i] != 0) {
+                moe_json_put(json, object, moe_provenance_name((enum moe_provenance) i),
+                             json_integer(path.ns[part][i]));
+            }
+        }
+        moe_json_put(json, out, moe_cost_part_name((enum moe_cost_part) part), object);
+    }
+    return out;
+}
+
+static json_t *causes_json(struct moe_json *json, uint32_t policy,
+                           const struct moe_finding_excess *excess)
+{
+    if (!json->study->policies[policy].runs[0].attributed) {
+        return json_null();
+    }
+    json_t *out = json_object();
+    for (uint32_t i = 0; i < MOE_CAUSE_COUNT; i++) {
+        const struct moe_estimate without =
+            moe_finding_without(json->study, policy, UINT32_C(1) << i);
+        json_t *object = json_object();
+        moe_json_put(json, object, "idle_ns", json_integer(excess->cause_ns[i]));
+        moe_json_put(json, object, "without", moe_json_estimate(json, without));
+        moe_json_put(json, out, moe_cause_name((enum moe_cause) i), object);
+    }
+    return out;
+}
+
+static json_t *layers_json(struct moe_json *json, uint32_t policy)
+{
+    json_t *out = json_object();
+    json_t *ratio = json_array();
+    json_t *idle = json_array();
+    for (uint32_t i = 0; i < json->study->policies[policy].runs->layer_count; i++) {
+        const struct moe_finding_layer layer = moe_finding_layer_of(json->study, policy, i);
+        moe_json_push(json, ratio, moe_json_real(layer.imbalance));
+        moe_json_push(json, idle, json_integer(layer.idle_ns));
+    }
+    moe_json_put(json, out, "max_over_mean", ratio);
+    moe_json_put(json, out, "idle_ns", idle);
+    return out;
+}
+
+static json_t *ranks_json(struct moe_json *json, uint32_t policy)
+{
+    json_t *out = json_object();
+    json_t *last = json_array();
+    json_t *lead = json_array();
+    for (uint32_t i = 0; i < json->study->policies[policy].runs->gpu_count; i++) {
+        const struct moe_finding_rank rank = moe_finding_rank_of(json->study, policy, i);
+        moe_json_push(json, last, moe_json_count(rank.last));
+        moe_json_push(json, lead, json_integer(rank.lead_ns));
+    }
+    moe_json_put(json, out, "last", last);
+    moe_json_put(json, out, "lead_ns", lead);
+    return out;
+}
+
+static json_t *experts_json(struct moe_json *json, uint32_t policy)
+{
+    struct moe_finding_expert worst[EXPERT_LIMIT];
+    const uint32_t count = moe_finding_worst_experts(json->study, policy, worst, EXPERT_LIMIT);
+    json_t *out = json_array();
+    for (uint32_t i = 0; i < count; i++) {
+        json_t *object = json_object();
+        moe_json_put(json, object, "layer", json_integer(worst[i].layer));
+        moe_json_put(json, object, "expert", json_integer(worst[i].expert));
+        moe_json_put(json, object, "copies", json_integer(worst[i].copies));
+        moe_json_put(json, object, "tokens", moe_json_count(worst[i].tokens));
+        moe_json_put(json, object, "share", moe_json_real(worst[i].share));
+        moe_json_put(json, object, "lead_ns", json_integer(worst[i].lead_ns));
+        moe_json_push(json, out, object);
+    }
+    return out;
+}
+
+static json_t *stragglers_json(struct moe_json *json, uint32_t policy)
+{
+    const struct moe_finding_excess excess = moe_finding_excess(json->study, policy);
+    json_t *out = json_object();
+    moe_json_put(json, out, "idle_ns", json_integer(excess.idle_ns));
+    moe_json_put(json, out, "gpu_time_ns", json_integer(excess.time_ns));
+    moe_json_put(json, out, "steps", moe_json_count(excess.steps));
+    moe_json_put(json, out, "barriers", moe_json_count(excess.barriers));
+    moe_json_put(json, out, "causes", causes_json(json, policy, &excess));
+    moe_json_put(json, out, "layers", layers_json(json, policy));
+    moe_json_put(json, out, "ranks", ranks_json(json, policy));
+    moe_json_put(json, out, "experts", experts_json(json, policy));
+    return out;
+}
+
+static json_t *phase_json(struct moe_json *json, const struct moe_token_account *account)
+{
+    json_t *out = json_object();
+    moe_json_put(json, out, "steps", moe_json_count(account->steps));
+    moe_json_put(json, out, "tokens", moe_json_count(account->tokens));
+    moe_json_put(json, out, "output_tokens", moe_json_count(account->output_tokens));
+    moe_json_put(json, out, "requests", moe_json_count(account->requests));
+    moe_json_put(json, out, "assignments", moe_json_count(account->assignments));
+    moe_json_put(json, out, "time_ns", json_integer(account->time_ns));
+    return out;
+}
+
+static json_t *run_json(struct moe_json *json, const struct moe_run_result *run)
+{
+    json_t *out = json_object();
+    json_t *account = json_object();
+    json_t *causes = run->attributed ? json_object() : json_null();
+    for (uint32_t i = 0; i < MOE_PHASE_COUNT; i++) {
+        moe_json_put(json, account, moe_phase_name((enum moe_phase) i),
+                     phase_json(json, &run->account[i]));
+    }
+    for (uint32_t i = 0; run->attributed && i < MOE_CAUSE_COUNT; i++) {
+        moe_json_put(json, causes, moe_cause_name((enum moe_cause) i),
+                     json_integer(run->cause_idle_ns[i]));
+    }
+    moe_json_put(json, out, "seed", moe_json_count(run->seed));
+    moe_json_put(json, out, "fits", json_boolean(run->fits));
+    moe_json_put(json, out, "account", account);
+    moe_json_put(json, out, "unknown_assignments", moe_json_count(run->unknown_assignments));
+    moe_json_put(json, out, "moved_slots", moe_json_count(run->moved_slots));
+    moe_json_put(json, out, "idle_ns", json_integer(run->idle_ns));
+    moe_json_put(json, out, "causes_ns", causes);
+    return out;
+}
+
+json_t *moe_json_policy(struct moe_json *json, uint32_t policy)
+{
+    const struct moe_study *s = json->study;
+    const struct moe_policy_summary *p = &s->policies[policy];
+    const bool compared = p->fits && s->policies[s->baseline].fits;
+    json_t *out = json_object();
+    json_t *runs = json_array();
+    for (uint32_t i = 0; i < s->seed_count; i++) {
+        moe_json_push(json, runs, run_json(json, &p->runs[i]));
+    }
+    moe_json_put(json, out, "name", json_string(p->policy->name));
+    moe_json_put(json, out, "fits", json_boolean(p->fits));
+    moe_json_put(json, out, "why", p->fits ? json_null() : json_string(moe_finding_why(s, policy)));
+    moe_json_put(json, out, "oracle", json_boolean(p->oracle));
+    moe_json_put(json, out, "mark", json_string(moe_finding_mark(s, policy)));
+    moe_json_put(json, out, "speedup",
+                 compared ? moe_json_estimate(json, p->speedup) : json_null());
+    moe_json_put(json, out, "metrics", p->fits ? metrics_json(json, p) : json_null());
+    moe_json_put(json, out, "plan", plan_json(json, policy));
+    moe_json_put(json, out, "time_ns", p->fits ? time_json(json, policy) : json_null());
+    moe_json_put(json, out, "stragglers", p->fits ? stragglers_json(json, policy) : json_null());
+    moe_json_put(json, out, "runs", runs);
+    return out;
+}

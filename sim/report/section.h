@@ -1,0 +1,30 @@
+/*
+ * Section: what a report for people says, one function per question. The page decides
+ * what it looks like; the order is that of report_table.c and report_markdown.c.
+ */
+#ifndef MOE_SIM_REPORT_SECTION_H
+#define MOE_SIM_REPORT_SECTION_H
+
+#include "sim/report/page.h"
+#include "sim/report/report.h"
+
+/* All sections in their order. */
+void moe_section_all(struct moe_page *page, const struct moe_study *study,
+                     const struct moe_report_options *options);
+
+/* What was asked, and that every token of the trace was replayed. */
+void moe_section_asked(struct moe_page *page, const struct moe_study *study, const char *chosen);
+void moe_section_account(struct moe_page *page, const struct moe_study *study);
+
+/* How much: speed, then balance and memory, per policy. */
+void moe_section_throughput(struct moe_page *page, const struct moe_study *study);
+
+/* Which is best, how far from the bounds, how sure. */
+void moe_section_verdict(struct moe_page *page, const struct moe_study *study);
+void moe_section_provenance(struct moe_page *page, const struct moe_study *study);
+
+/* Why: who waited for whom. */
+void moe_section_layers(struct moe_page *page, const struct moe_study *study);
+void moe_section_stragglers(struct moe_page *page, const struct moe_study *study, uint32_t policy);
+
+#endif

@@ -1,0 +1,105 @@
+/* How much: speed, balance and memory per policy. */
+#include <math.h>
+
+#include "sim/report/figure.h"
+#include "sim/report/finding.h"
+#include "sim/report/section.h"
+
+static void metric_cell(struct moe_grid *grid, const struct moe_policy_summary *policy,
+                        enum moe_metric metric)
+{
+    moe_grid_cell(grid, moe_figure_real(policy->metric[metric].mean).text);
+}
+
+static void speed_row(struct moe_grid *grid, const struct moe_study *study, uint32_t index)
+{
+    const struct moe_policy_summary *p = &study->policies[index];
+    const struct moe_estimate rate = p->metric[MOE_METRIC_OUTPUT_RATE];
+    moe_grid_cell(grid, p->policy->name);
+    if (!p->fits) {
+        char text[MOE_GRID_SPAN_BYTES];
+        (void) snprintf(text, sizeof text, "does not fit: %s", moe_finding_why(study, index));
+        moe_grid_span(grid, text);
+        return;
+    }
+    moe_grid_cell(grid, moe_figure_real(rate.mean).text);
+    moe_grid_cell(grid, moe_figure_half(rate, moe_figure_places(rate.mean)).text);
+    if (!study->policies[study->baseline].fits) {
+        moe_grid_cell(grid, "-");
+        moe_grid_cell(grid, "");
+    } else if (index == study->baseline) {
+        moe_grid_cell(grid, "1");
+        moe_grid_cell(grid, "");
+    } else {
+        moe_grid_cell(grid, moe_figure_fixed(p->speedup.mean, 3).text);
+        moe_grid_cell(grid, moe_figure_half(p->speedup, 3).text);
+    }
+    metric_cell(grid, p, MOE_METRIC_TTFT_P50);
+    metric_cell(grid, p, MOE_METRIC_TTFT_P99);
+    metric_cell(grid, p, MOE_METRIC_ITL_P50);
+    metric_cell(grid, p, MOE_METRIC_ITL_P99);
+    moe_grid_cell(grid, moe_finding_mark(study, index));
+}
+
+static void memory_row(struct moe_grid *grid, const struct moe_study *study, uint32_t index)
+{
+    const struct moe_policy_summary *p = &study->policies[index];
+    double plan[MOE_PLAN_FIGURE_COUNT];
+    for (uint32_t i = 0; i < MOE_PLAN_FIGURE_COUNT; i++) {
+        plan[i] = moe_plan_figure_estimate(study, index, (enum moe_plan_figure) i).mean;
+    }
+    moe_grid_cell(grid, p->policy->name);
+    if (p->fits) {
+        moe_grid_cell(grid, moe_figure_fixed(p->metric[MOE_METRIC_BALANCEDNESS].mean, 3).text);
+        moe_grid_cell(grid, moe_figure_share(p->metric[MOE_METRIC_IDLE_SHARE].mean).text);
+        moe_grid_cell(grid, moe_figure_fixed(p->metric[MOE_METRIC_FAR_BYTES].mean / 1e3, 1).text);
+    } else {
+        moe_grid_cell(grid, "-");
+        moe_grid_cell(grid, "-");
+        moe_grid_cell(grid, "-");
+    }
+    moe_grid_cell(grid, moe_figure_fixed(plan[MOE_PLAN_KV_TOKENS], 0).text);
+    moe_grid_cell(grid, moe_figure_fixed(floor(plan[MOE_PLAN_LARGEST_BATCH]), 0).text);
+    moe_grid_cell(grid, moe_figure_gigabytes(plan[MOE_PLAN_REPLICA_BYTES]).text);
+    moe_grid_cell(grid, moe_figure_gigabytes(plan[MOE_PLAN_MOVED_BYTES]).text);
+}
+
+void moe_section_throughput(struct moe_page *page, const struct moe_study *study)
+{
+    static const struct moe_grid_column speed[] = {
+        { "", "policy", true, false }, { "output", "tokens/s", false, false },
+        { "", "", true, true },        { "", "speed-up", false, false },
+        { "", "", true, true },        { "TTFT ms", "p50", false, false },
+        { "", "p99", false, true },    { "ITL ms", "p50", false, false },
+        { "", "p99", false, true },    { "", "", true, false },
+    };
+    static const struct moe_grid_column memory[] = {
+        { "", "policy", true, false },
+        { "balance", "mean/max", false, false },
+        { "GPU time", "waiting", false, false },
+        { "kB/token", "far links", false, false },
+        { "KV tokens", "per GPU", false, false },
+        { "requests", "that fit", false, false },
+        { "copies", "GB", false, false },
+        { "moved", "GB", false, false },
+    };
+    struct moe_grid grid;
+    char aside[96];
+    (void) snprintf(aside, sizeof aside,
+                    study->seed_count == 1 ? "one seed: no intervals"
+                                           : "mean and 95 %% interval over %u seeds",
+                    study->seed_count);
+    moe_page_heading(page, "Throughput", aside);
+    moe_grid_begin(&grid, speed, sizeof speed / sizeof speed[0]);
+    for (uint32_t i = 0; i < study->policy_count; i++) {
+        speed_row(&grid, study, i);
+    }
+    moe_grid_print(&grid, page);
+    moe_page_heading(page, "Balance and memory",
+                     "copies and moved: whole cluster, against contiguous");
+    moe_grid_begin(&grid, memory, sizeof memory / sizeof memory[0]);
+    for (uint32_t i = 0; i < study->policy_count; i++) {
+        memory_row(&grid, study, i);
+    }
+    moe_grid_print(&grid, page);
+}

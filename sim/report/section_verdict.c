@@ -1,0 +1,242 @@
+/* Which policy is best, how far it is from the bounds, and how sure that is. */
+#include <math.h>
+#include <string.h>
+
+#include "sim/report/figure.h"
+#include "sim/report/finding.h"
+#include "sim/report/section.h"
+
+enum { SENTENCE_BYTES = 1024 };
+
+static const char *name_of(const struct moe_study *study, uint32_t policy)
+{
+    return study->policies[policy].policy->name;
+}
+
+/* "1.234 ± 0.012", or "1.234" without an interval. */
+static const char *ratio_text(struct moe_estimate estimate, char *text, size_t text_bytes)
+{
+    const struct moe_figure half = moe_figure_half(estimate, 3);
+    (void) snprintf(text, text_bytes, "%s%s%s", moe_figure_fixed(estimate.mean, 3).text,
+                    half.text[0] == '\0' ? "" : " ", half.text);
+    return text;
+}
+
+/* "lpt", "lpt and eplb", "lpt, eplb and random" */
+static void list_ties(const struct moe_study *study, char *text, size_t text_bytes)
+{
+    size_t used = 0;
+    uint32_t seen = 0;
+    text[0] = '\0';
+    for (uint32_t i = 0; i < study->policy_count && used < text_bytes - 1; i++) {
+        if (study->policies[i].tie) {
+            const char *joint = seen == 0 ? "" : seen + 1 == study->tie_count ? " and " : ", ";
+            used +=
+                (size_t) snprintf(text + used, text_bytes - used, "%s%s", joint, name_of(study, i));
+            seen++;
+        }
+    }
+}
+
+static void say_best(struct moe_page *page, const struct moe_study *study)
+{
+    const struct moe_policy_summary *best = &study->policies[study->best];
+    const struct moe_figure rate = moe_figure_real(best->metric[MOE_METRIC_OUTPUT_RATE].mean);
+    char ratio[112];
+    char ties[SENTENCE_BYTES];
+    char tail[SENTENCE_BYTES + 128];
+    list_ties(study, ties, sizeof ties);
+    if (study->seed_count == 1) {
+        (void) snprintf(tail, sizeof tail,
+                        "one seed gives no interval, so a small lead may be "
+                        "chance");
+    } else if (study->tie_count > 0) {
+        (void) snprintf(tail, sizeof tail, "a tie with %s, whose interval%s its own", ties,
+                        study->tie_count == 1 ? " overlaps" : "s overlap");
+    } else {
+        (void) snprintf(tail, sizeof tail, "no other policy's interval reaches its own");
+    }
+    if (study->best == study->baseline) {
+        moe_page_field(page, "best", "%s, the baseline itself, with %s output tokens/s; %s",
+                       best->policy->name, rate.text, tail);
+    } else {
+        moe_page_field(page, "best", "%s: %s output tokens/s, %s times %s; %s", best->policy->name,
+                       rate.text, ratio_text(best->speedup, ratio, sizeof ratio),
+                       name_of(study, study->baseline), tail);
+    }
+}
+
+static void say_bounds(struct moe_page *page, const struct moe_study *study)
+{
+    const uint32_t best = study->best;
+    const uint32_t oracle = moe_finding_oracle(study);
+    const double floor_ratio = moe_finding_no_copy_imbalance(study, best);
+    const double own = moe_finding_imbalance(study, best);
+    if (study->policies[best].runs[0].attributed) {
+        const struct moe_estimate gain =
+            moe_finding_without(study, best, UINT32_C(1) << MOE_CAUSE_ROUTING);
+        const double rate = study->policies[best].metric[MOE_METRIC_OUTPUT_RATE].mean * gain.mean;
+        moe_page_field(page, "perfect",
+                       "with perfectly balanced experts %s would reach %s tokens/s: "
+                       "%s is left to win",
+                       name_of(study, best), moe_figure_real(rate).text,
+                       moe_figure_change(gain.mean).text);
+    }
+    moe_page_field(page, "no copies",
+                   "max/mean load is %.2f under %s and %.2f under %s; without "
+                   "copies no placement gets below %.2f, the hottest expert's own load%s",
+                   moe_finding_imbalance(study, study->baseline), name_of(study, study->baseline),
+                   own, name_of(study, best), floor_ratio,
+                   own < floor_ratio ? ": only copies could" : "");
+    if (oracle < study->policy_count) {
+        const struct moe_estimate speed = study->policies[oracle].speedup;
+        char ratio[112];
+        moe_page_field(page, "hindsight",
+                       "%s, which plans on the scored requests themselves, reaches "
+                       "%s times %s: %s against %s",
+                       name_of(study, oracle), ratio_text(speed, ratio, sizeof ratio),
+                       name_of(study, study->baseline),
+                       moe_figure_change(speed.mean / study->policies[best].speedup.mean).text,
+                       name_of(study, best));
+    }
+}
+
+/* What the copies of the best cost in KV cache. */
+static void say_price(struct moe_page *page, const struct moe_study *study)
+{
+    const struct moe_estimate copies =
+        moe_plan_figure_estimate(study, study->best, MOE_PLAN_REPLICA_BYTES);
+    const double kv = moe_plan_figure_estimate(study, study->best, MOE_PLAN_KV_TOKENS).mean;
+    const double before = moe_plan_figure_estimate(study, study->baseline, MOE_PLAN_KV_TOKENS).mean;
+    if (study->best == study->baseline || before <= 0.0) {
+        return;
+    }
+    moe_page_field(page, "price",
+                   "%s GB of copies leave %s tokens of KV cache on each GPU, %s against "
+                   "%s",
+                   moe_figure_gigabytes(copies.mean).text, moe_figure_fixed(kv, 0).text,
+                   moe_figure_change(kv / before).text, name_of(study, study->baseline));
+}
+
+void moe_section_verdict(struct moe_page *page, const struct moe_study *study)
+{
+    moe_page_heading(page, "Verdict", "");
+    if (!study->policies[study->baseline].fits) {
+        moe_page_text(page,
+                      "None: the baseline %s does not fit, so there is nothing to compare with.",
+                      name_of(study, study->baseline));
+        return;
+    }
+    if (study->best == study->policy_count) {
+        moe_page_text(page, "None: no policy that could be used in practice fits.");
+        return;
+    }
+    say_best(page, study);
+    say_bounds(page, study);
+    say_price(page, study);
+}
+
+/* Whether any of the part's time comes from anything but a measurement of ours. */
+static bool is_measured(const struct moe_critical_path *path, enum moe_cost_part part)
+{
+    return path->ns[part][MOE_PROVENANCE_MEASURED] == moe_finding_part_ns(path, part);
+}
+
+/* What moving the part by 20 % does to the verdict, in a few words. */
+static void part_effect(const struct moe_study *study, const struct moe_critical_path *path,
+                        enum moe_cost_part part, char *text, size_t text_bytes)
+{
+    size_t used = 0;
+    (void) snprintf(text, text_bytes, "%s",
+                    is_measured(path, part)     ? "measured"
+                    : !study->sensitivity_known ? "not tested"
+                                                : "same verdict");
+    for (uint32_t i = 0; i < study->flip_count && used < text_bytes - 1; i++) {
+        const struct moe_flip *flip = &study->flips[i];
+        if (flip->part == part && !is_measured(path, part)) {
+            used += (size_t) snprintf(text + used, text_bytes - used, "%s%s %% %s: %s",
+                                      used == 0 ? "" : "; ", flip->scale < 1.0 ? "-20" : "+20", "",
+                                      name_of(study, flip->winner));
+        }
+    }
+}
+
+static void provenance_grid(struct moe_page *page, const struct moe_study *study,
+                            const struct moe_critical_path *path)
+{
+    struct moe_grid_column columns[MOE_PROVENANCE_COUNT + 3] = {
+        { "", "part", true, false },
+        { "of the", "time", false, false },
+    };
+    struct moe_grid grid;
+    const double all = (double) moe_finding_path_ns(path);
+    uint32_t count = 2;
+    for (uint32_t i = 0; i < MOE_PROVENANCE_COUNT; i++) {
+        columns[count++] =
+            (struct moe_grid_column){ "", moe_provenance_name((enum moe_provenance) i), false,
+                                      false };
+    }
+    columns[count++] = (struct moe_grid_column){ "moved by", "20 %", true, false };
+    moe_grid_begin(&grid, columns, count);
+    for (uint32_t i = 0; i < MOE_COST_PART_COUNT; i++) {
+        const enum moe_cost_part part = (enum moe_cost_part) i;
+        const moe_time_ns ns = moe_finding_part_ns(path, part);
+        char effect[MOE_GRID_CELL_BYTES];
+        if (ns == 0) {
+            continue;
+        }
+        moe_grid_cell(&grid, moe_cost_part_name(part));
+        moe_grid_cell(&grid, moe_figure_share((double) ns / all).text);
+        for (uint32_t source = 0; source < MOE_PROVENANCE_COUNT; source++) {
+            const moe_time_ns share = path->ns[part][source];
+            moe_grid_cell(&grid, share == 0 ? "" : moe_figure_share((double) share / all).text);
+        }
+        part_effect(study, path, part, effect, sizeof effect);
+        moe_grid_cell(&grid, effect);
+    }
+    moe_grid_cell(&grid, "all");
+    moe_grid_cell(&grid, moe_figure_share(1.0).text);
+    for (uint32_t i = 0; i < MOE_PROVENANCE_COUNT; i++) {
+        const moe_time_ns ns = moe_finding_provenance_ns(path, (enum moe_provenance) i);
+        moe_grid_cell(&grid, ns == 0 ? "" : moe_figure_share((double) ns / all).text);
+    }
+    moe_grid_cell(&grid, "");
+    moe_grid_print(&grid, page);
+}
+
+static void say_sensitivity(struct moe_page *page, const struct moe_study *study,
+                            const struct moe_critical_path *path)
+{
+    uint32_t told = 0;
+    if (!study->sensitivity_known) {
+        moe_page_text(page,
+                      "How the verdict depends on the costs was not tested: attribution is off.");
+        return;
+    }
+    for (uint32_t i = 0; i < study->flip_count; i++) {
+        const struct moe_flip *flip = &study->flips[i];
+        if (!is_measured(path, flip->part)) {
+            moe_page_text(page, "If %s were 20 %% %s than its table says, %s would be best.",
+                          moe_cost_part_name(flip->part), flip->scale < 1.0 ? "cheaper" : "dearer",
+                          name_of(study, flip->winner));
+            told++;
+        }
+    }
+    if (told == 0) {
+        moe_page_text(page, "No cost part, moved by 20 %% up or down, changes the verdict.");
+    }
+}
+
+void moe_section_provenance(struct moe_page *page, const struct moe_study *study)
+{
+    if (study->best == study->policy_count) {
+        return;
+    }
+    const struct moe_critical_path path = moe_finding_path(study, study->best);
+    char aside[128];
+    (void) snprintf(aside, sizeof aside, "share of the predicted time of %s",
+                    name_of(study, study->best));
+    moe_page_heading(page, "How sure: where the costs come from", aside);
+    provenance_grid(page, study, &path);
+    say_sensitivity(page, study, &path);
+}
