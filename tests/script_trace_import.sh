@@ -1,9 +1,10 @@
 #!/bin/sh
 # moesim trace import, seen from outside: killed at many moments, on a full disk, on a
-# read-only file system, with bad inputs. usage: script_trace_import.sh MOESIM
+# read-only file system, with bad inputs. usage: script_trace_import.sh MOESIM SAMPLE
 # Exit code 77 when all passed but mounts are not permitted here.
 set -u
 moesim=$1
+sample=$2
 
 # A namespace of its own: mounts vanish with the script, and need no root.
 if [ -z "${MOE_TEST_NAMESPACE-}" ] && unshare -rm true 2>/dev/null; then
@@ -48,7 +49,8 @@ npy() {
 # the characters of the numbers 1, 2, 3 ...: below 256, and the same everywhere.
 input() {
     mkdir "$dir/$1"
-    seq 1 $(($2 * 2000)) | head -c $(($2 * 6400)) | npy "$dir/$1/experts.npy" '|u1' "($(($2 * 100)), 8, 8)"
+    seq 1 $(($2 * 2000)) | head -c $(($2 * 6400)) |
+        npy "$dir/$1/experts.npy" '|u1' "($(($2 * 100)), 8, 8)"
     head -c "$2" /dev/zero | tr '\0' '<' | npy "$dir/$1/prompt_len.npy" '|u1' "($2,)"
     head -c "$2" /dev/zero | tr '\0' ')' | npy "$dir/$1/output_len.npy" '|u1' "($2,)"
     echo '{"experts": 256, "top_k": 8, "moe_layers": 8, "model": "made up"}' >"$dir/$1/meta.json"
@@ -60,7 +62,8 @@ content() {
 
 input large 20000
 input small 100
-expect 0 'made up, 20000 requests, 2000000 tokens' "$moesim" trace import --format numpy "$dir/large" -o "$dir/whole.db"
+expect 0 'made up, 20000 requests, 2000000 tokens' \
+    "$moesim" trace import --format numpy "$dir/large" -o "$dir/whole.db"
 expect 0 'nothing was changed' "$moesim" trace import "$dir/large" -o "$dir/whole.db"
 expect 0 'small.db: made up' "$moesim" trace import "$dir/small" -o "$dir/small.db"
 whole=$(content "$dir/whole.db")
@@ -84,7 +87,7 @@ while :; do
     grep -q 'content' "$dir/killed.out" && break
     limit=$((limit + 17000000))
     if [ -s "$dir/killed.db" ] && ! "$moesim" trace info "$dir/killed.db" >"$dir/out" 2>&1; then
-        grep -qE 'unfinished|interrupted' "$dir/out" || fail "a killed import leaves: $(cat "$dir/out")"
+        grep -qE 'unfinished|interrupted' "$dir/out" || fail "a kill leaves: $(cat "$dir/out")"
     fi
     [ $killed -lt 100 ] || fail "an import that never ends"
 done
@@ -140,13 +143,19 @@ cp "$dir/small.db" "$dir/newer.db"
 printf '\000\000\000\002' | dd of="$dir/newer.db" bs=1 seek=60 conv=notrunc 2>/dev/null
 cp "$dir/newer.db" "$dir/newer.before"
 expect 2 'schema version 2; this program reads 1 to 1' "$moesim" trace info "$dir/newer.db"
-expect 2 'schema version 2; this program reads 1 to 1' "$moesim" trace import "$dir/small" -o "$dir/newer.db"
+expect 2 'schema version 2; this program reads 1 to 1' \
+    "$moesim" trace import "$dir/small" -o "$dir/newer.db"
 cmp -s "$dir/newer.db" "$dir/newer.before" || fail "a newer store was changed"
 expect 2 'give --overwrite' "$moesim" trace import "$dir/large" -o "$dir/small.db"
 expect 1 'no such file' "$moesim" trace import "$dir/nothing" -o "$dir/n.db"
 expect 1 'unable to open' "$moesim" trace import "$dir/small" -o "$dir/no/such/folder.db"
 
-# 5. The world fails: exit code 1.
+# 5. The sample that comes with the project is what its provenance says.
+expect 0 'content d1e4075debf52f81' "$moesim" trace info "$sample"
+expect 0 'requests 0 to 496 of 6500, of the trace with content 6b34f06ee23ae736' \
+    "$moesim" trace info "$sample"
+
+# 6. The world fails: exit code 1.
 mkdir "$dir/disk" "$dir/locked"
 mount -t tmpfs -o size=2m tmpfs "$dir/disk" 2>/dev/null || {
     echo "mount is not permitted here: full disk and read-only file system not tested"
@@ -167,13 +176,15 @@ expect 0 'went on from row' "$moesim" trace import "$dir/large" -o "$dir/disk/t.
 [ "$(content "$dir/disk/t.db")" = "$whole" ] || fail "other content after a full disk"
 
 cp "$dir/small.db" "$dir/locked/t.db"
+cp "$sample" "$dir/locked/s.db"
 mount --bind "$dir/locked" "$dir/locked" && mount -o remount,ro,bind "$dir/locked" || exit 77
 mounts="$mounts $dir/locked"
 expect 0 "$small" "$moesim" trace info "$dir/locked/t.db"
+expect 0 '46199 rows, 2956736 choices, 0 of them' "$moesim" trace verify "$dir/locked/s.db"
 expect 0 'nothing was changed' "$moesim" trace import "$dir/small" -o "$dir/locked/t.db"
 expect 1 '' "$moesim" trace import "$dir/small" -o "$dir/locked/new.db"
 expect 1 '' "$moesim" trace import --overwrite "$dir/large" -o "$dir/locked/t.db"
 expect 0 'content hash as at the import' "$moesim" trace verify "$dir/locked/t.db"
-[ "$(ls "$dir/locked")" = t.db ] || fail "left on a read-only file system: $(ls "$dir/locked")"
+[ "$(ls "$dir/locked" | tr '\n' ' ')" = 's.db t.db ' ] || fail "left: $(ls "$dir/locked")"
 [ "$(content "$dir/locked/t.db")" = "$small" ] || fail "a read-only store was changed"
 echo "all passed"

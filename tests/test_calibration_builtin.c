@@ -61,6 +61,7 @@ Test(calibration_builtin, gives_each_expert_point_back)
                 series = &calibration->series_rows[k];
             }
         }
+        cr_assert_not_null(series);
         if (series->op != MOE_SERIES_EXPERT || series->permutation == 0) {
             continue; /* with permutation outside, the cost is more than the point */
         }
@@ -152,7 +153,9 @@ Test(calibration_builtin, exchange_never_gets_shorter_with_more_copies)
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
         const struct moe_cost *cost = prepare("switch-base-128", sizes[i][0], sizes[i][1]);
         double before[2] = { 0.0, 0.0 };
-        for (double copies = 1.0; copies < 1e6; copies *= 1.05) {
+        double copies = 1.0;
+        for (int step = 0; step < 280; step++) {
+            copies *= 1.05;
             const struct moe_exchange_work near = { copies, 0, 0, 0 };
             const struct moe_exchange_work far = { 0, 0, copies, 0 };
             const double ns[] = {

@@ -28,27 +28,36 @@ static void write_text(const char *name, const char *text)
     cr_assert_eq(fclose(file), 0);
 }
 
-/* A file of version major.0 whose values are little endian as descr says; the last `drop`
- * bytes are missing. */
-static void write_npy(const char *name, int major, const char *descr, const char *order,
-                      const char *shape, const int64_t *values, size_t count, size_t drop)
+/* What a .npy file is written from. */
+struct array {
+    const char *descr;
+    const char *shape;
+    const int64_t *values; /* written little endian, as wide as descr says */
+    size_t count;
+    size_t drop;       /* how many of the last bytes are missing */
+    int major;         /* 0: version 1.0 */
+    const char *order; /* NULL: "False" */
+};
+
+static void write_npy(const char *name, struct array array)
 {
+    const int major = array.major == 0 ? 1 : array.major;
     unsigned char bytes[4096] = "\x93NUMPY";
     char header[256];
-    const size_t item = (size_t) (descr[2] - '0');
+    const size_t item = (size_t) (array.descr[2] - '0');
     const size_t begin = major == 1 ? 10 : 12;
     int length =
         snprintf(header, sizeof header, "{'descr': '%s', 'fortran_order': %s, 'shape': %s, }\n",
-                 descr, order, shape);
+                 array.descr, array.order == NULL ? "False" : array.order, array.shape);
     bytes[6] = (unsigned char) major;
     bytes[8] = (unsigned char) length;
     memcpy(bytes + begin, header, (size_t) length);
     unsigned char *p = bytes + begin + length;
-    for (size_t i = 0; i < count; i++, p += item) {
-        memcpy(p, &values[i], item);
+    for (size_t i = 0; i < array.count; i++, p += item) {
+        memcpy(p, &array.values[i], item);
     }
     FILE *file = fopen(fixture_path(name), "wb");
-    cr_assert_eq(fwrite(bytes, (size_t) (p - bytes) - drop, 1, file), 1);
+    cr_assert_eq(fwrite(bytes, (size_t) (p - bytes) - array.drop, 1, file), 1);
     cr_assert_eq(fclose(file), 0);
 }
 
@@ -59,10 +68,10 @@ static void write_good(void)
     for (size_t i = 0; i < IDS; i++) {
         ids[i] = id_at(i);
     }
-    write_npy("experts.npy", 1, "|u1", "False", "(9, 3, 2)", ids, IDS, 0);
-    write_npy("prompt_len.npy", 1, "<u2", "False", "(3,)", prompt_len, 3, 0);
-    write_npy("output_len.npy", 1, "<i4", "False", "(3,)", output_len, 3, 0);
-    write_npy("domain.npy", 1, "|u1", "False", "(3,)", domain, 3, 0);
+    write_npy("experts.npy", (struct array){ "|u1", "(9, 3, 2)", ids, IDS, 0, 0, NULL });
+    write_npy("prompt_len.npy", (struct array){ "<u2", "(3,)", prompt_len, 3, 0, 0, NULL });
+    write_npy("output_len.npy", (struct array){ "<i4", "(3,)", output_len, 3, 0, 0, NULL });
+    write_npy("domain.npy", (struct array){ "|u1", "(3,)", domain, 3, 0, 0, NULL });
     write_text("meta.json", meta);
 }
 
@@ -112,7 +121,8 @@ Test(import_numpy, reads_every_type_and_version)
     }
     for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
         for (int major = 1; major <= 3; major++) {
-            write_npy("experts.npy", major, types[i], "False", "(9, 3, 2)", ids, IDS, 0);
+            write_npy("experts.npy",
+                      (struct array){ types[i], "(9, 3, 2)", ids, IDS, 0, major, NULL });
             check_import(ids);
         }
     }
@@ -120,7 +130,7 @@ Test(import_numpy, reads_every_type_and_version)
     ids[17] = -1;
     ids[IDS - 1] = -1;
     for (size_t i = 2; i < sizeof types / sizeof types[0]; i++) {
-        write_npy("experts.npy", 1, types[i], "False", "(9, 3, 2)", ids, IDS, 0);
+        write_npy("experts.npy", (struct array){ types[i], "(9, 3, 2)", ids, IDS, 0, 0, NULL });
         check_import(ids);
     }
 }
@@ -207,8 +217,9 @@ Test(import_numpy, refuses_bad_arrays_with_the_place_and_leaves_nothing)
             values[j] = j == 0 ? bad_arrays[i].first : 1;
         }
         write_good();
-        write_npy(bad_arrays[i].file, 1, bad_arrays[i].descr, "False", bad_arrays[i].shape, values,
-                  bad_arrays[i].count, bad_arrays[i].drop);
+        write_npy(bad_arrays[i].file,
+                  (struct array){ bad_arrays[i].descr, bad_arrays[i].shape, values,
+                                  bad_arrays[i].count, bad_arrays[i].drop, 0, NULL });
         cr_expect_eq(run("numpy", &result, &err), bad_arrays[i].status, "%zu: %s", i, err.text);
         cr_expect_not_null(strstr(err.text, bad_arrays[i].text), "%zu: %s", i, err.text);
         cr_expect_eq(fixture_count_files(), 5, "%zu left a file behind", i);
@@ -221,7 +232,7 @@ Test(import_numpy, refuses_fortran_order_and_says_what_to_do)
     struct moe_import_result result;
     struct moe_error err = { 0 };
     write_good();
-    write_npy("experts.npy", 1, "|u1", "True", "(9, 3, 2)", values, IDS, 0);
+    write_npy("experts.npy", (struct array){ "|u1", "(9, 3, 2)", values, IDS, 0, 0, "True" });
     cr_assert_eq(run("numpy", &result, &err), MOE_UNSUPPORTED);
     cr_assert_not_null(strstr(err.text, "numpy.ascontiguousarray"), "%s", err.text);
 }

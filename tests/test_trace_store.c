@@ -316,10 +316,10 @@ Test(trace_store, verify_finds_what_was_planted_and_nothing_else)
     cr_assert_eq(verification.row_count, 3);
     cr_assert_eq(verification.unknown_count, 1);
     cr_assert_eq(verification.results[MOE_TRACE_CHECK_GROUP_LIMIT].count, 1);
-    cr_assert_str_eq(verification.results[MOE_TRACE_CHECK_GROUP_LIMIT].first,
+    cr_assert_str_eq(verification.results[MOE_TRACE_CHECK_GROUP_LIMIT].first.text,
                      "row 1, layer 1: experts of 2 groups; the model allows 1");
     cr_assert_eq(verification.results[MOE_TRACE_CHECK_DUPLICATES].count, 1);
-    cr_assert_str_eq(verification.results[MOE_TRACE_CHECK_DUPLICATES].first,
+    cr_assert_str_eq(verification.results[MOE_TRACE_CHECK_DUPLICATES].first.text,
                      "row 2, layer 0: expert 9 stands twice, again at k 1");
 
     fixture_sql(path, "UPDATE request SET domain = 1; INSERT INTO routes VALUES (5, 0, NULL, x'')");

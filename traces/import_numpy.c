@@ -70,14 +70,22 @@ static bool recognise(const char *path)
            (exists(path, part_files[EXPERTS]) || exists(path, "experts.npy.xz"));
 }
 
-/* A key of meta.json as a count; min means also that it must be there when min > 0. */
-static enum moe_status read_count(const json_t *meta, const char *path, const char *key,
-                                  uint64_t min, uint64_t max, uint64_t absent, uint64_t *out,
-                                  struct moe_error *err)
+/* A key of meta.json that is a count. */
+struct count_key {
+    const char *name;
+    uint64_t min;
+    uint64_t max;
+    uint64_t absent; /* what its absence means; UINT64_MAX: it must be there */
+};
+
+static enum moe_status read_count(const json_t *meta, const char *path, struct count_key key,
+                                  uint64_t *out, struct moe_error *err)
 {
-    const json_t *value = json_object_get(meta, key);
-    if (value == NULL && absent != UINT64_MAX) {
-        *out = absent;
+    const uint64_t min = key.min;
+    const uint64_t max = key.max;
+    const json_t *value = json_object_get(meta, key.name);
+    if (value == NULL && key.absent != UINT64_MAX) {
+        *out = key.absent;
         return MOE_OK;
     }
     const json_int_t number = json_integer_value(value);
@@ -86,7 +94,7 @@ static enum moe_status read_count(const json_t *meta, const char *path, const ch
         char *shown = value == NULL ? NULL : json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
         const enum moe_status status = moe_fail(
             err, value == NULL ? MOE_PARSE : MOE_RANGE,
-            "%s: \"%s\" is %.60s; a whole number from %llu to %llu is expected", path, key,
+            "%s: \"%s\" is %.60s; a whole number from %llu to %llu is expected", path, key.name,
             shown == NULL ? "missing" : shown, (unsigned long long) min, (unsigned long long) max);
         free(shown);
         return status;
@@ -142,25 +150,21 @@ static enum moe_status read_sizes(struct moe_trace_model *model, const json_t *m
                                   const char *path, struct moe_error *err)
 {
     const struct {
-        const char *key;
-        uint64_t min;
-        uint64_t max;
-        uint64_t absent; /* UINT64_MAX: the key is mandatory */
+        struct count_key key;
         uint32_t *out;
     } keys[] = {
-        { "moe_layers", 1, MOE_TRACE_LAYER_LIMIT, UINT64_MAX, &model->layer_count },
-        { "experts", 1, MOE_TRACE_EXPERT_LIMIT, UINT64_MAX, &model->expert_count },
-        { "top_k", 1, MOE_TRACE_TOP_K_LIMIT, UINT64_MAX, &model->top_k },
-        { "groups", 1, MOE_TRACE_EXPERT_LIMIT, 1, &model->group_count },
-        { "top_groups", 1, MOE_TRACE_EXPERT_LIMIT, 0, &model->group_limit },
-        { "hidden", 0, UINT32_MAX, 0, &model->hidden_size },
-        { "expert_ff", 0, UINT32_MAX, 0, &model->expert_size },
-        { "shared_ff", 0, UINT32_MAX, 0, &model->shared_size },
+        { { "moe_layers", 1, MOE_TRACE_LAYER_LIMIT, UINT64_MAX }, &model->layer_count },
+        { { "experts", 1, MOE_TRACE_EXPERT_LIMIT, UINT64_MAX }, &model->expert_count },
+        { { "top_k", 1, MOE_TRACE_TOP_K_LIMIT, UINT64_MAX }, &model->top_k },
+        { { "groups", 1, MOE_TRACE_EXPERT_LIMIT, 1 }, &model->group_count },
+        { { "top_groups", 1, MOE_TRACE_EXPERT_LIMIT, 0 }, &model->group_limit },
+        { { "hidden", 0, UINT32_MAX, 0 }, &model->hidden_size },
+        { { "expert_ff", 0, UINT32_MAX, 0 }, &model->expert_size },
+        { { "shared_ff", 0, UINT32_MAX, 0 }, &model->shared_size },
     };
     for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
         uint64_t value = 0;
-        MOE_TRY(read_count(meta, path, keys[i].key, keys[i].min, keys[i].max, keys[i].absent,
-                           &value, err));
+        MOE_TRY(read_count(meta, path, keys[i].key, &value, err));
         *keys[i].out = (uint32_t) value;
     }
     if (model->group_limit == 0) {
@@ -188,13 +192,16 @@ static enum moe_status read_keys(struct numpy_import *import, const json_t *meta
     if (engine != NULL) {
         MOE_TRY(read_text(engine, path, "engine", record->engine, sizeof record->engine, err));
     }
-    MOE_TRY(read_count(meta, path, "requests", 1, INT64_MAX, import->request_count, &stated, err));
+    MOE_TRY(read_count(meta, path,
+                       (struct count_key){ "requests", 1, INT64_MAX, import->request_count },
+                       &stated, err));
     if (stated != import->request_count) {
         return moe_fail(err, MOE_RANGE, "%s: \"requests\" is %llu, but prompt_len.npy has %llu",
                         path, (unsigned long long) stated,
                         (unsigned long long) import->request_count);
     }
-    MOE_TRY(read_count(meta, path, "tokens", 1, INT64_MAX, import->row_count, &stated, err));
+    MOE_TRY(read_count(meta, path, (struct count_key){ "tokens", 1, INT64_MAX, import->row_count },
+                       &stated, err));
     return stated == import->row_count
                ? MOE_OK
                : moe_fail(err, MOE_RANGE, "%s: \"tokens\" is %llu, but experts.npy has %llu rows",

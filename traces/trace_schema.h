@@ -75,7 +75,7 @@ void moe_trace_model_hash(struct moe_hash *hash, const struct moe_trace_model *m
  * order, read back from the tables; so how the import was cut into calls cannot matter.
  * Provenance is not content. */
 enum moe_status moe_trace_content_hash(struct moe_database *db, const struct moe_trace_model *model,
-                                       uint64_t *hash, struct moe_error *err) MOE_MUST_CHECK;
+                                       uint64_t *out, struct moe_error *err) MOE_MUST_CHECK;
 
 /* Copies a text column into text[size]. Errors: MOE_PARSE naming the column when it is
  * no text or too long. */

@@ -1,7 +1,6 @@
 #include "traces/trace_verify.h"
 
 #include <inttypes.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -42,19 +41,14 @@ struct pass {
     uint64_t list;
 };
 
-static void report(struct pass *pass, enum moe_trace_check check, const char *format, ...)
-    __attribute__((format(printf, 3, 4)));
-
-static void report(struct pass *pass, enum moe_trace_check check, const char *format, ...)
-{
-    struct moe_trace_check_result *result = &pass->out->results[check];
-    if (result->count++ == 0) {
-        va_list values;
-        va_start(values, format);
-        (void) vsnprintf(result->first, sizeof result->first, format, values);
-        va_end(values);
-    }
-}
+/* Counts; only the first of a kind gets its text, for there may be millions. */
+#define report(pass, check, ...)                                               \
+    do {                                                                       \
+        struct moe_trace_check_result *result_ = &(pass)->out->results[check]; \
+        if (result_->count++ == 0) {                                           \
+            (void) moe_fail(&result_->first, MOE_PARSE, __VA_ARGS__);          \
+        }                                                                      \
+    } while (0)
 
 /* One top-k: experts[top_k] of a row and layer. */
 static void check_list(struct pass *pass, const uint16_t *experts, uint64_t row, uint32_t layer)
@@ -197,7 +191,7 @@ enum moe_status moe_trace_verification_status(const struct moe_trace_verificatio
     for (int check = 0; check < MOE_TRACE_CHECK_COUNT; check++) {
         const struct moe_trace_check_result *result = &verification->results[check];
         if (checks[check].is_damage && result->count > 0) {
-            return moe_fail(err, MOE_PARSE, "%s", result->first);
+            return moe_fail(err, MOE_PARSE, "%s", result->first.text);
         }
     }
     return MOE_OK;

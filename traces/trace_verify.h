@@ -26,8 +26,8 @@ enum moe_trace_check {
 };
 
 struct moe_trace_check_result {
-    uint64_t count;  /* how often; 0 = in order */
-    char first[480]; /* the first one, with its place */
+    uint64_t count;         /* how often; 0 = in order */
+    struct moe_error first; /* the first one, with its place */
 };
 
 struct moe_trace_verification {

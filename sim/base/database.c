@@ -2,9 +2,11 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static enum moe_status fail_code(const struct moe_database *db, int code, const char *text,
@@ -124,6 +126,33 @@ static enum moe_status prepare_file(struct moe_database *db, enum moe_database_m
     return check(db, err);
 }
 
+/* Whether the file was there; in a writing mode it is there afterwards. Creating it here,
+ * exclusively, leaves no doubt whose it is when the opening fails and it is removed again. */
+static enum moe_status find_file(const char *path, enum moe_database_mode mode, bool *existed,
+                                 struct moe_error *err)
+{
+    struct stat info;
+    if (mode != MOE_DATABASE_READ) {
+        const int file = open(path, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0666);
+        if (file >= 0) {
+            *existed = false;
+            return close(file) == 0 ? MOE_OK
+                                    : moe_fail(err, MOE_IO, "%s: %s", path, strerror(errno));
+        }
+        if (errno != EEXIST) {
+            return moe_fail(err, MOE_IO, "%s: %s", path, strerror(errno));
+        }
+    }
+    if (stat(path, &info) != 0) {
+        return moe_fail(err, MOE_IO, "%s: %s", path, strerror(errno));
+    }
+    if (!S_ISREG(info.st_mode)) {
+        return moe_fail(err, MOE_RANGE, "%s: not a regular file", path);
+    }
+    *existed = true;
+    return MOE_OK;
+}
+
 enum moe_status moe_database_open(struct moe_database *db, const struct moe_database_kind *kind,
                                   const char *path, enum moe_database_mode mode,
                                   struct moe_error *err)
@@ -135,9 +164,9 @@ enum moe_status moe_database_open(struct moe_database *db, const struct moe_data
     }
     (void) snprintf(db->path, sizeof db->path, "%s", path);
     const bool on_disk = path[0] != '\0' && strcmp(path, ":memory:") != 0;
-    const bool existed = on_disk && access(path, F_OK) == 0;
-    if (mode == MOE_DATABASE_READ && !existed) {
-        return moe_fail(err, MOE_IO, "%s: %s", path, strerror(errno));
+    bool existed = true;
+    if (on_disk) {
+        MOE_TRY(find_file(path, mode, &existed, err));
     }
     const int flags = mode == MOE_DATABASE_READ ? SQLITE_OPEN_READONLY
                                                 : SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE;
@@ -153,7 +182,7 @@ enum moe_status moe_database_open(struct moe_database *db, const struct moe_data
     }
     if (status != MOE_OK) {
         moe_database_close(db);
-        if (on_disk && !existed && mode != MOE_DATABASE_READ) {
+        if (!existed) {
             (void) unlink(path);
         }
     }

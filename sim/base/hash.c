@@ -9,25 +9,28 @@ static const uint64_t prime3 = UINT64_C(0x165667B19E3779F9);
 static const uint64_t prime4 = UINT64_C(0x85EBCA77C2B2AE63);
 static const uint64_t prime5 = UINT64_C(0x27D4EB2F165667C5);
 
-static uint64_t rotate(uint64_t x, int bits)
+static inline uint64_t rotate(uint64_t x, int bits)
 {
     return (x << bits) | (x >> (64 - bits));
 }
 
-/* Little endian, which the compiler turns into one load where that is native. */
-static uint64_t read64(const unsigned char *p)
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "loads below are little endian");
+
+static inline uint64_t read64(const unsigned char *p)
 {
-    return (uint64_t) p[0] | (uint64_t) p[1] << 8 | (uint64_t) p[2] << 16 | (uint64_t) p[3] << 24 |
-           (uint64_t) p[4] << 32 | (uint64_t) p[5] << 40 | (uint64_t) p[6] << 48 |
-           (uint64_t) p[7] << 56;
+    uint64_t x = 0;
+    memcpy(&x, p, sizeof x);
+    return x;
 }
 
-static uint32_t read32(const unsigned char *p)
+static inline uint32_t read32(const unsigned char *p)
 {
-    return (uint32_t) p[0] | (uint32_t) p[1] << 8 | (uint32_t) p[2] << 16 | (uint32_t) p[3] << 24;
+    uint32_t x = 0;
+    memcpy(&x, p, sizeof x);
+    return x;
 }
 
-static uint64_t lane_round(uint64_t lane, uint64_t input)
+static inline uint64_t lane_round(uint64_t lane, uint64_t input)
 {
     return rotate(lane + input * prime2, 31) * prime1;
 }

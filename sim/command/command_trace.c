@@ -62,7 +62,7 @@ static void print_verification(const struct moe_trace_verification *verification
         (void) printf("%-8s %s\n", verdict, moe_trace_check_text(check));
         if (result->count > 0) {
             (void) printf("         %" PRIu64 " time%s, first: %s\n", result->count,
-                          result->count == 1 ? "" : "s", result->first);
+                          result->count == 1 ? "" : "s", result->first.text);
         }
     }
     (void) printf("%" PRIu64 " rows, %" PRIu64 " choices, %" PRIu64 " of them not recorded\n",

@@ -201,11 +201,14 @@ static enum moe_status print_json(const struct info *info, const struct moe_trac
         lengths_json(&info->prompt), "output_tokens", lengths_json(&info->output),
         "last_arrival_ns", info->has_arrivals ? json_integer(info->last_arrival_ns) : json_null(),
         "domains", domains, "provenance", history_json(&info->history));
-    const int failed = document == NULL ||
-                       json_dumpf(document, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(12)) != 0;
+    if (document == NULL) {
+        return moe_fail(err, MOE_PARSE, "%s: a name in it is not UTF-8, which JSON demands",
+                        moe_trace_path(trace));
+    }
+    const int failed = json_dumpf(document, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(12));
     json_decref(document);
     (void) putchar('\n');
-    return failed ? moe_fail(err, MOE_IO, "cannot write to standard output") : MOE_OK;
+    return failed == 0 ? MOE_OK : moe_fail(err, MOE_IO, "cannot write to standard output");
 }
 
 enum moe_status moe_trace_command_info(int argc, char **argv, struct moe_error *err)

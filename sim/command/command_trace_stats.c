@@ -168,11 +168,14 @@ static enum moe_status print_json(const struct moe_trace_stats *stats,
         (json_int_t) stats->decode_rows, "choices", (json_int_t) stats->choice_count,
         "unknown_choices", (json_int_t) stats->unknown_count, "layers",
         layers_json(stats, first, last), "mean", layer_json(&stats->mean), "domains", domains);
-    const int failed = document == NULL ||
-                       json_dumpf(document, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(12)) != 0;
+    if (document == NULL) {
+        return moe_fail(err, MOE_PARSE, "%s: a name in it is not UTF-8, which JSON demands",
+                        moe_trace_path(trace));
+    }
+    const int failed = json_dumpf(document, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(12));
     json_decref(document);
     (void) putchar('\n');
-    return failed ? moe_fail(err, MOE_IO, "cannot write to standard output") : MOE_OK;
+    return failed == 0 ? MOE_OK : moe_fail(err, MOE_IO, "cannot write to standard output");
 }
 
 static enum moe_status print_stats(struct moe_trace *trace, const char *layer_text, bool json,

@@ -131,17 +131,16 @@ static enum moe_status read_row(void *row, sqlite3_stmt *select, const struct mo
     return MOE_OK;
 }
 
+/* The rows of one table into rows[count]. */
 static enum moe_status read_rows(char *rows, int64_t count, sqlite3_stmt *select,
-                                 const struct moe_table *table, struct moe_database *db,
-                                 const char *name, struct moe_arena *arena, struct moe_error *err)
+                                 const struct moe_table *table, const char *name,
+                                 struct moe_arena *arena, struct moe_error *err)
 {
     char place[240];
     for (int64_t i = 0; i < count; i++) {
-        int more = 0;
-        MOE_TRY(moe_database_step(db, select, &more, err));
-        if (!more) {
-            return moe_fail(err, MOE_PARSE, "%s: table %s changed while it was read", name,
-                            table->name);
+        if (sqlite3_step(select) != SQLITE_ROW) {
+            return moe_fail(err, MOE_PARSE, "%s: table %s cannot be read to its end: %s", name,
+                            table->name, sqlite3_errmsg(sqlite3_db_handle(select)));
         }
         (void) snprintf(place, sizeof place, "%.180s: table %s, row %lld", name, table->name,
                         (long long) i + 1);
@@ -174,7 +173,7 @@ static enum moe_status read_table(struct moe_calibration *calibration,
     sqlite3_stmt *select = NULL;
     MOE_TRY(moe_database_prepare(db, sql, &select, err));
     const enum moe_status status =
-        read_rows(rows, count, select, table, db, calibration->name, arena, err);
+        read_rows(rows, count, select, table, calibration->name, arena, err);
     (void) sqlite3_finalize(select);
     if (status == MOE_OK) {
         char *base = (char *) calibration;

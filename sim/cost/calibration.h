@@ -60,17 +60,19 @@ const char *moe_parameter_name(enum moe_parameter parameter);
 const char *moe_dtype_name(enum moe_dtype dtype);
 
 /* The whole of a file, in the order of its rows. Lives in the arena it was read into. */
+/* Pointers first and counts after them: a pair per table would be a third padding. */
 struct moe_calibration {
     const char *name; /* the path, or "builtin" */
-#define MOE_TABLE(table)                                \
-    const struct moe_calibration_##table *table##_rows; \
-    uint32_t table##_count;
 #define MOE_TEXT(column, bytes)
 #define MOE_REAL(column, min, max)
 #define MOE_MAYBE(column, min, max)
 #define MOE_COUNT(column, min, max)
 #define MOE_CHOICE(column, names)
 #define MOE_END(table, ...)
+#define MOE_TABLE(table) const struct moe_calibration_##table *table##_rows;
+#include "sim/cost/calibration_tables.def"
+#undef MOE_TABLE
+#define MOE_TABLE(table) uint32_t table##_count;
 #include "sim/cost/calibration_tables.def"
 #undef MOE_TABLE
 #undef MOE_TEXT

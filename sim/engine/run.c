@@ -30,6 +30,8 @@ struct run {
     uint32_t *expert_scratch;   /* [expert] */
     moe_time_ns now_ns;
     uint64_t step_number;
+    uint64_t finished;        /* requests */
+    uint64_t warmup_requests; /* that must finish first: as many as run at once */
     enum moe_phase phase;
 };
 
@@ -159,6 +161,7 @@ static enum moe_status init_parts(struct run *run, const struct moe_placement *p
         (run->input->detail != NULL && run->event_barriers == NULL)) {
         return moe_fail(err, MOE_LIMIT, "no room for a run on %u GPUs", gpus);
     }
+    run->warmup_requests = (uint64_t) gpus * serving->running_per_gpu;
     memcpy(run->result->gpu_factor, run->step.hardware.factor,
            gpus * sizeof *run->result->gpu_factor);
     for (uint32_t gpu = 0; gpu < gpus; gpu++) {
@@ -170,16 +173,24 @@ static enum moe_status init_parts(struct run *run, const struct moe_placement *p
 
 static enum moe_phase phase_now(const struct run *run)
 {
-    uint32_t next = 0;
-    if (run->workload.pass == 0 || run->serving.planned_running > 0) {
+    if (run->finished < run->warmup_requests) {
         return MOE_PHASE_WARMUP;
     }
-    return moe_workload_peek(&run->workload, &next) ? MOE_PHASE_SCORED : MOE_PHASE_DRAIN;
+    return moe_workload_scores_next(&run->workload) ? MOE_PHASE_SCORED : MOE_PHASE_DRAIN;
+}
+
+static void on_first_token(void *context, moe_time_ns ttft_ns)
+{
+    struct run *run = context;
+    if (run->phase == MOE_PHASE_SCORED) {
+        moe_latency_add(&run->result->ttft, ttft_ns, 1);
+    }
 }
 
 static void on_finish(void *context, const struct moe_finished *finished)
 {
     struct run *run = context;
+    run->finished++;
     run->result->account[run->phase].requests++;
     if (run->phase == MOE_PHASE_SCORED) {
         moe_run_result_add_request(run->result, finished);
@@ -209,6 +220,7 @@ static enum moe_status one_step(struct run *run, uint64_t tokens, struct moe_err
     struct moe_run_result *result = run->result;
     const uint64_t counted = run->counter.assignments;
     uint64_t output_tokens = 0;
+    const struct moe_serving_observer observer = { run, on_first_token, on_finish };
     run->phase = phase_now(run);
     const bool scored = run->phase == MOE_PHASE_SCORED;
     const bool attribute = scored && run->input->scenario->attribution;
@@ -228,7 +240,7 @@ static enum moe_status one_step(struct run *run, uint64_t tokens, struct moe_err
     if (run->input->detail != NULL && run->step_number < run->input->detail_steps) {
         MOE_TRY(play_events(run, step_ns, err));
     }
-    moe_serving_end_step(&run->serving, run->now_ns + step_ns, &output_tokens, on_finish, run);
+    moe_serving_end_step(&run->serving, run->now_ns + step_ns, &output_tokens, &observer);
     if (scored) {
         moe_run_result_add_step(result, &run->step, &run->counter, step_ns, output_tokens,
                                 run->expert_scratch);
@@ -252,12 +264,13 @@ static enum moe_status close_result(struct run *run, struct moe_error *err)
     result->combine_bytes = moe_cost_exchange_bytes(run->input->cost, MOE_COST_COMBINE);
     if (result->account[MOE_PHASE_SCORED].steps == 0) {
         const struct moe_serving *serving = &run->input->scenario->serving;
-        return moe_fail(err, MOE_RANGE,
-                        "no step is left to score: %u requests run at once and %u passes over %u "
-                        "requests follow the planning set; raise serving.passes or lower "
-                        "serving.running_per_gpu",
-                        serving->running_per_gpu * result->gpu_count, serving->passes,
-                        run->workload.request_count - run->workload.planned_count);
+        return moe_fail(
+            err, MOE_RANGE,
+            "no step is left to score: %u requests run at once, and only %u passes over "
+            "%u requests are to be scored; raise serving.passes or lower "
+            "serving.running_per_gpu",
+            serving->running_per_gpu * result->gpu_count, serving->passes,
+            run->workload.request_count - run->workload.planned_count);
     }
     if (run->input->scenario->attribution) {
         assert(run->straggler.idle_ns[MOE_CAUSE_ALL] == result->idle_ns);

@@ -3,10 +3,13 @@
  *
  * The loop: serving plans a step -> the route counter turns its tokens into work -> cost
  * and hardware turn work into durations -> the timeline turns durations into waiting ->
- * the result collects. Steps fall into three phases: warm-up while a request of the planning
- * set still runs or waits, scored while requests are waiting, drain after the last was
- * admitted; both as it stands after the step's admissions. Every figure but the token accounts
- * is of the scored phase: of its steps, and of the requests that ended in one of them.
+ * the result collects. A step's phase is settled after its admissions:
+ *   warm-up  until as many requests have finished as can run at once (GPUs x
+ *            running_per_gpu): the start, when all prompts are read together, is over
+ *   scored   while a request to score waits to be admitted
+ *   drain    after that; the planning set, which no figure may hold, is replayed here
+ * Every figure but the token accounts is of the scored phase: of its steps, of the first
+ * tokens sampled in them (TTFT), and of the requests that ended in them (TPOT, end to end).
  */
 #ifndef MOE_SIM_ENGINE_RUN_H
 #define MOE_SIM_ENGINE_RUN_H

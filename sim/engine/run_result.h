@@ -19,7 +19,7 @@ void moe_run_result_add_step(struct moe_run_result *result, const struct moe_ste
                              const struct moe_route_counter *counter, moe_time_ns step_ns,
                              uint64_t output_tokens, uint32_t *expert_scratch);
 
-/* Adds a request that finished in a scored step. */
+/* Adds a request that finished in a scored step: TPOT and end-to-end latency. */
 void moe_run_result_add_request(struct moe_run_result *result, const struct moe_finished *finished);
 
 #endif

@@ -40,10 +40,10 @@ static struct moe_sequence *sequences_of(const struct moe_serving_state *s, uint
 static void admit(struct moe_serving_state *s, uint32_t gpu, moe_time_ns now_ns)
 {
     uint32_t request = 0;
-    bool planned = false;
-    const bool taken = moe_workload_take(s->setup.workload, &request, &planned);
-    assert(taken);
-    (void) taken;
+    const bool waiting = moe_workload_peek(s->setup.workload, &request);
+    assert(waiting);
+    (void) waiting;
+    moe_workload_take(s->setup.workload);
     const struct moe_trace_request *from = &s->setup.workload->requests[request];
     struct moe_sequence *to = sequences_of(s, gpu);
     while (to->running) {
@@ -52,7 +52,6 @@ static void admit(struct moe_serving_state *s, uint32_t gpu, moe_time_ns now_ns)
     uint16_t *buffer = to->buffer;
     *to = (struct moe_sequence){
         .running = true,
-        .planned = planned,
         .prompt_tokens = from->prompt_tokens,
         .output_tokens = from->output_tokens,
         .first_row = from->first_row,
@@ -61,7 +60,6 @@ static void admit(struct moe_serving_state *s, uint32_t gpu, moe_time_ns now_ns)
     };
     s->kv_used[gpu] += (uint64_t) from->prompt_tokens + from->output_tokens;
     s->running[gpu]++;
-    s->planned_running += planned;
 }
 
 static enum moe_status admit_all(struct moe_serving_state *s, moe_time_ns now_ns,
@@ -187,11 +185,9 @@ enum moe_status moe_serving_route_step(struct moe_serving_state *s,
 }
 
 static void finish(struct moe_serving_state *s, uint32_t gpu, struct moe_sequence *q,
-                   moe_time_ns end_ns, void (*on_finish)(void *, const struct moe_finished *),
-                   void *context)
+                   moe_time_ns end_ns, const struct moe_serving_observer *observer)
 {
     const struct moe_finished finished = {
-        .planned = q->planned,
         .output_tokens = q->output_tokens,
         .admitted_ns = q->admitted_ns,
         .first_token_ns = q->first_token_ns,
@@ -199,14 +195,12 @@ static void finish(struct moe_serving_state *s, uint32_t gpu, struct moe_sequenc
     };
     q->running = false;
     s->running[gpu]--;
-    s->planned_running -= q->planned;
     s->kv_used[gpu] -= (uint64_t) q->prompt_tokens + q->output_tokens;
-    on_finish(context, &finished);
+    observer->on_finish(observer->context, &finished);
 }
 
 void moe_serving_end_step(struct moe_serving_state *s, moe_time_ns end_ns, uint64_t *output_tokens,
-                          void (*on_finish)(void *context, const struct moe_finished *finished),
-                          void *context)
+                          const struct moe_serving_observer *observer)
 {
     *output_tokens = 0;
     for (uint32_t gpu = 0; gpu < s->setup.gpu_count; gpu++) {
@@ -224,9 +218,10 @@ void moe_serving_end_step(struct moe_serving_state *s, moe_time_ns end_ns, uint6
             *output_tokens += 1;
             if (was_prefill) {
                 q->first_token_ns = end_ns;
+                observer->on_first_token(observer->context, end_ns - q->admitted_ns);
             }
             if (q->done_rows == q->prompt_tokens + q->output_tokens - 1) {
-                finish(s, gpu, q, end_ns, on_finish, context);
+                finish(s, gpu, q, end_ns, observer);
             }
         }
     }

@@ -36,7 +36,6 @@
 /* One running request. */
 struct moe_sequence {
     bool running;
-    bool planned; /* of the planning set: never scored */
     uint32_t prompt_tokens;
     uint32_t output_tokens;
     uint64_t first_row;    /* in the trace */
@@ -72,18 +71,25 @@ struct moe_serving_state {
     uint64_t kv_tokens;            /* KV pool of a rank, in tokens */
     uint64_t *kv_used;             /* [gpu] */
     uint32_t *running;             /* [gpu] */
-    uint32_t planned_running;      /* over all ranks */
     struct moe_sequence *sequence; /* [gpu][running_per_gpu] */
     const uint16_t **block;        /* [MOE_SERVING_BLOCK_TOKENS] row pointers */
 };
 
-/* A request that ended in a step, for the latency figures. */
+/* A request that ended in a step. */
 struct moe_finished {
-    bool planned;
     uint32_t output_tokens;
     moe_time_ns admitted_ns;
     moe_time_ns first_token_ns;
     moe_time_ns finished_ns;
+};
+
+/* Whom the end of a step is told to, in order of rank and slot. Both are mandatory. */
+struct moe_serving_observer {
+    void *context;
+    /* A request's first token is there, ttft_ns after its admission. */
+    void (*on_first_token)(void *context, moe_time_ns ttft_ns);
+    /* Its last token is there; after on_first_token when both fall into one step. */
+    void (*on_finish)(void *context, const struct moe_finished *finished);
 };
 
 /* Errors: MOE_LIMIT when the arena is full. */
@@ -103,11 +109,8 @@ enum moe_status moe_serving_route_step(struct moe_serving_state *state,
                                        struct moe_route_counter *counter,
                                        struct moe_error *err) MOE_MUST_CHECK;
 
-/* The step has ended at end_ns. Calls on_finish for every request that ended, in order of
- * rank and slot. *output_tokens: tokens sampled in the step. */
+/* The step has ended at end_ns. *output_tokens: tokens sampled in the step. */
 void moe_serving_end_step(struct moe_serving_state *state, moe_time_ns end_ns,
-                          uint64_t *output_tokens,
-                          void (*on_finish)(void *context, const struct moe_finished *finished),
-                          void *context);
+                          uint64_t *output_tokens, const struct moe_serving_observer *observer);
 
 #endif

@@ -83,7 +83,8 @@ enum moe_status moe_workload_init(struct moe_workload *w, const struct moe_trace
     if (w->order == NULL || w->starts == NULL || w->window_order == NULL) {
         return moe_fail(err, MOE_LIMIT, "no room for the order of %u requests", w->request_count);
     }
-    fill_order(w, 0, w->planned_count);
+    w->pass = 1;
+    fill_order(w, w->planned_count, w->request_count);
     return MOE_OK;
 }
 
@@ -96,16 +97,22 @@ bool moe_workload_peek(const struct moe_workload *w, uint32_t *request)
     return true;
 }
 
-bool moe_workload_take(struct moe_workload *w, uint32_t *request, bool *planned)
+void moe_workload_take(struct moe_workload *w)
 {
-    if (!moe_workload_peek(w, request)) {
-        return false;
-    }
-    *planned = w->pass == 0;
+    assert(w->order_next < w->order_count);
     w->order_next++;
-    if (w->order_next == w->order_count && w->pass < w->passes) {
-        w->pass++;
+    if (w->order_next < w->order_count || w->pass == 0) {
+        return;
+    }
+    w->pass = w->pass == w->passes ? 0 : w->pass + 1;
+    if (w->pass == 0) {
+        fill_order(w, 0, w->planned_count);
+    } else {
         fill_order(w, w->planned_count, w->request_count);
     }
-    return true;
+}
+
+bool moe_workload_scores_next(const struct moe_workload *w)
+{
+    return w->pass != 0;
 }

@@ -2,9 +2,10 @@
  * Workload: the order in which the trace's requests are served.
  *
  * The first plan_share of the requests, in recorded order, are the planning set; the
- * policies plan on nothing else. The workload serves the planning set first (shuffled),
- * then the remaining requests passes times, freshly shuffled each time. So every token of
- * the trace is replayed, and no token that is scored was seen by a planner.
+ * policies plan on nothing else. The workload serves the remaining requests passes times,
+ * freshly shuffled each time, and the planning set last (shuffled), when nothing is scored
+ * any more. So every token of the trace is replayed, and no token that is scored was seen by
+ * a planner or shares a step with one that was.
  *
  * Shuffles depend on (seed, pass) only. A trace larger than MOE_WORKLOAD_WINDOW_BYTES of
  * routes (one byte an id up to 256 experts, two above) is cut into runs of consecutive
@@ -39,7 +40,7 @@ struct moe_workload {
     uint32_t *window_order; /* [request_count] */
     uint32_t order_count;
     uint32_t order_next;
-    uint32_t pass; /* 0 = planning set, 1 .. passes = scored passes */
+    uint32_t pass; /* 1 .. passes: the scored passes; then 0: the planning set */
 };
 
 /* How many requests the planning set has: at least 1, and at least 1 remains. */
@@ -53,7 +54,10 @@ enum moe_status moe_workload_init(struct moe_workload *workload, const struct mo
 
 /* The next request to admit, without taking it. False when none is left. */
 bool moe_workload_peek(const struct moe_workload *workload, uint32_t *request);
-/* Takes it. *planned says whether it belongs to the planning set. */
-bool moe_workload_take(struct moe_workload *workload, uint32_t *request, bool *planned);
+/* Takes it; there must be one. */
+void moe_workload_take(struct moe_workload *workload);
+
+/* Whether the next request is one to score: there is one, and it is not of the planning set. */
+bool moe_workload_scores_next(const struct moe_workload *workload);
 
 #endif

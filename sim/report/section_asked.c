@@ -61,6 +61,12 @@ static void replay_notes(struct moe_page *page, const struct moe_study *study)
     }
 }
 
+static const char *const exchange_words[] = {
+    [MOE_EXCHANGE_EXACT] = "by exact counts, every copy straight to its GPU",
+    [MOE_EXCHANGE_PADDED] = "padded to the longest",
+    [MOE_EXCHANGE_HIERARCHICAL] = "by exact counts, between nodes one copy per token and node",
+};
+
 static void serving_and_runs(struct moe_page *page, const struct moe_study *study)
 {
     const struct moe_scenario *s = study->scenario;
@@ -69,15 +75,16 @@ static void serving_and_runs(struct moe_page *page, const struct moe_study *stud
         page, "serving",
         "closed loop, %s requests running on each GPU, at most %s tokens "
         "per GPU and step; prefill and decode together; all-to-all %s%s; shared expert %s",
-        COUNT(v->running_per_gpu), COUNT(v->step_tokens),
-        v->exchange == MOE_EXCHANGE_PADDED ? "padded to the longest" : "by exact counts",
+        COUNT(v->running_per_gpu), COUNT(v->step_tokens), exchange_words[v->exchange],
         v->common_exit ? ", left together" : "",
         v->shared == MOE_SHARED_SERIAL ? "after the dispatch" : "beside the dispatch");
-    moe_page_field(
-        page, "plan, score", "planned on the first %s requests, scored on the other %s%s%s%s",
-        COUNT(study->planned_requests), COUNT(study->trace_requests - study->planned_requests),
-        v->passes == 1 ? "" : ", replayed ", v->passes == 1 ? "" : COUNT(v->passes),
-        v->passes == 1 ? "" : " times");
+    moe_page_field(page, "plan, score",
+                   "planned on the first %s requests, scored on the other %s%s%s%s; those planned "
+                   "on are replayed last, unscored",
+                   COUNT(study->planned_requests),
+                   COUNT(study->trace_requests - study->planned_requests),
+                   v->passes == 1 ? "" : ", replayed ", v->passes == 1 ? "" : COUNT(v->passes),
+                   v->passes == 1 ? "" : " times");
     moe_page_field(page, "runs",
                    "%u polic%s, %u seed%s from %" PRIu64 "; hardware differences and "
                    "jitter %s; %s is the baseline",

@@ -35,49 +35,10 @@ static double call(const struct moe_cost *cost, int which, uint32_t i)
     }
 }
 
-int main(void)
+static void make_work(void)
 {
-    static const char *const names[] = { "expert", "exchange", "attention" };
-    const struct moe_model model = {
-        .name = "deepseek-v3",
-        .layer_count = 61,
-        .moe_layer_count = 58,
-        .hidden_size = 7168,
-        .vocabulary_size = 129280,
-        .expert_count = 256,
-        .top_k = 8,
-        .group_count = 8,
-        .group_limit = 4,
-        .expert_size = 2048,
-        .shared_size = 2048,
-        .dense_size = 18432,
-        .gated = true,
-        .attention = MOE_ATTENTION_MLA,
-        .head_count = 128,
-        .kv_head_count = 128,
-        .head_size = 128,
-        .q_lora_rank = 1536,
-        .kv_lora_rank = 512,
-        .rope_head_size = 64,
-        .value_head_size = 128,
-        .kv_layer_count = 61,
-        .expert_bytes_per_weight = 1,
-        .dense_bytes_per_weight = 1,
-        .kv_bytes_per_value = 2,
-    };
-    const struct moe_cluster cluster = { .node_count = 4, .gpus_per_node = 8, .gpu = "H200" };
-    struct moe_arena arena;
-    struct moe_error err = { 0 };
-    const struct moe_calibration *calibration = NULL;
-    struct moe_cost *cost = NULL;
-    if (moe_arena_init(&arena, 1 << 20, &err) != MOE_OK ||
-        moe_calibration_load(&calibration, "", &arena, &err) != MOE_OK ||
-        moe_cost_init(&cost, calibration, &model, &cluster, &arena, &err) != MOE_OK) {
-        (void) fprintf(stderr, "%s\n", err.text);
-        return 1;
-    }
     const uint64_t key = moe_random_key(1, MOE_RANDOM_TEST);
-    for (uint32_t i = 0; i < WORK_COUNT; i++) {
+    for (uint64_t i = 0; i < WORK_COUNT; i++) {
         const double active = 1.0 + (double) moe_random_below(key, 8 * i, 40);
         const double each = 1.0 + (double) moe_random_below(key, 8 * i + 1, 300);
         experts[i] = (struct moe_expert_work){ active * each, active, active * (each / 8.0 + 1.0) };
@@ -92,15 +53,40 @@ int main(void)
             .tokens = rows, .sampled = 32, .kv_read = 40000, .score_pairs = 40000 + rows * 500.0
         };
     }
+}
+
+/* ns per call; adds the durations to *sum, so that none is left out. */
+static double time_calls(const struct moe_cost *cost, int which, double *sum)
+{
+    const double begin = seconds();
+    for (uint32_t i = 0; i < CALL_COUNT; i++) {
+        *sum += call(cost, which, i % WORK_COUNT);
+    }
+    return (seconds() - begin) / CALL_COUNT * 1e9;
+}
+
+int main(void)
+{
+    static const char *const names[] = { "expert", "exchange", "attention" };
+    const struct moe_cluster cluster = { .node_count = 4, .gpus_per_node = 8, .gpu = "H200" };
+    struct moe_arena arena;
+    struct moe_model model;
+    struct moe_error err = { 0 };
+    const struct moe_calibration *calibration = NULL;
+    struct moe_cost *cost = NULL;
+    if (moe_arena_init(&arena, 1 << 20, &err) != MOE_OK ||
+        moe_model_load(&model, "deepseek-v3", &err) != MOE_OK ||
+        moe_calibration_load(&calibration, "", &arena, &err) != MOE_OK ||
+        moe_cost_init(&cost, calibration, &model, &cluster, &arena, &err) != MOE_OK) {
+        (void) fprintf(stderr, "%s\n", err.text);
+        return 1;
+    }
+    make_work();
     for (int which = 0; which < 3; which++) {
         double best = 1e9;
         double sum = 0.0;
         for (int repeat = 0; repeat < 5; repeat++) {
-            const double begin = seconds();
-            for (uint32_t i = 0; i < CALL_COUNT; i++) {
-                sum += call(cost, which, i % WORK_COUNT);
-            }
-            const double ns = (seconds() - begin) / CALL_COUNT * 1e9;
+            const double ns = time_calls(cost, which, &sum);
             best = ns < best ? ns : best;
         }
         (void) printf("%-10s %6.1f ns (mean duration %.1f us)\n", names[which], best,

@@ -1,0 +1,522 @@
+#include "tests/cost_twin.h"
+
+#include <assert.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const struct twin_factor nominal = { 1, 1, 1 };
+
+static double parameter(const struct cost_twin *twin, const char *name)
+{
+    return twin_number(twin_row_with(&twin->table, "parameter", "name", name), "value");
+}
+
+static enum twin_source parameter_source(const struct cost_twin *twin, const char *name)
+{
+    return twin_source_of(twin_row_with(&twin->table, "parameter", "name", name));
+}
+
+static enum twin_source worse(enum twin_source a, enum twin_source b)
+{
+    return a > b ? a : b;
+}
+
+static enum twin_source outside(enum twin_source source)
+{
+    return source <= TWIN_EXTRAPOLATED ? TWIN_EXTRAPOLATED : TWIN_ASSUMED;
+}
+
+static enum twin_source between(enum twin_source a, enum twin_source b)
+{
+    return worse(a, b) == TWIN_MEASURED ? TWIN_INTERPOLATED : worse(a, b);
+}
+
+static const char *dtype_of(double bytes_per_weight)
+{
+    return bytes_per_weight >= 1.5 ? "bf16" : bytes_per_weight >= 0.75 ? "fp8" : "fp4";
+}
+
+static double dtype_bytes(const char *dtype)
+{
+    return strcmp(dtype, "bf16") == 0 ? 2 : strcmp(dtype, "fp8") == 0 ? 1 : 0.53125;
+}
+
+/* --- one series: the p-norm and its correction --- */
+
+static const struct twin_row *find_series(const struct cost_twin *twin, const char *op, double rows,
+                                          double columns, bool gated, const char *dtype)
+{
+    const struct twin_row *generic = NULL;
+    for (uint32_t i = 0; i < twin->table.rows; i++) {
+        const struct twin_row *row = &twin->table.row[i];
+        if (strcmp(row->table, "series") != 0 || !twin_is(row, "op", op) ||
+            !twin_is(row, "dtype", dtype)) {
+            continue;
+        }
+        if (twin_number(row, "hidden") == rows && twin_number(row, "expert_size") == columns &&
+            (strcmp(op, "gemm") == 0 || twin_is(row, "gated", gated ? "yes" : "no"))) {
+            return row;
+        }
+        if (twin_number(row, "hidden") == 0 && generic == NULL) {
+            generic = row;
+        }
+    }
+    assert(generic != NULL);
+    return generic;
+}
+
+/* t0 + (memory^p + compute^p)^(1/p); bytes and flops at the fit's rates. */
+static double fitted(const struct cost_twin *twin, const struct twin_row *series, double bytes,
+                     double flops, struct twin_factor factor)
+{
+    const struct twin_row *fit =
+        twin_row_with(&twin->table, "fit", "series", twin_text(series, "name"));
+    const double p = twin_number(fit, "p");
+    const double memory_ns = bytes / twin_number(fit, "bandwidth_bytes_s") * 1e9 * factor.memory;
+    const double compute_ns = flops / twin_number(fit, "peak_flop_s") * 1e9 * factor.compute;
+    return twin_number(fit, "t0_ns") + pow(pow(memory_ns, p) + pow(compute_ns, p), 1 / p);
+}
+
+/* Measured over fitted at one point of a series of a known shape. */
+static double point_ratio(const struct cost_twin *twin, const struct twin_row *series,
+                          const struct twin_row *point)
+{
+    const double weights = twin_number(series, "hidden") * twin_number(series, "expert_size") *
+                           (twin_is(series, "op", "gemm")     ? 1
+                            : twin_is(series, "gated", "yes") ? 3
+                                                              : 2);
+    const double tile = twin_number(series, "tile_tokens");
+    const double active = twin_number(point, "active");
+    const double rows = active * ceil(twin_number(point, "tokens") / tile) * tile;
+    return twin_number(point, "median_ns") /
+           fitted(twin, series, active * weights * dtype_bytes(twin_text(series, "dtype")),
+                  rows * 2 * weights, nominal);
+}
+
+/* Of the points with this active count: the nearest at or below, and at or above. */
+static void neighbours(const struct cost_twin *twin, const char *series, double active,
+                       double tokens, const struct twin_row **low, const struct twin_row **high)
+{
+    *low = NULL;
+    *high = NULL;
+    for (uint32_t i = 0; i < twin->table.rows; i++) {
+        const struct twin_row *row = &twin->table.row[i];
+        if (strcmp(row->table, "point") != 0 || !twin_is(row, "series", series) ||
+            twin_number(row, "active") != active) {
+            continue;
+        }
+        const double at = twin_number(row, "tokens");
+        if (at <= tokens && (*low == NULL || at > twin_number(*low, "tokens"))) {
+            *low = row;
+        }
+        if (at >= tokens && (*high == NULL || at < twin_number(*high, "tokens"))) {
+            *high = row;
+        }
+    }
+}
+
+static double ratio_along(const struct cost_twin *twin, const struct twin_row *series,
+                          double active, double tokens, enum twin_source *source)
+{
+    const struct twin_row *low = NULL;
+    const struct twin_row *high = NULL;
+    neighbours(twin, twin_text(series, "name"), active, tokens, &low, &high);
+    if (low == high) {
+        *source = twin_source_of(low);
+        return point_ratio(twin, series, low);
+    }
+    if (low == NULL || high == NULL) {
+        const struct twin_row *border = low == NULL ? high : low;
+        *source = outside(twin_source_of(border));
+        return point_ratio(twin, series, border);
+    }
+    const double from = log2(twin_number(low, "tokens"));
+    const double share = (log2(tokens) - from) / (log2(twin_number(high, "tokens")) - from);
+    *source = between(twin_source_of(low), twin_source_of(high));
+    return (1 - share) * point_ratio(twin, series, low) + share * point_ratio(twin, series, high);
+}
+
+static double ratio(const struct cost_twin *twin, const struct twin_row *series, double tokens,
+                    double active, enum twin_source *source)
+{
+    const char *name = twin_text(series, "name");
+    double low = 0;
+    double high = 0;
+    for (uint32_t i = 0; i < twin->table.rows; i++) {
+        const struct twin_row *row = &twin->table.row[i];
+        if (strcmp(row->table, "point") == 0 && twin_is(row, "series", name)) {
+            const double at = twin_number(row, "active");
+            low = at <= active && at > low ? at : low;
+            high = at >= active && (high == 0 || at < high) ? at : high;
+        }
+    }
+    if (low == 0 && high == 0) {
+        *source =
+            outside(worse(twin_source_of(series),
+                          twin_source_of(twin_row_with(&twin->table, "fit", "series", name))));
+        return 1;
+    }
+    if (low == high) {
+        return ratio_along(twin, series, active, tokens, source);
+    }
+    if (low == 0 || high == 0) {
+        const double r = ratio_along(twin, series, low == 0 ? high : low, tokens, source);
+        *source = outside(*source);
+        return r;
+    }
+    enum twin_source other = TWIN_MEASURED;
+    const double r0 = ratio_along(twin, series, low, tokens, source);
+    const double r1 = ratio_along(twin, series, high, tokens, &other);
+    const double share = (log2(active) - log2(low)) / (log2(high) - log2(low));
+    *source = between(*source, other);
+    return (1 - share) * r0 + share * r1;
+}
+
+/* --- blocks of matrices --- */
+
+static struct twin_duration plus(struct twin_duration a, struct twin_duration b)
+{
+    return (struct twin_duration){ a.ns + b.ns, worse(a.source, b.source) };
+}
+
+static struct twin_duration gemm(const struct cost_twin *twin, double rows, double columns,
+                                 double bytes_per_weight, double tokens, struct twin_factor factor)
+{
+    struct twin_duration out = { 0, TWIN_MEASURED };
+    const struct twin_row *series =
+        find_series(twin, "gemm", floor(rows), floor(columns), false, dtype_of(bytes_per_weight));
+    const double tile = twin_number(series, "tile_tokens");
+    const double r = ratio(twin, series, tokens, 1, &out.source);
+    out.ns = r * fitted(twin, series, rows * columns * bytes_per_weight,
+                        2 * rows * columns * ceil(tokens / tile) * tile, factor);
+    return out;
+}
+
+/* Launches, and bytes copied for each token. */
+static struct twin_duration around(const struct cost_twin *twin, double launches,
+                                   double bytes_per_token, double tokens, struct twin_factor factor)
+{
+    return (struct twin_duration){
+        launches * parameter(twin, "launch.graph_ns") +
+            tokens * bytes_per_token / parameter(twin, "copy.bytes_s") * 1e9 * factor.memory,
+        worse(parameter_source(twin, "launch.graph_ns"), parameter_source(twin, "copy.bytes_s")),
+    };
+}
+
+static struct twin_duration ffn(const struct cost_twin *twin, double size, double tokens,
+                                struct twin_factor factor)
+{
+    const struct twin_model *m = &twin->model;
+    const double ups = m->gated ? 2 : 1;
+    if (size == 0) {
+        return (struct twin_duration){ 0, TWIN_MEASURED };
+    }
+    struct twin_duration sum = around(twin, 1, (ups + 1) * size * 2, tokens, factor);
+    sum = plus(sum, gemm(twin, m->hidden, ups * size, m->dense_bytes, tokens, factor));
+    return plus(sum, gemm(twin, size, m->hidden, m->dense_bytes, tokens, factor));
+}
+
+static double width_of(const struct twin_model *m)
+{
+    return m->expert_hidden == 0 ? m->hidden : m->expert_hidden;
+}
+
+double cost_twin_copy_bytes(const struct cost_twin *twin, enum twin_part part)
+{
+    const char *dtype = dtype_of(twin->model.expert_bytes);
+    const double value =
+        part == TWIN_COMBINE         ? parameter(twin, "combine.bytes_per_value")
+        : strcmp(dtype, "bf16") == 0 ? parameter(twin, "dispatch.bf16_bytes_per_value")
+        : strcmp(dtype, "fp8") == 0  ? parameter(twin, "dispatch.fp8_bytes_per_value")
+                                     : parameter(twin, "dispatch.fp4_bytes_per_value");
+    return width_of(&twin->model) * value + parameter(twin, "exchange.header_bytes");
+}
+
+static struct twin_duration gate(const struct cost_twin *twin, double tokens,
+                                 struct twin_factor factor)
+{
+    const struct twin_model *m = &twin->model;
+    const double gpus = twin->nodes * twin->gpus_per_node;
+    const double copies = gpus * (1 - pow(1 - 1 / gpus, m->top_k));
+    const double bytes = width_of(m) * 4 + copies * (cost_twin_copy_bytes(twin, TWIN_DISPATCH) +
+                                                     cost_twin_copy_bytes(twin, TWIN_COMBINE));
+    struct twin_duration sum =
+        around(twin, parameter(twin, "gate.launches"), bytes, tokens, factor);
+    if (m->expert_hidden != 0) {
+        sum = plus(sum, gemm(twin, m->hidden, width_of(m), m->dense_bytes, tokens, factor));
+        sum = plus(sum, gemm(twin, width_of(m), m->hidden, m->dense_bytes, tokens, factor));
+    }
+    return plus(sum, gemm(twin, m->hidden, m->experts, 2, tokens, factor));
+}
+
+static struct twin_duration head(const struct cost_twin *twin, const struct twin_tokens *work,
+                                 struct twin_factor factor)
+{
+    const struct twin_model *m = &twin->model;
+    const double copy_ns = 1e9 / parameter(twin, "copy.bytes_s") * factor.memory;
+    struct twin_duration sum = { 0, TWIN_MEASURED };
+    if (work->sampled > 0) {
+        sum =
+            around(twin, parameter(twin, "head.launches"), m->hidden * 4.0, work->sampled, factor);
+        sum = plus(sum, gemm(twin, m->hidden, m->vocabulary, 2, work->sampled, factor));
+        sum.ns += work->sampled * m->vocabulary * 12.0 * copy_ns;
+    }
+    if (work->tokens > work->sampled) {
+        sum.ns += (work->tokens - work->sampled) * m->hidden * 4.0 * copy_ns;
+        sum.source = worse(sum.source, around(twin, 0, 0, 0, nominal).source);
+    }
+    return sum;
+}
+
+/* --- attention --- */
+
+/* Scores and weighted sums of one layer. */
+static double core_ns(const struct cost_twin *twin, double tokens, double read, double pairs,
+                      double decode, struct twin_factor factor)
+{
+    const struct twin_model *m = &twin->model;
+    const double p = parameter(twin, "attention.p");
+    double flops = pairs * 4 * m->heads * m->head_size;
+    double values = 2.0 * m->kv_heads * m->head_size;
+    if (m->mla) {
+        const double absorbed_pair = 2.0 * m->heads * (2.0 * m->kv_lora + m->rope);
+        const double expanded_pair = 2.0 * m->heads * (m->head_size + m->rope + m->value_size);
+        const double expand_token = 2.0 * m->kv_lora * m->heads * (m->head_size + m->value_size);
+        const double rest = pairs - decode;
+        const double cached = read - decode - tokens > 0 ? read - decode - tokens : 0;
+        flops = decode * absorbed_pair +
+                fmin(rest * absorbed_pair, rest * expanded_pair + cached * expand_token);
+        values = m->kv_lora + m->rope;
+    }
+    const double memory_ns =
+        read * values * m->kv_bytes / parameter(twin, "attention.bytes_s") * 1e9 * factor.memory;
+    const double compute_ns = flops / parameter(twin, "attention.flop_s") * 1e9 * factor.compute;
+    return pow(pow(memory_ns, p) + pow(compute_ns, p), 1 / p);
+}
+
+static struct twin_duration projections(const struct cost_twin *twin, double tokens,
+                                        struct twin_factor factor)
+{
+    const struct twin_model *m = &twin->model;
+    const double query = m->heads * (m->head_size + m->rope);
+    const double latent = m->kv_lora + m->rope;
+    const double b = m->dense_bytes;
+    struct twin_duration sum = { 0, TWIN_MEASURED };
+    if (!m->mla) {
+        const double heads = (m->gated_attention ? 2.0 : 1.0) * m->heads + 2.0 * m->kv_heads;
+        sum = plus(sum, gemm(twin, m->hidden, heads * m->head_size, b, tokens, factor));
+        return plus(sum, gemm(twin, m->heads * m->head_size, m->hidden, b, tokens, factor));
+    }
+    if (m->q_lora == 0) {
+        sum = plus(sum, gemm(twin, m->hidden, query + latent, b, tokens, factor));
+    } else {
+        sum = plus(sum, gemm(twin, m->hidden, m->q_lora + latent, b, tokens, factor));
+        sum = plus(sum, gemm(twin, m->q_lora, query, b, tokens, factor));
+    }
+    if (m->gated_attention) {
+        sum = plus(sum, gemm(twin, m->hidden, m->heads * m->value_size, b, tokens, factor));
+    }
+    sum = plus(
+        sum, gemm(twin, m->kv_lora, m->heads * (m->head_size + m->value_size), b, tokens, factor));
+    return plus(sum, gemm(twin, m->heads * m->value_size, m->hidden, b, tokens, factor));
+}
+
+static struct twin_duration attention(const struct cost_twin *twin, const struct twin_tokens *work,
+                                      struct twin_factor factor)
+{
+    const struct twin_model *m = &twin->model;
+    const double layers = m->layers;
+    const double linear = layers - m->kv_layers - m->window_layers;
+    struct twin_duration surround =
+        around(twin, parameter(twin, "attention.launches"),
+               m->hidden * parameter(twin, "norm.bytes_per_value"), work->tokens, factor);
+    struct twin_duration sum = plus(surround, projections(twin, work->tokens, factor));
+    if (linear > 0 && m->linear_weights > 0) {
+        const double inner = m->linear_weights / 2 / m->hidden;
+        struct twin_duration other =
+            plus(surround, gemm(twin, m->hidden, inner, m->dense_bytes, work->tokens, factor));
+        other = plus(other, gemm(twin, inner, m->hidden, m->dense_bytes, work->tokens, factor));
+        sum.ns = sum.ns * (1 - linear / layers) + other.ns * linear / layers;
+        sum.source = worse(sum.source, other.source);
+    }
+    sum.ns += m->kv_layers / layers *
+              core_ns(twin, work->tokens, work->read, work->pairs, work->decode_read, factor);
+    sum.ns += m->window_layers / layers *
+              core_ns(twin, work->tokens, work->window_read, work->window_pairs, 0, factor);
+    sum.source = worse(sum.source, worse(parameter_source(twin, "attention.bytes_s"),
+                                         worse(parameter_source(twin, "attention.flop_s"),
+                                               parameter_source(twin, "attention.p"))));
+    return sum;
+}
+
+struct twin_duration cost_twin_own(const struct cost_twin *twin, enum twin_part part,
+                                   const struct twin_tokens *work, struct twin_factor factor)
+{
+    if (part == TWIN_HOST) {
+        return (struct twin_duration){ parameter(twin, "host.step_ns"),
+                                       parameter_source(twin, "host.step_ns") };
+    }
+    if (work->tokens == 0) {
+        return (struct twin_duration){ 0, TWIN_MEASURED };
+    }
+    return part == TWIN_ATTENTION ? attention(twin, work, factor)
+           : part == TWIN_DENSE   ? ffn(twin, twin->model.dense_size, work->tokens, factor)
+           : part == TWIN_SHARED  ? ffn(twin, twin->model.shared_size, work->tokens, factor)
+           : part == TWIN_GATE    ? gate(twin, work->tokens, factor)
+                                  : head(twin, work, factor);
+}
+
+/* --- routed experts and exchange --- */
+
+static const struct twin_row *expert_series(const struct cost_twin *twin)
+{
+    const struct twin_model *m = &twin->model;
+    return find_series(twin, "expert", width_of(m), m->expert_size, m->gated,
+                       dtype_of(m->expert_bytes));
+}
+
+uint32_t cost_twin_tile(const struct cost_twin *twin)
+{
+    return (uint32_t) twin_number(expert_series(twin), "tile_tokens");
+}
+
+struct twin_duration cost_twin_expert(const struct cost_twin *twin, double tokens, double active,
+                                      double tiles, struct twin_factor factor)
+{
+    const struct twin_model *m = &twin->model;
+    const struct twin_row *series = expert_series(twin);
+    struct twin_duration out = { 0, TWIN_MEASURED };
+    if (tokens == 0) {
+        return out;
+    }
+    const double weights = (m->gated ? 3 : 2) * width_of(m) * m->expert_size;
+    const double r = ratio(twin, series, tokens / active, active, &out.source);
+    out.ns = r * fitted(twin, series, active * weights * m->expert_bytes,
+                        tiles * cost_twin_tile(twin) * 2 * weights, factor);
+    if (twin_is(series, "permutation", "outside")) {
+        const double header = parameter(twin, "exchange.header_bytes");
+        const double in = cost_twin_copy_bytes(twin, TWIN_DISPATCH) - header;
+        const double back = cost_twin_copy_bytes(twin, TWIN_COMBINE) - header;
+        out.ns +=
+            tokens * (2 * in + 2 * back) / parameter(twin, "copy.bytes_s") * 1e9 * factor.memory;
+    }
+    return out;
+}
+
+/* The ranks of the curve that serves so many: the fewest that are enough, else the most; 0
+ * when the operation has no rows for these links. */
+static double curve_ranks(const struct cost_twin *twin, const char *op, const char *link,
+                          double ranks)
+{
+    double enough = 0;
+    double most = 0;
+    for (uint32_t i = 0; i < twin->table.rows; i++) {
+        const struct twin_row *row = &twin->table.row[i];
+        if (strcmp(row->table, "segment") == 0 && twin_is(row, "op", op) &&
+            twin_is(row, "link", link)) {
+            const double n = twin_number(row, "ranks");
+            most = fmax(most, n);
+            enough = n >= ranks && (enough == 0 || n < enough) ? n : enough;
+        }
+    }
+    return enough > 0 ? enough : most;
+}
+
+static struct twin_duration over_link(const struct cost_twin *twin, enum twin_part part,
+                                      const char *link, double ranks, double bytes)
+{
+    const char *op = part == TWIN_DISPATCH ? "dispatch" : "combine";
+    double measured = curve_ranks(twin, op, link, ranks);
+    if (measured == 0) {
+        op = "all_to_all";
+        measured = curve_ranks(twin, op, link, ranks);
+    }
+    /* The segment that holds the bytes, or the last one. */
+    const struct twin_row *segment = NULL;
+    for (uint32_t i = 0; i < twin->table.rows; i++) {
+        const struct twin_row *row = &twin->table.row[i];
+        if (strcmp(row->table, "segment") == 0 && twin_is(row, "op", op) &&
+            twin_is(row, "link", link) && twin_number(row, "ranks") == measured &&
+            twin_number(row, "from_bytes") <= bytes &&
+            (segment == NULL ||
+             twin_number(row, "from_bytes") > twin_number(segment, "from_bytes"))) {
+            segment = row;
+        }
+    }
+    enum twin_source source = twin_source_of(segment);
+    source = measured == ranks ? source : outside(source);
+    source = bytes <= twin_number(segment, "to_bytes") ? source : outside(source);
+    return (struct twin_duration){ twin_number(segment, "alpha_ns") +
+                                       bytes / twin_number(segment, "bandwidth_bytes_s") * 1e9,
+                                   source };
+}
+
+struct twin_duration cost_twin_exchange(const struct cost_twin *twin, enum twin_part part,
+                                        struct twin_exchange work, struct twin_factor factor)
+{
+    const double bytes = cost_twin_copy_bytes(twin, part);
+    const double near = fmax(work.near_in, work.near_out) * bytes;
+    const double far = fmax(work.far_in, work.far_out) * bytes;
+    struct twin_duration longest = { 0, TWIN_MEASURED };
+    if (near > 0) {
+        longest = over_link(twin, part, "near", twin->gpus_per_node, near);
+    }
+    if (far > 0) {
+        const struct twin_duration other =
+            over_link(twin, part, "far", (double) twin->nodes * twin->gpus_per_node, far);
+        longest = other.ns > longest.ns ? other : longest;
+    }
+    longest.ns *= factor.comm;
+    return longest;
+}
+
+/* --- memory --- */
+
+double cost_twin_memory_bytes(const struct cost_twin *twin)
+{
+    return twin_number(twin_row_with(&twin->table, "gpu_kind", NULL, NULL), "memory_bytes");
+}
+
+double cost_twin_expert_bytes(const struct twin_model *m)
+{
+    return (m->gated ? 3 : 2) * width_of(m) * m->expert_size * m->expert_bytes;
+}
+
+double cost_twin_kv_bytes(const struct twin_model *m)
+{
+    const double values = m->mla ? m->kv_lora + m->rope : 2.0 * m->kv_heads * m->head_size;
+    return values * m->kv_bytes * (m->kv_layers + m->window_layers);
+}
+
+static double attention_weights(const struct twin_model *m)
+{
+    const double heads = m->heads;
+    const double hidden = m->hidden;
+    const double gates = m->gated_attention ? 1 : 0;
+    if (!m->mla) {
+        return ((2 + gates) * heads + 2.0 * m->kv_heads) * m->head_size * hidden;
+    }
+    const double key = m->head_size + m->rope;
+    const double query = m->q_lora == 0 ? hidden * heads * key : m->q_lora * (hidden + heads * key);
+    return query + hidden * (m->kv_lora + m->rope) +
+           m->kv_lora * heads * (m->head_size + m->value_size) +
+           (1 + gates) * heads * m->value_size * hidden;
+}
+
+double cost_twin_nonexpert_bytes(const struct twin_model *m)
+{
+    const double hidden = m->hidden;
+    const double matrices = m->gated ? 3 : 2;
+    const double attention_each = attention_weights(m);
+    double dense = 0;
+    for (uint32_t layer = 0; layer < m->layers; layer++) {
+        const bool keeps_kv = layer < m->kv_layers + m->window_layers;
+        dense += keeps_kv || m->linear_weights == 0 ? attention_each : m->linear_weights;
+        dense += matrices * hidden * (layer < m->moe_layers ? m->shared_size : m->dense_size);
+        dense += layer < m->moe_layers ? 2 * hidden * m->expert_hidden : 0;
+    }
+    const double tables =
+        hidden * ((m->tied ? 1.0 : 2.0) * m->vocabulary + (double) m->moe_layers * m->experts);
+    return dense * m->dense_bytes + tables * fmax(m->dense_bytes, 2);
+}

@@ -1,0 +1,591 @@
+#include "tests/engine_twin.h"
+
+#include <assert.h>
+#include <math.h>
+#include <string.h>
+
+#include "sim/base/random.h"
+
+/* --- the run's state --- */
+
+struct sequence {
+    bool running;
+    bool planned;
+    uint32_t request;
+    uint32_t done;
+    uint32_t now; /* rows of this step */
+    int64_t admitted;
+    int64_t first_token;
+};
+
+struct waiting {
+    uint32_t request;
+    bool planned;
+};
+
+/* What one step's tokens ask for. */
+struct counted {
+    uint32_t slot[TWIN_LAYERS][TWIN_SLOTS];
+    uint32_t copies[TWIN_LAYERS][TWIN_GPUS][TWIN_GPUS]; /* [source][destination] */
+};
+
+struct run {
+    const struct twin_case *c;
+    struct twin_result *r;
+    uint32_t gpus;
+    uint32_t layers;
+    struct waiting queue[TWIN_REQUESTS * (TWIN_PASSES + 1)];
+    uint32_t queued;
+    uint32_t next;
+    struct sequence sequence[TWIN_GPUS][TWIN_RUNNING];
+    uint32_t turn[TWIN_LAYERS][TWIN_EXPERTS]; /* tokens of an expert so far */
+    struct counted counted;
+    struct twin_tokens own[TWIN_GPUS];
+    struct step_twin step;
+    double drift[TWIN_GPUS]; /* log of time */
+    uint64_t number;
+    int64_t now;
+    uint32_t phase;
+};
+
+static void fill_queue(struct run *run)
+{
+    const struct twin_case *c = run->c;
+    const uint32_t planned = workload_twin_planned(c->requests, c->plan_share);
+    const uint64_t id_bytes = c->cost.model.experts <= 256 ? 1 : 2;
+    const uint64_t window =
+        (UINT64_C(64) << 20) / (c->trace_layers * c->cost.model.top_k * id_bytes);
+    uint32_t rows[TWIN_REQUESTS];
+    uint32_t order[TWIN_REQUESTS];
+    for (uint32_t i = 0; i < c->requests; i++) {
+        rows[i] = c->prompt[i] + c->output[i] - 1;
+    }
+    for (uint32_t pass = 0; pass <= c->passes; pass++) {
+        const uint32_t first = pass == 0 ? 0 : planned;
+        const uint32_t end = pass == 0 ? planned : c->requests;
+        workload_twin_order(c->seed, pass, rows, first, end, window, order);
+        for (uint32_t i = 0; i < end - first; i++) {
+            run->queue[run->queued++] = (struct waiting){ order[i], pass == 0 };
+        }
+    }
+}
+
+/* --- batches --- */
+
+static uint32_t whole_length(const struct twin_case *c, uint32_t request)
+{
+    return c->prompt[request] + c->output[request];
+}
+
+static bool admit_one(struct run *run, uint32_t gpu)
+{
+    const struct twin_case *c = run->c;
+    uint64_t held = 0;
+    struct sequence *free_slot = NULL;
+    for (uint32_t i = c->running_per_gpu; i-- > 0;) {
+        struct sequence *s = &run->sequence[gpu][i];
+        held += s->running ? whole_length(c, s->request) : 0;
+        free_slot = s->running ? free_slot : s;
+    }
+    if (run->next == run->queued || free_slot == NULL) {
+        return false;
+    }
+    const struct waiting first = run->queue[run->next];
+    if (held + whole_length(c, first.request) > run->r->kv_tokens) {
+        return false;
+    }
+    *free_slot = (struct sequence){
+        .running = true, .planned = first.planned, .request = first.request, .admitted = run->now
+    };
+    run->next++;
+    return true;
+}
+
+static void admit(struct run *run)
+{
+    bool any = true;
+    while (any) {
+        any = false;
+        for (uint32_t g = 0; g < run->gpus; g++) {
+            any = admit_one(run, g) || any;
+        }
+    }
+}
+
+/* Rows of this step: decoding requests first, then chunks of prompts, lowest slot first. */
+static void plan_rows(struct run *run, uint32_t gpu)
+{
+    const struct twin_case *c = run->c;
+    uint32_t budget = c->step_tokens;
+    for (uint32_t i = 0; i < c->running_per_gpu; i++) {
+        struct sequence *s = &run->sequence[gpu][i];
+        s->now = 0;
+        if (s->running && s->done >= c->prompt[s->request] && budget > 0) {
+            s->now = 1;
+            budget--;
+        }
+    }
+    for (uint32_t i = 0; i < c->running_per_gpu; i++) {
+        struct sequence *s = &run->sequence[gpu][i];
+        while (s->running && s->done < c->prompt[s->request] &&
+               s->done + s->now < c->prompt[s->request] && budget > 0) {
+            s->now++;
+            budget--;
+        }
+    }
+}
+
+/* What the rank's rows attend to, key by key. */
+static void sum_own(struct run *run, uint32_t gpu)
+{
+    const struct twin_case *c = run->c;
+    struct twin_tokens *own = &run->own[gpu];
+    const uint32_t window = c->cost.model.window;
+    memset(own, 0, sizeof *own);
+    for (uint32_t i = 0; i < c->running_per_gpu; i++) {
+        const struct sequence *s = &run->sequence[gpu][i];
+        bool seen[TWIN_CASE_ROWS] = { false };
+        for (uint32_t row = s->done; row < s->done + s->now; row++) {
+            own->tokens++;
+            own->sampled += row + 1 >= c->prompt[s->request];
+            for (uint32_t key = 0; key <= row; key++) {
+                own->pairs++;
+                if (window > 0 && row - key < window) {
+                    own->window_pairs++;
+                    own->window_read += !seen[key];
+                    seen[key] = true;
+                }
+            }
+        }
+        const uint32_t read = s->now == 0 ? 0 : s->done + s->now;
+        own->read += read;
+        own->decode_read += s->now == 1 ? read : 0;
+    }
+}
+
+/* --- counting --- */
+
+/* The slot that takes the next token of an expert: its copies in turn, lowest slot first. */
+static uint32_t take_slot(struct run *run, uint32_t layer, uint32_t expert)
+{
+    uint32_t copy[TWIN_SLOTS];
+    uint32_t copies = 0;
+    for (uint32_t s = 0; s < run->c->slots; s++) {
+        if (run->c->plan[layer][s] == expert) {
+            copy[copies++] = s;
+        }
+    }
+    return copy[run->turn[layer][expert]++ % copies];
+}
+
+static void count_row(struct run *run, uint32_t gpu, uint32_t row)
+{
+    const struct twin_case *c = run->c;
+    const struct twin_model *m = &c->cost.model;
+    const uint32_t slots_per_gpu = c->slots / run->gpus;
+    for (uint32_t layer = 0; layer < run->layers; layer++) {
+        bool wanted[TWIN_GPUS] = { false };
+        for (uint32_t k = 0; k < m->top_k; k++) {
+            const uint16_t id = c->route[row][layer % c->trace_layers][k];
+            run->r->account[run->phase].assignments++;
+            if (id == TWIN_UNKNOWN) {
+                run->r->unknown++;
+                continue;
+            }
+            const uint32_t expert =
+                workload_twin_relabel(layer, c->trace_layers, m->experts, m->groups, id);
+            const uint32_t slot = take_slot(run, layer, expert);
+            run->counted.slot[layer][slot]++;
+            wanted[slot / slots_per_gpu] = true;
+        }
+        for (uint32_t g = 0; g < run->gpus; g++) {
+            run->counted.copies[layer][gpu][g] += wanted[g];
+        }
+    }
+}
+
+static void count_step(struct run *run)
+{
+    memset(&run->counted, 0, sizeof run->counted);
+    for (uint32_t g = 0; g < run->gpus; g++) {
+        for (uint32_t i = 0; i < run->c->running_per_gpu; i++) {
+            const struct sequence *s = &run->sequence[g][i];
+            for (uint32_t row = s->done; row < s->done + s->now; row++) {
+                count_row(run, g, run->c->first_row[s->request] + row);
+            }
+        }
+    }
+}
+
+/* --- prices --- */
+
+struct expert_work {
+    double tokens;
+    double active;
+    double tiles;
+};
+
+static struct expert_work expert_work(const struct run *run, uint32_t layer, uint32_t gpu)
+{
+    const uint32_t slots_per_gpu = run->c->slots / run->gpus;
+    const uint32_t tile = cost_twin_tile(&run->c->cost);
+    struct expert_work w = { 0 };
+    for (uint32_t s = gpu * slots_per_gpu; s < (gpu + 1) * slots_per_gpu; s++) {
+        const uint32_t tokens = run->counted.slot[layer][s];
+        w.tokens += tokens;
+        w.active += tokens > 0;
+        for (uint32_t left = tokens; left > 0; left -= left < tile ? left : tile) {
+            w.tiles++;
+        }
+    }
+    return w;
+}
+
+/* Copies of one rank; padded: of every rank what the busiest of each link class has. */
+static struct twin_exchange exchange_work(const struct run *run, uint32_t layer, uint32_t gpu)
+{
+    const uint32_t per_node = run->c->cost.gpus_per_node;
+    struct twin_exchange w = { 0 };
+    for (uint32_t g = 0; g < run->gpus; g++) {
+        const double sent = run->counted.copies[layer][gpu][g];
+        const double received = run->counted.copies[layer][g][gpu];
+        if (g != gpu && g / per_node == gpu / per_node) {
+            w.near_out += sent;
+            w.near_in += received;
+        } else if (g != gpu) {
+            w.far_out += sent;
+            w.far_in += received;
+        }
+    }
+    return w;
+}
+
+static struct twin_exchange priced_exchange(const struct run *run, uint32_t layer, uint32_t gpu)
+{
+    struct twin_exchange most = { 0 };
+    if (!run->c->padded) {
+        return exchange_work(run, layer, gpu);
+    }
+    for (uint32_t g = 0; g < run->gpus; g++) {
+        const struct twin_exchange w = exchange_work(run, layer, g);
+        most.near_out = fmax(most.near_out, fmax(w.near_out, w.near_in));
+        most.far_out = fmax(most.far_out, fmax(w.far_out, w.far_in));
+    }
+    return (struct twin_exchange){ most.near_out, most.near_out, most.far_out, most.far_out };
+}
+
+static struct twin_price pair(struct twin_duration real, struct twin_duration nominal)
+{
+    return (struct twin_price){ real.ns, nominal.ns, real.source };
+}
+
+static void price_gpu(struct run *run, uint32_t g)
+{
+    static const struct twin_factor one = { 1, 1, 1 };
+    static const enum twin_part own[] = { TWIN_ATTENTION, TWIN_DENSE, TWIN_GATE,
+                                          TWIN_SHARED,    TWIN_HEAD,  TWIN_HOST };
+    const struct cost_twin *cost = &run->c->cost;
+    const struct twin_factor factor = run->r->factor[g];
+    for (uint32_t i = 0; i < 6; i++) {
+        run->step.own[g][own[i]] = pair(cost_twin_own(cost, own[i], &run->own[g], factor),
+                                        cost_twin_own(cost, own[i], &run->own[g], one));
+    }
+    for (uint32_t l = 0; l < run->layers; l++) {
+        const struct expert_work w = expert_work(run, l, g);
+        const struct twin_exchange out = priced_exchange(run, l, g);
+        const struct twin_exchange back = { out.near_in, out.near_out, out.far_in, out.far_out };
+        struct twin_price *price = run->step.moe[l][g];
+        price[TWIN_EXPERT] = pair(cost_twin_expert(cost, w.tokens, w.active, w.tiles, factor),
+                                  cost_twin_expert(cost, w.tokens, w.active, w.tiles, one));
+        price[TWIN_DISPATCH] = pair(cost_twin_exchange(cost, TWIN_DISPATCH, out, factor),
+                                    cost_twin_exchange(cost, TWIN_DISPATCH, out, one));
+        price[TWIN_COMBINE] = pair(cost_twin_exchange(cost, TWIN_COMBINE, back, factor),
+                                   cost_twin_exchange(cost, TWIN_COMBINE, back, one));
+    }
+}
+
+/* The drift of one GPU moves on by a step; step 0 draws from the stationary distribution. */
+static void move_drift(struct run *run, uint32_t g)
+{
+    const struct calibration_twin *table = &run->c->cost.table;
+    const double sigma = calibration_twin_drift(table, "sigma");
+    const double phi = run->number == 0 ? 0 : calibration_twin_drift(table, "phi");
+    const uint64_t key = moe_random_key(run->c->seed, MOE_RANDOM_DRIFT);
+    const double u = moe_random_uniform(key, run->number * run->gpus + g) + 0x1p-54;
+    const double normal = floor(calibration_twin_normal(u) * 0x1p40 + 0.5) * 0x1p-40;
+    run->drift[g] = phi * run->drift[g] + sigma * sqrt(1 - phi * phi) * normal;
+}
+
+static void draw_noise(struct run *run)
+{
+    static const enum twin_noise kind[] = { TWIN_NOISE_COMPUTE, TWIN_NOISE_COMM, TWIN_NOISE_EXPERT,
+                                            TWIN_NOISE_COMM };
+    const uint64_t key = moe_random_key(run->c->seed, MOE_RANDOM_JITTER);
+    for (uint32_t g = 0; g < run->gpus && run->c->noise; g++) {
+        move_drift(run, g);
+    }
+    for (uint32_t l = 0; l <= run->layers; l++) {
+        for (uint32_t g = 0; g < run->gpus; g++) {
+            for (uint32_t s = 0; s < TWIN_STRETCHES; s++) {
+                double factor = 1;
+                if (run->c->noise) {
+                    const uint64_t which = run->number * (run->layers + 1) + l;
+                    const double u =
+                        moe_random_uniform(key, (which * run->gpus + g) * TWIN_STRETCHES + s);
+                    factor = calibration_twin_jitter(&run->c->cost.table, kind[s], u);
+                    factor *= kind[s] == TWIN_NOISE_COMM ? 1 : exp(run->drift[g]);
+                }
+                run->step.jitter[l][s][g] = factor;
+            }
+        }
+    }
+}
+
+/* --- what is written down --- */
+
+static void sample(struct twin_samples *samples, int64_t ns)
+{
+    assert(samples->count < TWIN_STEPS);
+    samples->ns[samples->count++] = ns;
+}
+
+static void score_loads(struct run *run, uint32_t l)
+{
+    struct twin_result *r = run->r;
+    uint32_t expert[TWIN_EXPERTS] = { 0 };
+    double sum = 0;
+    double max = 0;
+    double hottest = 0;
+    for (uint32_t g = 0; g < run->gpus; g++) {
+        const double tokens = expert_work(run, l, g).tokens;
+        r->gpu_tokens[l][g] += (uint64_t) tokens;
+        sum += tokens;
+        max = fmax(max, tokens);
+    }
+    for (uint32_t s = 0; s < run->c->slots; s++) {
+        if (run->c->plan[l][s] != TWIN_EMPTY) {
+            expert[run->c->plan[l][s]] += run->counted.slot[l][s];
+        }
+    }
+    for (uint32_t e = 0; e < run->c->cost.model.experts; e++) {
+        r->expert_tokens[l][e] += expert[e];
+        hottest = fmax(hottest, expert[e]);
+    }
+    const double mean = sum / run->gpus;
+    r->balancedness += sum > 0 ? mean / max : 1;
+    r->imbalance += sum > 0 ? (max - mean) / mean : 0;
+    r->mean_load += mean;
+    r->max_load += max;
+    r->no_copy_load += fmax(mean, hottest);
+    r->layer_max[l] += max;
+    r->layer_mean[l] += mean;
+    r->layer_steps++;
+    for (uint32_t g = 0; g < run->gpus; g++) {
+        const struct twin_exchange w = priced_exchange(run, l, g);
+        r->near_copies += w.near_out;
+        r->far_copies += w.far_out;
+        r->local_copies += run->counted.copies[l][g][g];
+    }
+}
+
+static void score_barriers(struct run *run, const struct twin_played *played)
+{
+    struct twin_result *r = run->r;
+    const uint32_t slots_per_gpu = run->c->slots / run->gpus;
+    for (uint32_t b = 0; b <= 2 * run->layers; b++) {
+        const struct twin_barrier *barrier = &played->barrier[b];
+        r->idle += barrier->idle;
+        r->barriers++;
+        r->gpu_last[barrier->last]++;
+        r->gpu_lead[barrier->last] += barrier->lead;
+        if (b < 2 * run->layers) {
+            r->layer_idle[b / 2] += barrier->idle;
+        }
+        if (b < 2 * run->layers && b % 2 == 1) {
+            const uint32_t *tokens = run->counted.slot[b / 2];
+            uint32_t most = barrier->last * slots_per_gpu;
+            for (uint32_t s = most; s < (barrier->last + 1) * slots_per_gpu; s++) {
+                most = tokens[s] > tokens[most] ? s : most;
+            }
+            if (tokens[most] > 0) {
+                r->expert_lead[b / 2][run->c->plan[b / 2][most]] += barrier->lead;
+            }
+        }
+    }
+    for (uint32_t p = 0; p < TWIN_PARTS; p++) {
+        for (uint32_t s = 0; s < TWIN_SOURCES; s++) {
+            r->path[p][s] += played->path[p][s];
+        }
+    }
+}
+
+/* All counterfactuals of a scored step, each played from its durations. */
+static void score_replays(struct run *run)
+{
+    static struct twin_times times;
+    static struct twin_played played;
+    for (uint32_t subset = 0; subset < TWIN_SUBSETS; subset++) {
+        step_twin_times(&run->step, subset, &times);
+        step_twin_play(&run->step, &times, &played);
+        run->r->subset_idle[subset] += played.idle;
+        run->r->subset_time[subset] += played.length;
+    }
+    for (uint32_t lane = 0; lane < TWIN_LANES; lane++) {
+        step_twin_scaled(&run->step, (enum twin_part)(lane / 2), lane % 2 == 0 ? 0.8 : 1.2, &times);
+        step_twin_play(&run->step, &times, &played);
+        run->r->lane_time[lane] += played.length;
+    }
+}
+
+static void end_request(struct run *run, const struct sequence *s)
+{
+    struct twin_result *r = run->r;
+    const uint32_t outputs = run->c->output[s->request];
+    r->account[run->phase].requests++;
+    if (run->phase != TWIN_SCORED) {
+        return;
+    }
+    sample(&r->ttft, s->first_token - s->admitted);
+    sample(&r->e2e, run->now - s->admitted);
+    if (outputs > 1) {
+        sample(&r->tpot, (run->now - s->first_token) / (outputs - 1));
+    }
+}
+
+/* The step is over at run->now: who has sampled what, who is done. Returns the samples. */
+static uint32_t end_step(struct run *run)
+{
+    const struct twin_case *c = run->c;
+    uint32_t outputs = 0;
+    for (uint32_t g = 0; g < run->gpus; g++) {
+        for (uint32_t i = 0; i < c->running_per_gpu; i++) {
+            struct sequence *s = &run->sequence[g][i];
+            for (; s->now > 0; s->now--) {
+                s->done++;
+                if (s->done < c->prompt[s->request]) {
+                    continue;
+                }
+                outputs++;
+                s->first_token = s->done == c->prompt[s->request] ? run->now : s->first_token;
+            }
+            if (s->running && s->done == c->prompt[s->request] + c->output[s->request] - 1) {
+                end_request(run, s);
+                s->running = false;
+            }
+        }
+    }
+    return outputs;
+}
+
+static uint32_t phase_now(const struct run *run)
+{
+    bool planned = run->next < run->queued && run->queue[run->next].planned;
+    for (uint32_t g = 0; g < run->gpus; g++) {
+        for (uint32_t i = 0; i < run->c->running_per_gpu; i++) {
+            planned = planned || (run->sequence[g][i].running && run->sequence[g][i].planned);
+        }
+    }
+    return planned ? TWIN_WARMUP : run->next < run->queued ? TWIN_SCORED : TWIN_DRAIN;
+}
+
+/* False when everything is served. */
+static bool one_step(struct run *run)
+{
+    static struct twin_times times;
+    static struct twin_played played;
+    struct twin_result *r = run->r;
+    double tokens = 0;
+    admit(run);
+    run->phase = phase_now(run);
+    for (uint32_t g = 0; g < run->gpus; g++) {
+        plan_rows(run, g);
+        sum_own(run, g);
+        tokens += run->own[g].tokens;
+    }
+    if (tokens == 0) {
+        return false;
+    }
+    count_step(run);
+    draw_noise(run);
+    for (uint32_t g = 0; g < run->gpus; g++) {
+        price_gpu(run, g);
+    }
+    step_twin_times(&run->step, TWIN_SUBSETS - 1, &times);
+    step_twin_play(&run->step, &times, &played);
+    run->now += played.length;
+    const uint32_t outputs = end_step(run);
+    struct twin_account *account = &r->account[run->phase];
+    account->steps++;
+    account->tokens += (uint64_t) tokens;
+    account->outputs += outputs;
+    account->time += played.length;
+    if (run->phase == TWIN_SCORED) {
+        for (uint32_t l = 0; l < run->layers; l++) {
+            score_loads(run, l);
+        }
+        score_barriers(run, &played);
+        score_replays(run);
+        sample(&r->step, played.length);
+        for (uint32_t i = 0; i < outputs; i++) {
+            sample(&r->itl, played.length);
+        }
+    }
+    run->number++;
+    return true;
+}
+
+/* KV tokens that fit beside the weights of the fullest GPU. */
+static void find_memory(const struct twin_case *c, uint32_t gpus, struct twin_result *r)
+{
+    const struct twin_model *m = &c->cost.model;
+    const uint32_t slots_per_gpu = c->slots / gpus;
+    uint32_t fullest = 0;
+    uint32_t longest = 0;
+    for (uint32_t g = 0; g < gpus; g++) {
+        uint32_t used = 0;
+        for (uint32_t l = 0; l < m->moe_layers; l++) {
+            for (uint32_t s = g * slots_per_gpu; s < (g + 1) * slots_per_gpu; s++) {
+                used += c->plan[l][s] != TWIN_EMPTY;
+            }
+        }
+        fullest = used > fullest ? used : fullest;
+    }
+    const double memory = c->memory_bytes > 0 ? c->memory_bytes : cost_twin_memory_bytes(&c->cost);
+    const double left = memory - cost_twin_nonexpert_bytes(m) -
+                        fullest * cost_twin_expert_bytes(m) - c->reserve_bytes;
+    for (uint32_t i = 0; i < c->requests; i++) {
+        longest = whole_length(c, i) > longest ? whole_length(c, i) : longest;
+    }
+    r->weights_fit = left > 0;
+    r->kv_tokens = left > 0 ? (uint64_t) floor(left / cost_twin_kv_bytes(m)) : 0;
+    r->fits = r->weights_fit && r->kv_tokens >= longest;
+}
+
+void engine_twin_run(const struct twin_case *c, struct twin_result *result)
+{
+    static struct run run;
+    memset(&run, 0, sizeof run);
+    memset(result, 0, sizeof *result);
+    run.c = c;
+    run.r = result;
+    run.gpus = c->cost.nodes * c->cost.gpus_per_node;
+    run.layers = c->cost.model.moe_layers;
+    run.step.layers = run.layers;
+    run.step.gpus = run.gpus;
+    run.step.dense_layers = c->cost.model.layers - run.layers;
+    run.step.common_exit = c->common_exit;
+    run.step.serial = c->serial;
+    find_memory(c, run.gpus, result);
+    if (!result->fits) {
+        return;
+    }
+    for (uint32_t g = 0; g < run.gpus; g++) {
+        result->factor[g] = c->noise ? calibration_twin_factor(&c->cost.table, c->seed, g)
+                                     : (struct twin_factor){ 1, 1, 1 };
+    }
+    fill_queue(&run);
+    while (one_step(&run)) {
+    }
+    result->nothing_scored = result->account[TWIN_SCORED].steps == 0;
+    step_twin_split(result->subset_idle, result->cause_idle);
+}
