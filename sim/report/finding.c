@@ -321,6 +321,7 @@ static uint32_t rank_largest(const struct ranking *ranking,
 {
     int64_t held[WORST_LIMIT];
     uint32_t found = 0;
+    assert(limit > 0);
     assert(limit <= WORST_LIMIT);
     for (uint32_t i = 0; i < count; i++) {
         const int64_t v = value(ranking, i);

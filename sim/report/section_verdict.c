@@ -80,13 +80,13 @@ static void say_cause(struct moe_page *page, const struct moe_study *study)
     }
     const struct moe_estimate without =
         moe_finding_without(study, study->best, UINT32_C(1) << worst);
-    moe_page_field(page, "waiting",
-                   "%s of all GPU time under %s, most of it (%s) because of %s; without that "
-                   "%s tokens/s",
-                   moe_figure_share(idle / (double) excess.time_ns).text,
-                   name_of(study, study->best),
-                   moe_figure_share((double) excess.cause_ns[worst] / idle).text,
-                   moe_cause_name((enum moe_cause) worst), moe_figure_change(without.mean).text);
+    moe_page_field(
+        page, "waiting",
+        "%s of all GPU time under %s, most of it (%s) because of %s; without that "
+        "%s tokens/s",
+        moe_figure_share(study->policies[study->best].metric[MOE_METRIC_IDLE_SHARE].mean).text,
+        name_of(study, study->best), moe_figure_share((double) excess.cause_ns[worst] / idle).text,
+        moe_cause_name((enum moe_cause) worst), moe_figure_change(without.mean).text);
 }
 
 static void say_perfect(struct moe_page *page, const struct moe_study *study)
@@ -153,14 +153,16 @@ static void say_price(struct moe_page *page, const struct moe_study *study)
         moe_plan_figure_estimate(study, study->best, MOE_PLAN_REPLICA_BYTES);
     const double kv = moe_plan_figure_estimate(study, study->best, MOE_PLAN_KV_TOKENS).mean;
     const double before = moe_plan_figure_estimate(study, study->baseline, MOE_PLAN_KV_TOKENS).mean;
+    char against[128];
     if (study->best == study->baseline || before <= 0.0) {
         return;
     }
-    moe_page_field(page, "price",
-                   "%s GB of copies leave %s tokens of KV cache on each GPU, %s against "
-                   "%s",
-                   moe_figure_gigabytes(copies.mean).text, moe_figure_fixed(kv, 0).text,
-                   moe_figure_change(kv / before).text, name_of(study, study->baseline));
+    (void) snprintf(against, sizeof against, kv == before ? "as many as %s%s" : "%s against %s",
+                    kv == before ? name_of(study, study->baseline)
+                                 : moe_figure_change(kv / before).text,
+                    kv == before ? "" : name_of(study, study->baseline));
+    moe_page_field(page, "price", "%s GB of copies leave %s tokens of KV cache on each GPU, %s",
+                   moe_figure_gigabytes(copies.mean).text, moe_figure_fixed(kv, 0).text, against);
 }
 
 void moe_section_verdict(struct moe_page *page, const struct moe_study *study)
@@ -317,10 +319,9 @@ static void say_slow_gpus(struct moe_page *page, const struct moe_study *study)
         }
     }
     if (slow > 0) {
-        moe_page_text(page,
-                      "%u of the %u simulated GPUs come from the slow tail of the hardware prior: "
-                      "%s%s.",
-                      slow, all, text, slow > NAMED ? " and others" : "");
+        moe_page_text(
+            page, "Of the %u simulated GPUs %u %s in the slow tail of the hardware prior: %s%s.",
+            all, slow, slow == 1 ? "is" : "are", text, slow > NAMED ? " and others" : "");
     }
 }
 
