@@ -195,10 +195,9 @@ static enum moe_status check_cluster(const struct moe_scenario *scenario, struct
     return MOE_OK;
 }
 
-/* The placement that every policy will be asked for, checked with its own words. */
-static enum moe_status check_slots(const struct moe_scenario *scenario, struct moe_error *err)
+struct moe_placement_shape moe_scenario_shape(const struct moe_scenario *scenario)
 {
-    const struct moe_placement_shape shape = {
+    return (struct moe_placement_shape){
         .layer_count = scenario->model.moe_layer_count,
         .expert_count = scenario->model.expert_count,
         .slot_count = scenario->slot_count,
@@ -206,6 +205,12 @@ static enum moe_status check_slots(const struct moe_scenario *scenario, struct m
         .node_count = scenario->cluster.node_count,
         .group_count = scenario->model.group_count,
     };
+}
+
+/* The shape checked with its own words. */
+static enum moe_status check_slots(const struct moe_scenario *scenario, struct moe_error *err)
+{
+    const struct moe_placement_shape shape = moe_scenario_shape(scenario);
     struct moe_error reason = { 0 };
     const enum moe_status status = moe_placement_shape_check(&shape, &reason);
     return status == MOE_OK ? MOE_OK : moe_fail(err, status, "slots: %s", reason.text);

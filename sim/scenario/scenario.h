@@ -14,6 +14,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "policies/placement.h"
 #include "sim/base/error.h"
 #include "sim/model/model.h"
 
@@ -80,6 +81,9 @@ static inline uint32_t moe_cluster_gpu_count(const struct moe_cluster *cluster)
 }
 
 /* Every default; trace and model are empty. */
+/* The placement that every policy of the scenario is asked for. */
+struct moe_placement_shape moe_scenario_shape(const struct moe_scenario *scenario);
+
 void moe_scenario_defaults(struct moe_scenario *scenario);
 
 /* Reads a YAML file over the defaults, then the overrides "path.key=value" in order,
