@@ -97,7 +97,11 @@ void moe_scenario_defaults(struct moe_scenario *scenario)
     *scenario = (struct moe_scenario){
         .name = "study",
         .cluster = { .node_count = 4, .gpus_per_node = 8, .gpu = "H200", .reserve_bytes = 8e9 },
-        .serving = { .running_per_gpu = 32, .step_tokens = 8192, .plan_share = 0.2, .passes = 1 },
+        .serving = { .running_per_gpu = 32,
+                     .step_tokens = 8192,
+                     .plan_share = 0.2,
+                     .passes = 1,
+                     .exchange = MOE_EXCHANGE_HIERARCHICAL },
         .policy_count = sizeof policies / sizeof policies[0],
         .baseline = "contiguous",
         .seed_count = 5,

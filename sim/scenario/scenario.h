@@ -50,7 +50,7 @@ struct moe_serving {                 /* serving: */
     uint32_t step_tokens;            /*   step_tokens: 8192 (token budget per GPU and step) */
     double plan_share;               /*   plan_share: 0.2 (share of requests planned on) */
     uint32_t passes;                 /*   passes: 1 (times the scored requests are replayed) */
-    enum moe_exchange_mode exchange; /* exchange: exact */
+    enum moe_exchange_mode exchange; /* exchange: hierarchical (on one node the same as exact) */
     bool common_exit;            /*   common_exit: false (all ranks leave a collective together) */
     enum moe_shared_mode shared; /*   shared_expert: overlapped */
 };
