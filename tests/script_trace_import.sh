@@ -1,10 +1,10 @@
 #!/bin/sh
 # moesim trace import, seen from outside: killed at many moments, on a full disk, on a
-# read-only file system, with bad inputs. usage: script_trace_import.sh MOESIM SAMPLE
+# read-only file system, with bad inputs. usage: script_trace_import.sh MOESIM TESTS_FOLDER
 # Exit code 77 when all passed but mounts are not permitted here.
 set -u
 moesim=$1
-sample=$2
+sample=$2/../results/quickstart/group256-sample.trace.db
 
 # A namespace of its own: mounts vanish with the script, and need no root.
 if [ -z "${MOE_TEST_NAMESPACE-}" ] && unshare -rm true 2>/dev/null; then
@@ -148,7 +148,7 @@ expect 2 'schema version 2; this program reads 1 to 1' \
 cmp -s "$dir/newer.db" "$dir/newer.before" || fail "a newer store was changed"
 expect 2 'give --overwrite' "$moesim" trace import "$dir/large" -o "$dir/small.db"
 expect 1 'no such file' "$moesim" trace import "$dir/nothing" -o "$dir/n.db"
-expect 1 'unable to open' "$moesim" trace import "$dir/small" -o "$dir/no/such/folder.db"
+expect 1 'No such file or directory' "$moesim" trace import "$dir/small" -o "$dir/no/such/folder.db"
 
 # 5. The sample that comes with the project is what its provenance says.
 expect 0 'content d1e4075debf52f81' "$moesim" trace info "$sample"

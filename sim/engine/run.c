@@ -35,21 +35,9 @@ struct run {
     enum moe_phase phase;
 };
 
-static struct moe_placement_shape shape_of(const struct moe_scenario *scenario)
-{
-    return (struct moe_placement_shape){
-        .layer_count = scenario->model.moe_layer_count,
-        .expert_count = scenario->model.expert_count,
-        .slot_count = scenario->slot_count,
-        .gpu_count = moe_cluster_gpu_count(&scenario->cluster),
-        .node_count = scenario->cluster.node_count,
-        .group_count = scenario->model.group_count,
-    };
-}
-
 size_t moe_run_result_bytes(const struct moe_run_input *input)
 {
-    const struct moe_placement_shape s = shape_of(input->scenario);
+    const struct moe_placement_shape s = moe_scenario_shape(input->scenario);
     const size_t per_layer =
         16 * (size_t) s.gpu_count + 16 * (size_t) s.expert_count + 2 * (size_t) s.slot_count + 64;
     return ((size_t) 1 << 20) + s.layer_count * per_layer + 64 * (size_t) s.gpu_count +
@@ -58,7 +46,7 @@ size_t moe_run_result_bytes(const struct moe_run_input *input)
 
 size_t moe_run_work_bytes(const struct moe_run_input *input, const struct moe_trace *trace)
 {
-    const struct moe_placement_shape s = shape_of(input->scenario);
+    const struct moe_placement_shape s = moe_scenario_shape(input->scenario);
     const struct moe_trace_model *model = moe_trace_model(trace);
     const size_t gpus = s.gpu_count;
     const size_t slots = gpus * input->scenario->serving.running_per_gpu;
@@ -80,7 +68,7 @@ static enum moe_status plan(struct run *run, const struct moe_policy *policy, ui
     struct moe_run_result *result = run->result;
     struct moe_placement start;
     const struct moe_place_view view = {
-        .shape = shape_of(input->scenario),
+        .shape = moe_scenario_shape(input->scenario),
         .load = policy->needs & MOE_POLICY_NEEDS_LOAD ? input->plan_load : NULL,
         .future_load = policy->needs & MOE_POLICY_NEEDS_FUTURE ? input->future_load : NULL,
         .seed = seed,
@@ -287,7 +275,7 @@ enum moe_status moe_run(const struct moe_run_input *input, const struct moe_poli
                         struct moe_arena *work, struct moe_run_result *result,
                         struct moe_error *err)
 {
-    const struct moe_placement_shape shape = shape_of(input->scenario);
+    const struct moe_placement_shape shape = moe_scenario_shape(input->scenario);
     struct run run = { .input = input, .result = result };
     struct moe_placement placement;
     uint64_t tokens = 0;

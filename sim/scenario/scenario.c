@@ -97,7 +97,11 @@ void moe_scenario_defaults(struct moe_scenario *scenario)
     *scenario = (struct moe_scenario){
         .name = "study",
         .cluster = { .node_count = 4, .gpus_per_node = 8, .gpu = "H200", .reserve_bytes = 8e9 },
-        .serving = { .running_per_gpu = 32, .step_tokens = 8192, .plan_share = 0.2, .passes = 1 },
+        .serving = { .running_per_gpu = 32,
+                     .step_tokens = 8192,
+                     .plan_share = 0.2,
+                     .passes = 1,
+                     .exchange = MOE_EXCHANGE_HIERARCHICAL },
         .policy_count = sizeof policies / sizeof policies[0],
         .baseline = "contiguous",
         .seed_count = 5,
@@ -195,10 +199,9 @@ static enum moe_status check_cluster(const struct moe_scenario *scenario, struct
     return MOE_OK;
 }
 
-/* The placement that every policy will be asked for, checked with its own words. */
-static enum moe_status check_slots(const struct moe_scenario *scenario, struct moe_error *err)
+struct moe_placement_shape moe_scenario_shape(const struct moe_scenario *scenario)
 {
-    const struct moe_placement_shape shape = {
+    return (struct moe_placement_shape){
         .layer_count = scenario->model.moe_layer_count,
         .expert_count = scenario->model.expert_count,
         .slot_count = scenario->slot_count,
@@ -206,6 +209,12 @@ static enum moe_status check_slots(const struct moe_scenario *scenario, struct m
         .node_count = scenario->cluster.node_count,
         .group_count = scenario->model.group_count,
     };
+}
+
+/* The shape checked with its own words. */
+static enum moe_status check_slots(const struct moe_scenario *scenario, struct moe_error *err)
+{
+    const struct moe_placement_shape shape = moe_scenario_shape(scenario);
     struct moe_error reason = { 0 };
     const enum moe_status status = moe_placement_shape_check(&shape, &reason);
     return status == MOE_OK ? MOE_OK : moe_fail(err, status, "slots: %s", reason.text);

@@ -14,6 +14,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "policies/placement.h"
 #include "sim/base/error.h"
 #include "sim/model/model.h"
 
@@ -49,7 +50,7 @@ struct moe_serving {                 /* serving: */
     uint32_t step_tokens;            /*   step_tokens: 8192 (token budget per GPU and step) */
     double plan_share;               /*   plan_share: 0.2 (share of requests planned on) */
     uint32_t passes;                 /*   passes: 1 (times the scored requests are replayed) */
-    enum moe_exchange_mode exchange; /* exchange: exact */
+    enum moe_exchange_mode exchange; /* exchange: hierarchical (on one node the same as exact) */
     bool common_exit;            /*   common_exit: false (all ranks leave a collective together) */
     enum moe_shared_mode shared; /*   shared_expert: overlapped */
 };
@@ -80,6 +81,9 @@ static inline uint32_t moe_cluster_gpu_count(const struct moe_cluster *cluster)
 }
 
 /* Every default; trace and model are empty. */
+/* The placement that every policy of the scenario is asked for. */
+struct moe_placement_shape moe_scenario_shape(const struct moe_scenario *scenario);
+
 void moe_scenario_defaults(struct moe_scenario *scenario);
 
 /* Reads a YAML file over the defaults, then the overrides "path.key=value" in order,

@@ -63,6 +63,7 @@ static enum moe_status bench(int argc, char **argv, struct moe_error *err)
         "cluster.nodes=4",
         "cluster.gpus_per_node=8",
         "serving.running_per_gpu=32",
+        "serving.exchange=exact",
         passes,
         "attribution=false",
         "noise=true",
