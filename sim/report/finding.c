@@ -238,6 +238,17 @@ struct moe_finding_excess moe_finding_excess(const struct moe_study *study, uint
     return sum;
 }
 
+/* The larger, or the smaller, of each class. */
+static struct moe_gpu_factor factor_of(const struct moe_gpu_factor *a,
+                                       const struct moe_gpu_factor *b, bool larger)
+{
+    return (struct moe_gpu_factor){
+        .compute = (a->compute > b->compute) == larger ? a->compute : b->compute,
+        .memory = (a->memory > b->memory) == larger ? a->memory : b->memory,
+        .comm = (a->comm > b->comm) == larger ? a->comm : b->comm,
+    };
+}
+
 struct moe_finding_rank moe_finding_rank_of(const struct moe_study *study, uint32_t policy,
                                             uint32_t gpu)
 {
@@ -250,11 +261,8 @@ struct moe_finding_rank moe_finding_rank_of(const struct moe_study *study, uint3
         const struct moe_gpu_factor *f = &run->gpu_factor[gpu];
         rank.last += run->gpu_last[gpu];
         rank.lead_ns += run->gpu_lead_ns[gpu];
-        rank.compute_low = i == 0 || f->compute < rank.compute_low ? f->compute : rank.compute_low;
-        rank.compute_high =
-            i == 0 || f->compute > rank.compute_high ? f->compute : rank.compute_high;
-        rank.memory_low = i == 0 || f->memory < rank.memory_low ? f->memory : rank.memory_low;
-        rank.memory_high = i == 0 || f->memory > rank.memory_high ? f->memory : rank.memory_high;
+        rank.low = i == 0 ? *f : factor_of(&rank.low, f, false);
+        rank.high = i == 0 ? *f : factor_of(&rank.high, f, true);
     }
     return rank;
 }
@@ -313,6 +321,7 @@ static uint32_t rank_largest(const struct ranking *ranking,
 {
     int64_t held[WORST_LIMIT];
     uint32_t found = 0;
+    assert(limit > 0);
     assert(limit <= WORST_LIMIT);
     for (uint32_t i = 0; i < count; i++) {
         const int64_t v = value(ranking, i);

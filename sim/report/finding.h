@@ -84,12 +84,10 @@ struct moe_finding_excess moe_finding_excess(const struct moe_study *study, uint
 struct moe_finding_rank {
     uint32_t gpu;
     uint32_t node;
-    uint64_t last;       /* barriers at which it was the last */
-    moe_time_ns lead_ns; /* what that cost: its lead over the next */
-    double compute_low;  /* its time factors, least and largest over the seeds */
-    double compute_high;
-    double memory_low;
-    double memory_high;
+    uint64_t last;              /* barriers at which it was the last */
+    moe_time_ns lead_ns;        /* what that cost: its lead over the next */
+    struct moe_gpu_factor low;  /* its time factors, least over the seeds */
+    struct moe_gpu_factor high; /* and largest */
 };
 struct moe_finding_layer {
     uint32_t layer;

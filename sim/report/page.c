@@ -49,14 +49,14 @@ static void wrap(FILE *out, const char *text, size_t indent, size_t at)
 
 void moe_page_title(struct moe_page *page, const char *title)
 {
-    (void) fprintf(page->out, page->dress == MOE_PAGE_MARKDOWN ? "# %s\n" : "%s\n", title);
+    (void) fprintf(page->out, page->dress == MOE_PAGE_MARKDOWN ? "# %s\n\n" : "%s\n", title);
 }
 
 void moe_page_heading(struct moe_page *page, const char *title, const char *aside)
 {
     end_fields(page);
     if (page->dress == MOE_PAGE_MARKDOWN) {
-        (void) fprintf(page->out, "\n## %s\n\n", title);
+        (void) fprintf(page->out, "## %s\n\n", title);
         if (aside[0] != '\0') {
             (void) fprintf(page->out, "%s\n\n", aside);
         }
@@ -105,6 +105,14 @@ void moe_page_text(struct moe_page *page, const char *format, ...)
     wrap(page->out, text, 2, 2);
 }
 
+void moe_page_gap(struct moe_page *page)
+{
+    end_fields(page);
+    if (page->dress == MOE_PAGE_PLAIN) {
+        (void) fputc('\n', page->out);
+    }
+}
+
 void moe_page_bars_begin(struct moe_page *page)
 {
     end_fields(page);
@@ -124,7 +132,7 @@ void moe_page_bar(struct moe_page *page, const char *label, uint32_t label_width
 void moe_page_bars_end(struct moe_page *page)
 {
     if (page->dress == MOE_PAGE_MARKDOWN) {
-        (void) fputs("```\n", page->out);
+        (void) fputs("```\n\n", page->out);
     }
 }
 

@@ -57,6 +57,9 @@ void moe_page_field(struct moe_page *page, const char *label, const char *format
 void moe_page_text(struct moe_page *page, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
+/* An empty line between two blocks of a section. */
+void moe_page_gap(struct moe_page *page);
+
 /* A line kept as it is, among others of its kind: label, then marks. begin and end enclose
  * them. */
 void moe_page_bars_begin(struct moe_page *page);

@@ -142,6 +142,12 @@ static json_t *trace_json(struct moe_json *json)
     return out;
 }
 
+static const char *const exchange_names[] = {
+    [MOE_EXCHANGE_EXACT] = "exact",
+    [MOE_EXCHANGE_PADDED] = "padded",
+    [MOE_EXCHANGE_HIERARCHICAL] = "hierarchical",
+};
+
 static json_t *serving_json(struct moe_json *json)
 {
     const struct moe_serving *v = &json->study->scenario->serving;
@@ -150,8 +156,7 @@ static json_t *serving_json(struct moe_json *json)
     moe_json_put(json, out, "step_tokens", json_integer(v->step_tokens));
     moe_json_put(json, out, "plan_share", moe_json_real(v->plan_share));
     moe_json_put(json, out, "passes", json_integer(v->passes));
-    moe_json_put(json, out, "exchange",
-                 json_string(v->exchange == MOE_EXCHANGE_PADDED ? "padded" : "exact"));
+    moe_json_put(json, out, "exchange", json_string(exchange_names[v->exchange]));
     moe_json_put(json, out, "common_exit", json_boolean(v->common_exit));
     moe_json_put(json, out, "shared_expert",
                  json_string(v->shared == MOE_SHARED_SERIAL ? "serial" : "overlapped"));

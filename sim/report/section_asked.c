@@ -79,11 +79,12 @@ static void serving_and_runs(struct moe_page *page, const struct moe_study *stud
         v->common_exit ? ", left together" : "",
         v->shared == MOE_SHARED_SERIAL ? "after the dispatch" : "beside the dispatch");
     moe_page_field(page, "plan, score",
-                   "planned on the first %s requests, scored on the other %s%s; those "
-                   "planned on are replayed last, unscored",
+                   "planned on the first %s requests, scored on the other %s%s%s%s; those planned "
+                   "on are replayed last, unscored",
                    COUNT(study->planned_requests),
                    COUNT(study->trace_requests - study->planned_requests),
-                   v->passes == 1 ? "" : ", replayed several times");
+                   v->passes == 1 ? "" : ", replayed ", v->passes == 1 ? "" : COUNT(v->passes),
+                   v->passes == 1 ? "" : " times");
     moe_page_field(page, "runs",
                    "%u polic%s, %u seed%s from %" PRIu64 "; hardware differences and "
                    "jitter %s; %s is the baseline",
@@ -180,8 +181,7 @@ void moe_section_account(struct moe_page *page, const struct moe_study *study)
                    show(&spans.phase[MOE_PHASE_SCORED], text[1], sizeof text[1]),
                    show(&spans.phase[MOE_PHASE_DRAIN], text[2], sizeof text[2]));
     moe_page_field(page, "activations",
-                   "%s per run: each token, layer and choice once, at combine; "
-                   "%s of them to an expert that the trace does not know",
+                   "%s per run: each token, layer and choice once, at combine; %s unknown",
                    show(&spans.assignments, activations, sizeof activations),
                    moe_figure_share((double) spans.unknown / (double) spans.all_assignments).text);
     if (moe_finding_all_accounted(study)) {

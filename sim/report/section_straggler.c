@@ -51,18 +51,15 @@ static void draw(const struct moe_study *study, uint32_t policy, double high, ch
     *marks = '\0';
 }
 
-static void draw_ruler(uint32_t layers, char *marks)
+/* "0         10        20": every tenth mark has its layer's number. */
+static void draw_ruler(uint32_t layers, char *text, size_t text_bytes)
 {
     const uint32_t width = layers_per_mark(layers);
-    const uint32_t count = (layers + width - 1) / width;
-    memset(marks, ' ', count);
-    marks[count] = '\0';
-    for (uint32_t at = 0; at < count; at += 10) {
-        char number[16];
-        const int length = snprintf(number, sizeof number, "%u", at * width);
-        if (length > 0 && at + (uint32_t) length <= count) {
-            memcpy(marks + at, number, (size_t) length);
-        }
+    size_t used = 0;
+    text[0] = '\0';
+    for (uint32_t at = 0; at * width < layers && used < text_bytes - 1; at += 10) {
+        used += (size_t) snprintf(text + used, text_bytes - used, "%*s%u", (int) (at - used), "",
+                                  at * width);
     }
 }
 
@@ -96,7 +93,7 @@ void moe_section_layers(struct moe_page *page, const struct moe_study *study)
             moe_page_bar(page, name_of(study, i), label, marks);
         }
     }
-    draw_ruler(layers, marks);
+    draw_ruler(layers, marks, sizeof marks);
     moe_page_bar(page, "layer", label, marks);
     moe_page_bars_end(page);
 }
@@ -159,10 +156,14 @@ static void rank_grid(struct moe_page *page, const struct moe_study *study, uint
                       const struct moe_finding_excess *excess)
 {
     static const struct moe_grid_column columns[] = {
-        { "", "last ranks", true, false },        { "", "node", false, false },
-        { "barriers", "at which", false, false }, { "", "", false, true },
-        { "lead", "ms", false, false },           { "compute", "factor", false, false },
-        { "memory", "factor", false, false },
+        { "", "last ranks", true, false },
+        { "", "node", false, false },
+        { "last at", "barriers", false, false },
+        { "", "", false, true },
+        { "later than", "next, ms", false, false },
+        { "time factor:", "compute", false, false },
+        { "", "memory", false, false },
+        { "", "comm", false, false },
     };
     struct moe_finding_rank worst[WORST];
     struct moe_grid grid;
@@ -176,42 +177,68 @@ static void rank_grid(struct moe_page *page, const struct moe_study *study, uint
         moe_grid_cell(&grid, moe_figure_count(worst[i].last).text);
         moe_grid_cell(&grid,
                       moe_figure_share((double) worst[i].last / (double) excess->barriers).text);
-        moe_grid_cell(&grid, moe_figure_fixed((double) worst[i].lead_ns * 1e-6, 1).text);
-        factor_cell(&grid, worst[i].compute_low, worst[i].compute_high);
-        factor_cell(&grid, worst[i].memory_low, worst[i].memory_high);
+        moe_grid_cell(&grid, moe_figure_real((double) worst[i].lead_ns * 1e-6).text);
+        factor_cell(&grid, worst[i].low.compute, worst[i].high.compute);
+        factor_cell(&grid, worst[i].low.memory, worst[i].high.memory);
+        factor_cell(&grid, worst[i].low.comm, worst[i].high.comm);
     }
     moe_grid_print(&grid, page);
 }
 
-/* "layer 12 (8.1 %, max/mean 2.31), ..." */
-static void say_layers(struct moe_page *page, const struct moe_study *study, uint32_t policy,
-                       const struct moe_finding_excess *excess)
+static void layer_cells(struct moe_grid *grid, const struct moe_finding_layer *layer, double idle)
 {
-    struct moe_finding_layer worst[WORST];
-    char text[512] = "";
-    size_t used = 0;
-    const uint32_t count = moe_finding_worst_layers(study, policy, worst, WORST);
-    for (uint32_t i = 0; i < count && used < sizeof text - 1; i++) {
-        used += (size_t) snprintf(
-            text + used, sizeof text - used, "%s%u (%s)", i == 0 ? "" : ", ", worst[i].layer,
-            moe_figure_share((double) worst[i].idle_ns / (double) excess->idle_ns).text);
-    }
-    if (count > 0) {
-        moe_page_field(page, "worst layers", "%s of the waiting", text);
-    }
+    char name[32];
+    (void) snprintf(name, sizeof name, "layer %u", layer->layer);
+    moe_grid_cell(grid, name);
+    moe_grid_cell(grid, moe_figure_share((double) layer->idle_ns / idle).text);
+    moe_grid_cell(grid, moe_figure_fixed(layer->imbalance, 2).text);
 }
 
-static void say_experts(struct moe_page *page, const struct moe_study *study, uint32_t policy)
+static void expert_cells(struct moe_grid *grid, const struct moe_finding_expert *expert)
 {
-    struct moe_finding_expert worst[WORST];
-    const uint32_t count = moe_finding_worst_experts(study, policy, worst, WORST);
-    for (uint32_t i = 0; i < count; i++) {
-        moe_page_field(page, i == 0 ? "worst experts" : "",
-                       "layer %u, expert %u: %s of its layer's tokens, %u cop%s; led by %s ms",
-                       worst[i].layer, worst[i].expert, moe_figure_share(worst[i].share).text,
-                       worst[i].copies, worst[i].copies == 1 ? "y" : "ies",
-                       moe_figure_fixed((double) worst[i].lead_ns * 1e-6, 1).text);
+    char name[MOE_GRID_CELL_BYTES];
+    (void) snprintf(name, sizeof name, "layer %u, expert %u", expert->layer, expert->expert);
+    moe_grid_cell(grid, name);
+    moe_grid_cell(grid, moe_figure_count(expert->copies).text);
+    moe_grid_cell(grid, moe_figure_share(expert->share).text);
+    moe_grid_cell(grid, moe_figure_real((double) expert->lead_ns * 1e-6).text);
+}
+
+/* The worst layers and, beside them, the worst experts. */
+static void place_grid(struct moe_page *page, const struct moe_study *study, uint32_t policy,
+                       const struct moe_finding_excess *excess)
+{
+    enum { LAYER_CELLS = 3, EXPERT_CELLS = 4 };
+    static const struct moe_grid_column columns[LAYER_CELLS + EXPERT_CELLS] = {
+        { "", "worst layers", true, false },
+        { "share of", "waiting", false, false },
+        { "load", "max/mean", false, false },
+        { "", "worst experts", true, false },
+        { "", "copies", false, false },
+        { "share of", "its layer", false, false },
+        { "later than", "next, ms", false, false },
+    };
+    struct moe_finding_layer layers[WORST];
+    struct moe_finding_expert experts[WORST];
+    struct moe_grid grid;
+    const uint32_t layer_count = moe_finding_worst_layers(study, policy, layers, WORST);
+    const uint32_t expert_count = moe_finding_worst_experts(study, policy, experts, WORST);
+    moe_grid_begin(&grid, columns, LAYER_CELLS + EXPERT_CELLS);
+    for (uint32_t i = 0; i < layer_count || i < expert_count; i++) {
+        if (i < layer_count) {
+            layer_cells(&grid, &layers[i], (double) excess->idle_ns);
+        }
+        for (uint32_t c = 0; i >= layer_count && c < LAYER_CELLS; c++) {
+            moe_grid_cell(&grid, "");
+        }
+        if (i < expert_count) {
+            expert_cells(&grid, &experts[i]);
+        }
+        for (uint32_t c = 0; i >= expert_count && c < EXPERT_CELLS; c++) {
+            moe_grid_cell(&grid, "");
+        }
     }
+    moe_grid_print(&grid, page);
 }
 
 void moe_section_stragglers(struct moe_page *page, const struct moe_study *study, uint32_t policy)
@@ -221,8 +248,9 @@ void moe_section_stragglers(struct moe_page *page, const struct moe_study *study
     char title[96];
     char aside[128];
     (void) snprintf(title, sizeof title, "Stragglers: %s", name_of(study, policy));
-    (void) snprintf(aside, sizeof aside, "%s of all GPU time is waiting at barriers",
-                    moe_figure_share((double) excess.idle_ns / (double) excess.time_ns).text);
+    (void) snprintf(
+        aside, sizeof aside, "%s of all GPU time is waiting at barriers",
+        moe_figure_share(study->policies[policy].metric[MOE_METRIC_IDLE_SHARE].mean).text);
     moe_page_heading(page, title, aside);
     if (excess.idle_ns == 0) {
         moe_page_text(page, "No rank ever waited for another.");
@@ -233,9 +261,8 @@ void moe_section_stragglers(struct moe_page *page, const struct moe_study *study
     } else {
         moe_page_text(page, "Why was not asked: attribution is off.");
     }
-    moe_page_text(page, "%s", "");
+    moe_page_gap(page);
     rank_grid(page, study, policy, &excess);
-    moe_page_text(page, "%s", "");
-    say_layers(page, study, policy, &excess);
-    say_experts(page, study, policy);
+    moe_page_gap(page);
+    place_grid(page, study, policy, &excess);
 }

@@ -52,7 +52,7 @@ static void memory_row(struct moe_grid *grid, const struct moe_study *study, uin
     if (p->fits) {
         moe_grid_cell(grid, moe_figure_fixed(p->metric[MOE_METRIC_BALANCEDNESS].mean, 3).text);
         moe_grid_cell(grid, moe_figure_share(p->metric[MOE_METRIC_IDLE_SHARE].mean).text);
-        moe_grid_cell(grid, moe_figure_fixed(p->metric[MOE_METRIC_FAR_BYTES].mean / 1e3, 1).text);
+        moe_grid_cell(grid, moe_figure_fixed(p->metric[MOE_METRIC_FAR_BYTES].mean / 1e6, 2).text);
     } else {
         moe_grid_cell(grid, "-");
         moe_grid_cell(grid, "-");
@@ -64,42 +64,113 @@ static void memory_row(struct moe_grid *grid, const struct moe_study *study, uin
     moe_grid_cell(grid, moe_figure_gigabytes(plan[MOE_PLAN_MOVED_BYTES]).text);
 }
 
-void moe_section_throughput(struct moe_page *page, const struct moe_study *study)
+static void print_speed(struct moe_page *page, const struct moe_study *study)
 {
-    static const struct moe_grid_column speed[] = {
+    static const struct moe_grid_column columns[] = {
         { "", "policy", true, false }, { "output", "tokens/s", false, false },
         { "", "", true, true },        { "", "speed-up", false, false },
         { "", "", true, true },        { "TTFT ms", "p50", false, false },
         { "", "p99", false, true },    { "ITL ms", "p50", false, false },
         { "", "p99", false, true },    { "", "", true, false },
     };
-    static const struct moe_grid_column memory[] = {
+    struct moe_grid grid;
+    char aside[96];
+    if (study->seed_count == 1) {
+        (void) snprintf(aside, sizeof aside, "one seed: no intervals");
+    } else {
+        (void) snprintf(aside, sizeof aside, "mean and 95 %% interval over %u seeds",
+                        study->seed_count);
+    }
+    moe_page_heading(page, "Throughput", aside);
+    moe_grid_begin(&grid, columns, sizeof columns / sizeof columns[0]);
+    for (uint32_t i = 0; i < study->policy_count; i++) {
+        speed_row(&grid, study, i);
+    }
+    moe_grid_print(&grid, page);
+}
+
+static void print_memory(struct moe_page *page, const struct moe_study *study)
+{
+    static const struct moe_grid_column columns[] = {
         { "", "policy", true, false },
         { "balance", "mean/max", false, false },
         { "GPU time", "waiting", false, false },
-        { "kB/token", "far links", false, false },
+        { "MB/token", "far links", false, false },
         { "KV tokens", "per GPU", false, false },
         { "requests", "that fit", false, false },
         { "copies", "GB", false, false },
         { "moved", "GB", false, false },
     };
     struct moe_grid grid;
-    char aside[96];
-    (void) snprintf(aside, sizeof aside,
-                    study->seed_count == 1 ? "one seed: no intervals"
-                                           : "mean and 95 %% interval over %u seeds",
-                    study->seed_count);
-    moe_page_heading(page, "Throughput", aside);
-    moe_grid_begin(&grid, speed, sizeof speed / sizeof speed[0]);
-    for (uint32_t i = 0; i < study->policy_count; i++) {
-        speed_row(&grid, study, i);
-    }
-    moe_grid_print(&grid, page);
     moe_page_heading(page, "Balance and memory",
-                     "copies and moved: whole cluster, against contiguous");
-    moe_grid_begin(&grid, memory, sizeof memory / sizeof memory[0]);
+                     "copies, moved: whole cluster; requests: one GPU's KV cache");
+    moe_grid_begin(&grid, columns, sizeof columns / sizeof columns[0]);
     for (uint32_t i = 0; i < study->policy_count; i++) {
         memory_row(&grid, study, i);
     }
     moe_grid_print(&grid, page);
+}
+
+/* Whether any fitting policy spends time in that part. */
+static bool is_used(const struct moe_study *study, enum moe_cost_part part)
+{
+    for (uint32_t i = 0; i < study->policy_count; i++) {
+        if (study->policies[i].fits) {
+            const struct moe_critical_path path = moe_finding_path(study, i);
+            if (moe_finding_part_ns(&path, part) > 0) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+static void time_row(struct moe_grid *grid, const struct moe_study *study, uint32_t policy)
+{
+    const struct moe_critical_path path = moe_finding_path(study, policy);
+    const double ms = 1e-6 / (double) moe_finding_excess(study, policy).steps;
+    moe_grid_cell(grid, study->policies[policy].policy->name);
+    for (uint32_t i = 0; i < MOE_COST_PART_COUNT; i++) {
+        const enum moe_cost_part part = (enum moe_cost_part) i;
+        if (is_used(study, part)) {
+            moe_grid_cell(grid,
+                          moe_figure_fixed((double) moe_finding_part_ns(&path, part) * ms, 2).text);
+        }
+    }
+    moe_grid_cell(grid, moe_figure_fixed((double) moe_finding_path_ns(&path) * ms, 2).text);
+}
+
+/* Why one policy is faster than another: a step as its slowest ranks make it, part by part. */
+static void print_time(struct moe_page *page, const struct moe_study *study)
+{
+    struct moe_grid_column columns[MOE_COST_PART_COUNT + 2] = { { "", "policy", true, false } };
+    struct moe_grid grid;
+    uint32_t count = 1;
+    for (uint32_t i = 0; i < MOE_COST_PART_COUNT; i++) {
+        if (is_used(study, (enum moe_cost_part) i)) {
+            columns[count++] =
+                (struct moe_grid_column){ "", moe_cost_part_name((enum moe_cost_part) i), false,
+                                          false };
+        }
+    }
+    if (count == 1) {
+        return;
+    }
+    columns[count++] = (struct moe_grid_column){ "", "step", false, false };
+    moe_page_heading(page, "Where the time goes",
+                     "ms per step, along what each barrier waited for");
+    moe_grid_begin(&grid, columns, count);
+    for (uint32_t i = 0; i < study->policy_count; i++) {
+        if (study->policies[i].fits) {
+            time_row(&grid, study, i);
+        }
+    }
+    moe_grid_print(&grid, page);
+}
+
+void moe_section_throughput(struct moe_page *page, const struct moe_study *study)
+{
+    print_speed(page, study);
+    print_memory(page, study);
+    print_time(page, study);
 }

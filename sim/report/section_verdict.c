@@ -66,39 +66,84 @@ static void say_best(struct moe_page *page, const struct moe_study *study)
     }
 }
 
-static void say_bounds(struct moe_page *page, const struct moe_study *study)
+/* The cause of most of the waiting: what to look at first. */
+static void say_cause(struct moe_page *page, const struct moe_study *study)
+{
+    const struct moe_finding_excess excess = moe_finding_excess(study, study->best);
+    const double idle = (double) excess.idle_ns;
+    uint32_t worst = 0;
+    if (!study->policies[study->best].runs[0].attributed || excess.idle_ns == 0) {
+        return;
+    }
+    for (uint32_t i = 1; i < MOE_CAUSE_COUNT; i++) {
+        worst = excess.cause_ns[i] > excess.cause_ns[worst] ? i : worst;
+    }
+    const struct moe_estimate without =
+        moe_finding_without(study, study->best, UINT32_C(1) << worst);
+    moe_page_field(
+        page, "waiting",
+        "%s of all GPU time under %s, most of it (%s) because of %s; without that "
+        "%s tokens/s",
+        moe_figure_share(study->policies[study->best].metric[MOE_METRIC_IDLE_SHARE].mean).text,
+        name_of(study, study->best), moe_figure_share((double) excess.cause_ns[worst] / idle).text,
+        moe_cause_name((enum moe_cause) worst), moe_figure_change(without.mean).text);
+}
+
+static void say_perfect(struct moe_page *page, const struct moe_study *study)
 {
     const uint32_t best = study->best;
+    if (!study->policies[best].runs[0].attributed) {
+        return;
+    }
+    const struct moe_estimate gain =
+        moe_finding_without(study, best, UINT32_C(1) << MOE_CAUSE_ROUTING);
+    const double rate = study->policies[best].metric[MOE_METRIC_OUTPUT_RATE].mean * gain.mean;
+    moe_page_field(
+        page, "perfect", "with perfectly balanced experts %s would reach %s tokens/s, %s",
+        name_of(study, best), moe_figure_real(rate).text, moe_figure_change(gain.mean).text);
+}
+
+static void say_no_copies(struct moe_page *page, const struct moe_study *study)
+{
+    const double bound = moe_finding_no_copy_imbalance(study, study->best);
+    const double own = moe_finding_imbalance(study, study->best);
+    char others[160] = "";
+    char tail[160];
+    if (study->best != study->baseline) {
+        (void) snprintf(others, sizeof others, " and %.2f under %s",
+                        moe_finding_imbalance(study, study->baseline),
+                        name_of(study, study->baseline));
+    }
+    if (bound < 1.005) {
+        (void) snprintf(tail, sizeof tail, "no expert is so hot that it would need a copy");
+    } else {
+        (void) snprintf(tail, sizeof tail,
+                        "where no expert has copies the hottest one alone keeps it at %.2f or "
+                        "more%s",
+                        bound, own < bound ? ": copies are what it takes" : "");
+    }
+    moe_page_field(page, "no copies", "max/mean load is %.2f under %s%s; %s", own,
+                   name_of(study, study->best), others, tail);
+}
+
+static void say_hindsight(struct moe_page *page, const struct moe_study *study)
+{
     const uint32_t oracle = moe_finding_oracle(study);
-    const double floor_ratio = moe_finding_no_copy_imbalance(study, best);
-    const double own = moe_finding_imbalance(study, best);
-    if (study->policies[best].runs[0].attributed) {
-        const struct moe_estimate gain =
-            moe_finding_without(study, best, UINT32_C(1) << MOE_CAUSE_ROUTING);
-        const double rate = study->policies[best].metric[MOE_METRIC_OUTPUT_RATE].mean * gain.mean;
-        moe_page_field(page, "perfect",
-                       "with perfectly balanced experts %s would reach %s tokens/s: "
-                       "%s is left to win",
-                       name_of(study, best), moe_figure_real(rate).text,
-                       moe_figure_change(gain.mean).text);
+    if (oracle == study->policy_count) {
+        return;
     }
-    moe_page_field(page, "no copies",
-                   "max/mean load is %.2f under %s and %.2f under %s; without "
-                   "copies no placement gets below %.2f, the hottest expert's own load%s",
-                   moe_finding_imbalance(study, study->baseline), name_of(study, study->baseline),
-                   own, name_of(study, best), floor_ratio,
-                   own < floor_ratio ? ": only copies could" : "");
-    if (oracle < study->policy_count) {
-        const struct moe_estimate speed = study->policies[oracle].speedup;
-        char ratio[112];
-        moe_page_field(page, "hindsight",
-                       "%s, which plans on the scored requests themselves, reaches "
-                       "%s times %s: %s against %s",
-                       name_of(study, oracle), ratio_text(speed, ratio, sizeof ratio),
-                       name_of(study, study->baseline),
-                       moe_figure_change(speed.mean / study->policies[best].speedup.mean).text,
-                       name_of(study, best));
+    const struct moe_estimate speed = study->policies[oracle].speedup;
+    const double over_best = speed.mean / study->policies[study->best].speedup.mean;
+    char ratio[112];
+    char against[160] = "";
+    if (study->best != study->baseline) {
+        (void) snprintf(against, sizeof against, ", %s against %s",
+                        moe_figure_change(over_best).text, name_of(study, study->best));
     }
+    moe_page_field(page, "hindsight",
+                   "%s, which plans on the scored requests themselves, reaches %s times %s%s",
+                   name_of(study, oracle), ratio_text(speed, ratio, sizeof ratio),
+                   name_of(study, study->baseline), against);
 }
 
 /* What the copies of the best cost in KV cache. */
@@ -108,14 +153,16 @@ static void say_price(struct moe_page *page, const struct moe_study *study)
         moe_plan_figure_estimate(study, study->best, MOE_PLAN_REPLICA_BYTES);
     const double kv = moe_plan_figure_estimate(study, study->best, MOE_PLAN_KV_TOKENS).mean;
     const double before = moe_plan_figure_estimate(study, study->baseline, MOE_PLAN_KV_TOKENS).mean;
+    char against[128];
     if (study->best == study->baseline || before <= 0.0) {
         return;
     }
-    moe_page_field(page, "price",
-                   "%s GB of copies leave %s tokens of KV cache on each GPU, %s against "
-                   "%s",
-                   moe_figure_gigabytes(copies.mean).text, moe_figure_fixed(kv, 0).text,
-                   moe_figure_change(kv / before).text, name_of(study, study->baseline));
+    (void) snprintf(against, sizeof against, kv == before ? "as many as %s%s" : "%s against %s",
+                    kv == before ? name_of(study, study->baseline)
+                                 : moe_figure_change(kv / before).text,
+                    kv == before ? "" : name_of(study, study->baseline));
+    moe_page_field(page, "price", "%s GB of copies leave %s tokens of KV cache on each GPU, %s",
+                   moe_figure_gigabytes(copies.mean).text, moe_figure_fixed(kv, 0).text, against);
 }
 
 void moe_section_verdict(struct moe_page *page, const struct moe_study *study)
@@ -132,8 +179,11 @@ void moe_section_verdict(struct moe_page *page, const struct moe_study *study)
         return;
     }
     say_best(page, study);
-    say_bounds(page, study);
     say_price(page, study);
+    say_cause(page, study);
+    say_perfect(page, study);
+    say_no_copies(page, study);
+    say_hindsight(page, study);
 }
 
 /* Whether any of the part's time comes from anything but a measurement of ours. */
@@ -154,9 +204,39 @@ static void part_effect(const struct moe_study *study, const struct moe_critical
     for (uint32_t i = 0; i < study->flip_count && used < text_bytes - 1; i++) {
         const struct moe_flip *flip = &study->flips[i];
         if (flip->part == part && !is_measured(path, part)) {
-            used += (size_t) snprintf(text + used, text_bytes - used, "%s%s %% %s: %s",
-                                      used == 0 ? "" : "; ", flip->scale < 1.0 ? "-20" : "+20", "",
+            used += (size_t) snprintf(text + used, text_bytes - used, "%s%s20 %%: %s",
+                                      used == 0 ? "" : "; ", flip->scale < 1.0 ? "-" : "+",
                                       name_of(study, flip->winner));
+        }
+    }
+}
+
+/* A column for each provenance that occurs. */
+static uint32_t provenance_columns(const struct moe_critical_path *path,
+                                   struct moe_grid_column *columns)
+{
+    uint32_t count = 0;
+    columns[count++] = (struct moe_grid_column){ "", "part", true, false };
+    columns[count++] = (struct moe_grid_column){ "of the", "time", false, false };
+    for (uint32_t i = 0; i < MOE_PROVENANCE_COUNT; i++) {
+        if (moe_finding_provenance_ns(path, (enum moe_provenance) i) > 0) {
+            columns[count++] =
+                (struct moe_grid_column){ "", moe_provenance_name((enum moe_provenance) i), false,
+                                          false };
+        }
+    }
+    columns[count++] = (struct moe_grid_column){ "moved by 20 %", "up or down", true, false };
+    return count;
+}
+
+/* Shares of all the time, one for each column of provenance_columns. */
+static void provenance_cells(struct moe_grid *grid, const struct moe_critical_path *path,
+                             const moe_time_ns *ns)
+{
+    const double all = (double) moe_finding_path_ns(path);
+    for (uint32_t i = 0; i < MOE_PROVENANCE_COUNT; i++) {
+        if (moe_finding_provenance_ns(path, (enum moe_provenance) i) > 0) {
+            moe_grid_cell(grid, ns[i] == 0 ? "" : moe_figure_share((double) ns[i] / all).text);
         }
     }
 }
@@ -164,20 +244,11 @@ static void part_effect(const struct moe_study *study, const struct moe_critical
 static void provenance_grid(struct moe_page *page, const struct moe_study *study,
                             const struct moe_critical_path *path)
 {
-    struct moe_grid_column columns[MOE_PROVENANCE_COUNT + 3] = {
-        { "", "part", true, false },
-        { "of the", "time", false, false },
-    };
+    struct moe_grid_column columns[MOE_PROVENANCE_COUNT + 3];
     struct moe_grid grid;
+    moe_time_ns sums[MOE_PROVENANCE_COUNT];
     const double all = (double) moe_finding_path_ns(path);
-    uint32_t count = 2;
-    for (uint32_t i = 0; i < MOE_PROVENANCE_COUNT; i++) {
-        columns[count++] =
-            (struct moe_grid_column){ "", moe_provenance_name((enum moe_provenance) i), false,
-                                      false };
-    }
-    columns[count++] = (struct moe_grid_column){ "moved by", "20 %", true, false };
-    moe_grid_begin(&grid, columns, count);
+    moe_grid_begin(&grid, columns, provenance_columns(path, columns));
     for (uint32_t i = 0; i < MOE_COST_PART_COUNT; i++) {
         const enum moe_cost_part part = (enum moe_cost_part) i;
         const moe_time_ns ns = moe_finding_part_ns(path, part);
@@ -187,19 +258,16 @@ static void provenance_grid(struct moe_page *page, const struct moe_study *study
         }
         moe_grid_cell(&grid, moe_cost_part_name(part));
         moe_grid_cell(&grid, moe_figure_share((double) ns / all).text);
-        for (uint32_t source = 0; source < MOE_PROVENANCE_COUNT; source++) {
-            const moe_time_ns share = path->ns[part][source];
-            moe_grid_cell(&grid, share == 0 ? "" : moe_figure_share((double) share / all).text);
-        }
+        provenance_cells(&grid, path, path->ns[part]);
         part_effect(study, path, part, effect, sizeof effect);
         moe_grid_cell(&grid, effect);
     }
+    for (uint32_t i = 0; i < MOE_PROVENANCE_COUNT; i++) {
+        sums[i] = moe_finding_provenance_ns(path, (enum moe_provenance) i);
+    }
     moe_grid_cell(&grid, "all");
     moe_grid_cell(&grid, moe_figure_share(1.0).text);
-    for (uint32_t i = 0; i < MOE_PROVENANCE_COUNT; i++) {
-        const moe_time_ns ns = moe_finding_provenance_ns(path, (enum moe_provenance) i);
-        moe_grid_cell(&grid, ns == 0 ? "" : moe_figure_share((double) ns / all).text);
-    }
+    provenance_cells(&grid, path, sums);
     moe_grid_cell(&grid, "");
     moe_grid_print(&grid, page);
 }
@@ -227,6 +295,36 @@ static void say_sensitivity(struct moe_page *page, const struct moe_study *study
     }
 }
 
+/* GPUs of the prior's slow tail may change a verdict more than any price: they are named. */
+static void say_slow_gpus(struct moe_page *page, const struct moe_study *study)
+{
+    enum { NAMED = 8 };
+    char text[768] = "";
+    size_t used = 0;
+    uint32_t slow = 0;
+    uint32_t all = 0;
+    for (uint32_t i = 0; i < study->seed_count; i++) {
+        const struct moe_run_result *run = moe_finding_run_of_seed(study, i);
+        for (uint32_t gpu = 0; gpu < run->gpu_count; gpu++) {
+            const struct moe_gpu_factor *f = &run->gpu_factor[gpu];
+            all++;
+            slow += run->gpu_in_tail[gpu];
+            if (run->gpu_in_tail[gpu] && slow <= NAMED && used < sizeof text - 1) {
+                used += (size_t) snprintf(
+                    text + used, sizeof text - used,
+                    "%sGPU %u of seed %llu (compute %.2f, memory %.2f, comm %.2f)",
+                    slow == 1 ? "" : ", ", gpu, (unsigned long long) run->seed, f->compute,
+                    f->memory, f->comm);
+            }
+        }
+    }
+    if (slow > 0) {
+        moe_page_text(
+            page, "Of the %u simulated GPUs %u %s in the slow tail of the hardware prior: %s%s.",
+            all, slow, slow == 1 ? "is" : "are", text, slow > NAMED ? " and others" : "");
+    }
+}
+
 void moe_section_provenance(struct moe_page *page, const struct moe_study *study)
 {
     if (study->best == study->policy_count) {
@@ -239,4 +337,5 @@ void moe_section_provenance(struct moe_page *page, const struct moe_study *study
     moe_page_heading(page, "How sure: where the costs come from", aside);
     provenance_grid(page, study, &path);
     say_sensitivity(page, study, &path);
+    say_slow_gpus(page, study);
 }
