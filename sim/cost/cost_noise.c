@@ -42,6 +42,20 @@ static enum moe_status init_factors(struct moe_cost_setup *setup, struct moe_err
     return MOE_OK;
 }
 
+static void lay_lines(struct moe_cost_quantile *lines, const double *quantiles)
+{
+    for (uint32_t i = 0; i < MOE_COST_QUANTILE_COUNT; i++) {
+        const bool last = i + 1 == MOE_COST_QUANTILE_COUNT;
+        lines[i] = (struct moe_cost_quantile){
+            .at = quantile_at[i],
+            .value = quantiles[i],
+            .slope =
+                last ? 0.0
+                     : (quantiles[i + 1] - quantiles[i]) / (quantile_at[i + 1] - quantile_at[i]),
+        };
+    }
+}
+
 static enum moe_status init_jitter(struct moe_cost_setup *setup, struct moe_error *err)
 {
     static const char *const names[] = { "compute", "expert", "comm" };
@@ -52,7 +66,7 @@ static enum moe_status init_jitter(struct moe_cost_setup *setup, struct moe_erro
         if (strcmp(row->gpu_kind, setup->kind) == 0) {
             const double quantiles[] = { row->min, row->p5,  row->p25, row->p50,
                                          row->p75, row->p95, row->p99 };
-            memcpy(setup->cost->jitter[row->class], quantiles, sizeof quantiles);
+            lay_lines(setup->cost->jitter[row->class], quantiles);
             seen[row->class] = true;
         }
     }
@@ -158,15 +172,13 @@ double moe_cost_jitter(const struct moe_cost *cost, enum moe_jitter kind, double
     assert(kind < MOE_JITTER_COUNT);
     assert(u >= 0.0);
     assert(u < 1.0);
-    const double *quantiles = cost->jitter[kind];
-    double value = quantiles[MOE_COST_QUANTILE_COUNT - 1];
-    for (uint32_t i = 1; i < MOE_COST_QUANTILE_COUNT; i++) {
-        if (u < quantile_at[i]) {
-            const double share = (u - quantile_at[i - 1]) / (quantile_at[i] - quantile_at[i - 1]);
-            value = quantiles[i - 1] + share * (quantiles[i] - quantiles[i - 1]);
-            break;
-        }
+    /* A sum of comparisons instead of a search: where u falls is not predictable. */
+    uint32_t i = 0;
+    for (uint32_t k = 1; k < MOE_COST_QUANTILE_COUNT; k++) {
+        i += u >= quantile_at[k];
     }
+    const struct moe_cost_quantile *line = &cost->jitter[kind][i];
+    const double value = line->value + (u - line->at) * line->slope;
     return value < least_jitter ? least_jitter : value;
 }
 

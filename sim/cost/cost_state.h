@@ -38,6 +38,13 @@ struct moe_cost_link {
     enum moe_provenance provenance[MOE_COST_SEGMENT_LIMIT];
 };
 
+/* A stored quantile and the line from it to the next; after the last one the line is flat. */
+struct moe_cost_quantile {
+    double at; /* share of the draws below */
+    double value;
+    double slope;
+};
+
 struct moe_cost {
     struct moe_curve expert;
     struct moe_norm_table expert_norm; /* of expert.p */
@@ -71,7 +78,7 @@ struct moe_cost {
     uint32_t gpu_count; /* measured GPUs of this kind */
     const struct moe_gpu_factor *gpus;
     struct moe_calibration_factor factors[MOE_FACTOR_COUNT];
-    double jitter[MOE_JITTER_COUNT][MOE_COST_QUANTILE_COUNT];
+    struct moe_cost_quantile jitter[MOE_JITTER_COUNT][MOE_COST_QUANTILE_COUNT];
     struct moe_drift drift;
 };
 

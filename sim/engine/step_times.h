@@ -47,11 +47,15 @@ enum moe_status moe_step_times_init(struct moe_step_times *times, uint32_t layer
                                     uint32_t gpu_count, const struct moe_serving *serving,
                                     struct moe_arena *arena, struct moe_error *err) MOE_MUST_CHECK;
 
-/* Dense layers that run before MoE layer `layer`: the model's dense layers spread evenly
- * (where exactly they stand moves no barrier, so it changes nothing that is reported). */
+/* Dense layers that run before MoE layer `layer`. A model with fewer dense layers than MoE
+ * layers has them first (DeepSeek, Kimi: first_k_dense_replace); one with as many or more
+ * has them spread evenly (Switch, Llama 4: every second layer). */
 static inline uint32_t moe_dense_layers_before(uint32_t layer, uint32_t moe_layer_count,
                                                uint32_t dense_layer_count)
 {
+    if (dense_layer_count < moe_layer_count) {
+        return layer == 0 ? dense_layer_count : 0;
+    }
     return (uint32_t) ((uint64_t) (layer + 1) * dense_layer_count / moe_layer_count -
                        (uint64_t) layer * dense_layer_count / moe_layer_count);
 }
