@@ -10,7 +10,7 @@
 #include "tests/engine_case.h"
 #include "tests/engine_drive.h"
 
-enum { CASE_COUNT = 300, TEXT_BYTES = 32 << 10 };
+enum { CASE_COUNT = 240, TEXT_BYTES = 32 << 10 };
 
 static_assert((int) TWIN_HOST == (int) MOE_COST_HOST, "parts in one order");
 static_assert((int) TWIN_SHARED == (int) MOE_COST_SHARED, "parts in one order");
