@@ -117,6 +117,7 @@ enum moe_status moe_study_command_run(struct moe_study_command *c, struct moe_er
     MOE_TRY(try_output(c, err));
     if (c->detail != NULL) {
         MOE_TRY(moe_output_file_open(&detail, c->detail, c->overwrite, err));
+        (void) fputs("step,time_ns,gpu,layer,event,duration_ns\n", detail.stream);
     }
     const struct moe_study_options options = {
         .threads = c->threads,

@@ -52,9 +52,9 @@ static void replay_notes(struct moe_page *page, const struct moe_study *study)
     if (m->moe_layer_count > t->layer_count) {
         moe_page_field(
             page, label,
-            "assumed: %u trace layers replayed as %u; a layer that is used again has its "
+            "assumed: %u trace layer%s replayed as %u; a layer that is used again has its "
             "experts permuted",
-            t->layer_count, m->moe_layer_count);
+            t->layer_count, plural(t->layer_count), m->moe_layer_count);
     } else if (m->moe_layer_count < t->layer_count) {
         moe_page_field(page, label, "assumed: the first %u of %u trace layers stand for the model",
                        m->moe_layer_count, t->layer_count);

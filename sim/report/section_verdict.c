@@ -82,7 +82,8 @@ static void say_cause(struct moe_page *page, const struct moe_study *study)
         moe_finding_without(study, study->best, UINT32_C(1) << worst);
     moe_page_field(
         page, "waiting",
-        "%s of all GPU time under %s, most of it (%s) because of %s; without that "
+        "%s of all GPU time under %s, the largest part of it (%s) because of %s; "
+        "without that "
         "%s tokens/s",
         moe_figure_share(study->policies[study->best].metric[MOE_METRIC_IDLE_SHARE].mean).text,
         name_of(study, study->best), moe_figure_share((double) excess.cause_ns[worst] / idle).text,
