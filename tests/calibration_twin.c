@@ -50,6 +50,7 @@ bool calibration_twin_read(struct calibration_twin *twin, const char *text)
             memcpy(row->table, head[1], sizeof row->table);
             for (uint32_t i = 1; i < row->cells; i++) {
                 memcpy(row->column[i], head[i + 1], sizeof row->column[i]);
+                row->value[i] = strtod(row->cell[i], NULL);
             }
         }
         text = end + 1;
@@ -57,24 +58,29 @@ bool calibration_twin_read(struct calibration_twin *twin, const char *text)
     return true;
 }
 
-const char *twin_text(const struct twin_row *row, const char *column)
+static uint32_t find_column(const struct twin_row *row, const char *column)
 {
     for (uint32_t i = 1; i < row->cells; i++) {
-        if (strcmp(row->column[i], column) == 0) {
-            return row->cell[i];
+        if (twin_same(row->column[i], column)) {
+            return i;
         }
     }
     abort();
 }
 
+const char *twin_text(const struct twin_row *row, const char *column)
+{
+    return row->cell[find_column(row, column)];
+}
+
 double twin_number(const struct twin_row *row, const char *column)
 {
-    return strtod(twin_text(row, column), NULL);
+    return row->value[find_column(row, column)];
 }
 
 bool twin_is(const struct twin_row *row, const char *column, const char *value)
 {
-    return strcmp(twin_text(row, column), value) == 0;
+    return twin_same(twin_text(row, column), value);
 }
 
 enum twin_source twin_source_of(const struct twin_row *row)
@@ -94,7 +100,7 @@ const struct twin_row *twin_row_with(const struct calibration_twin *twin, const 
                                      const char *column, const char *value)
 {
     for (uint32_t i = 0; i < twin->rows; i++) {
-        if (strcmp(twin->row[i].table, table) == 0 &&
+        if (twin_same(twin->row[i].table, table) &&
             (column == NULL || twin_is(&twin->row[i], column, value))) {
             return &twin->row[i];
         }
@@ -142,7 +148,7 @@ struct twin_factor calibration_twin_factor(const struct calibration_twin *twin, 
     const uint64_t key = moe_random_key(seed, MOE_RANDOM_GPU_FACTOR);
     uint32_t cards = 0;
     for (uint32_t i = 0; i < twin->rows; i++) {
-        cards += strcmp(twin->row[i].table, "gpu") == 0;
+        cards += twin_same(twin->row[i].table, "gpu");
     }
     if (cards == 0) {
         return (struct twin_factor){ factor_of(twin, "compute", 0, key, gpu),
@@ -152,7 +158,7 @@ struct twin_factor calibration_twin_factor(const struct calibration_twin *twin, 
     uint64_t wanted = moe_random_below(key, (uint64_t) gpu * 8, cards);
     for (uint32_t i = 0;; i++) {
         const struct twin_row *row = &twin->row[i];
-        if (strcmp(row->table, "gpu") == 0 && wanted-- == 0) {
+        if (twin_same(row->table, "gpu") && wanted-- == 0) {
             return (struct twin_factor){ twin_number(row, "compute"), twin_number(row, "memory"),
                                          twin_number(row, "comm") };
         }

@@ -8,6 +8,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <string.h>
 
 enum twin_source {
     TWIN_MEASURED,
@@ -32,12 +33,18 @@ struct twin_row {
     uint32_t cells;
     char column[TWIN_CELLS][TWIN_CELL_BYTES];
     char cell[TWIN_CELLS][TWIN_CELL_BYTES];
+    double value[TWIN_CELLS]; /* of cells that are numbers */
 };
 
 struct calibration_twin {
     struct twin_row row[TWIN_ROWS];
     uint32_t rows;
 };
+
+static inline bool twin_same(const char *a, const char *b)
+{
+    return *a == *b && strcmp(a, b) == 0;
+}
 
 /* Reads a table without quoted fields and of one GPU kind only; false when it is something
  * else or too large. */

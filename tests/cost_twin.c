@@ -50,12 +50,12 @@ static const struct twin_row *find_series(const struct cost_twin *twin, const ch
     const struct twin_row *generic = NULL;
     for (uint32_t i = 0; i < twin->table.rows; i++) {
         const struct twin_row *row = &twin->table.row[i];
-        if (strcmp(row->table, "series") != 0 || !twin_is(row, "op", op) ||
+        if (!twin_same(row->table, "series") || !twin_is(row, "op", op) ||
             !twin_is(row, "dtype", dtype)) {
             continue;
         }
         if (twin_number(row, "hidden") == rows && twin_number(row, "expert_size") == columns &&
-            (strcmp(op, "gemm") == 0 || twin_is(row, "gated", gated ? "yes" : "no"))) {
+            (twin_same(op, "gemm") || twin_is(row, "gated", gated ? "yes" : "no"))) {
             return row;
         }
         if (twin_number(row, "hidden") == 0 && generic == NULL) {
@@ -102,7 +102,7 @@ static void neighbours(const struct cost_twin *twin, const char *series, double 
     *high = NULL;
     for (uint32_t i = 0; i < twin->table.rows; i++) {
         const struct twin_row *row = &twin->table.row[i];
-        if (strcmp(row->table, "point") != 0 || !twin_is(row, "series", series) ||
+        if (!twin_same(row->table, "point") || !twin_is(row, "series", series) ||
             twin_number(row, "active") != active) {
             continue;
         }
@@ -145,7 +145,7 @@ static double ratio(const struct cost_twin *twin, const struct twin_row *series,
     double high = 0;
     for (uint32_t i = 0; i < twin->table.rows; i++) {
         const struct twin_row *row = &twin->table.row[i];
-        if (strcmp(row->table, "point") == 0 && twin_is(row, "series", name)) {
+        if (twin_same(row->table, "point") && twin_is(row, "series", name)) {
             const double at = twin_number(row, "active");
             low = at <= active && at > low ? at : low;
             high = at >= active && (high == 0 || at < high) ? at : high;
@@ -413,7 +413,7 @@ static double curve_ranks(const struct cost_twin *twin, const char *op, const ch
     double most = 0;
     for (uint32_t i = 0; i < twin->table.rows; i++) {
         const struct twin_row *row = &twin->table.row[i];
-        if (strcmp(row->table, "segment") == 0 && twin_is(row, "op", op) &&
+        if (twin_same(row->table, "segment") && twin_is(row, "op", op) &&
             twin_is(row, "link", link)) {
             const double n = twin_number(row, "ranks");
             most = fmax(most, n);
@@ -436,7 +436,7 @@ static struct twin_duration over_link(const struct cost_twin *twin, enum twin_pa
     const struct twin_row *segment = NULL;
     for (uint32_t i = 0; i < twin->table.rows; i++) {
         const struct twin_row *row = &twin->table.row[i];
-        if (strcmp(row->table, "segment") == 0 && twin_is(row, "op", op) &&
+        if (twin_same(row->table, "segment") && twin_is(row, "op", op) &&
             twin_is(row, "link", link) && twin_number(row, "ranks") == measured &&
             twin_number(row, "from_bytes") <= bytes &&
             (segment == NULL ||

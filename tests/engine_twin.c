@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "sim/base/random.h"
+#include "tests/count_twin.h"
 
 /* --- the run's state --- */
 
@@ -23,12 +24,6 @@ struct waiting {
     bool planned;
 };
 
-/* What one step's tokens ask for. */
-struct counted {
-    uint32_t slot[TWIN_LAYERS][TWIN_SLOTS];
-    uint32_t copies[TWIN_LAYERS][TWIN_GPUS][TWIN_GPUS]; /* [source][destination] */
-};
-
 struct run {
     const struct twin_case *c;
     struct twin_result *r;
@@ -38,8 +33,7 @@ struct run {
     uint32_t queued;
     uint32_t next;
     struct sequence sequence[TWIN_GPUS][TWIN_RUNNING];
-    uint32_t turn[TWIN_LAYERS][TWIN_EXPERTS]; /* tokens of an expert so far */
-    struct counted counted;
+    struct twin_counted counted;
     struct twin_tokens own[TWIN_GPUS];
     struct step_twin step;
     double drift[TWIN_GPUS]; /* log of time */
@@ -163,115 +157,22 @@ static void sum_own(struct run *run, uint32_t gpu)
     }
 }
 
-/* --- counting --- */
-
-/* The slot that takes the next token of an expert: its copies in turn, lowest slot first. */
-static uint32_t take_slot(struct run *run, uint32_t layer, uint32_t expert)
-{
-    uint32_t copy[TWIN_SLOTS];
-    uint32_t copies = 0;
-    for (uint32_t s = 0; s < run->c->slots; s++) {
-        if (run->c->plan[layer][s] == expert) {
-            copy[copies++] = s;
-        }
-    }
-    return copy[run->turn[layer][expert]++ % copies];
-}
-
-static void count_row(struct run *run, uint32_t gpu, uint32_t row)
-{
-    const struct twin_case *c = run->c;
-    const struct twin_model *m = &c->cost.model;
-    const uint32_t slots_per_gpu = c->slots / run->gpus;
-    for (uint32_t layer = 0; layer < run->layers; layer++) {
-        bool wanted[TWIN_GPUS] = { false };
-        for (uint32_t k = 0; k < m->top_k; k++) {
-            const uint16_t id = c->route[row][layer % c->trace_layers][k];
-            run->r->account[run->phase].assignments++;
-            if (id == TWIN_UNKNOWN) {
-                run->r->unknown++;
-                continue;
-            }
-            const uint32_t expert =
-                workload_twin_relabel(layer, c->trace_layers, m->experts, m->groups, id);
-            const uint32_t slot = take_slot(run, layer, expert);
-            run->counted.slot[layer][slot]++;
-            wanted[slot / slots_per_gpu] = true;
-        }
-        for (uint32_t g = 0; g < run->gpus; g++) {
-            run->counted.copies[layer][gpu][g] += wanted[g];
-        }
-    }
-}
+/* --- counts and prices --- */
 
 static void count_step(struct run *run)
 {
-    memset(&run->counted, 0, sizeof run->counted);
+    const uint64_t before = run->counted.assignments;
+    count_twin_begin(&run->counted);
     for (uint32_t g = 0; g < run->gpus; g++) {
         for (uint32_t i = 0; i < run->c->running_per_gpu; i++) {
             const struct sequence *s = &run->sequence[g][i];
             for (uint32_t row = s->done; row < s->done + s->now; row++) {
-                count_row(run, g, run->c->first_row[s->request] + row);
+                count_twin_row(&run->counted, run->c, g, run->c->first_row[s->request] + row);
             }
         }
     }
-}
-
-/* --- prices --- */
-
-struct expert_work {
-    double tokens;
-    double active;
-    double tiles;
-};
-
-static struct expert_work expert_work(const struct run *run, uint32_t layer, uint32_t gpu)
-{
-    const uint32_t slots_per_gpu = run->c->slots / run->gpus;
-    const uint32_t tile = cost_twin_tile(&run->c->cost);
-    struct expert_work w = { 0 };
-    for (uint32_t s = gpu * slots_per_gpu; s < (gpu + 1) * slots_per_gpu; s++) {
-        const uint32_t tokens = run->counted.slot[layer][s];
-        w.tokens += tokens;
-        w.active += tokens > 0;
-        for (uint32_t left = tokens; left > 0; left -= left < tile ? left : tile) {
-            w.tiles++;
-        }
-    }
-    return w;
-}
-
-/* Copies of one rank; padded: of every rank what the busiest of each link class has. */
-static struct twin_exchange exchange_work(const struct run *run, uint32_t layer, uint32_t gpu)
-{
-    const uint32_t per_node = run->c->cost.gpus_per_node;
-    struct twin_exchange w = { 0 };
-    for (uint32_t g = 0; g < run->gpus; g++) {
-        const double sent = run->counted.copies[layer][gpu][g];
-        const double received = run->counted.copies[layer][g][gpu];
-        if (g != gpu && g / per_node == gpu / per_node) {
-            w.near_out += sent;
-            w.near_in += received;
-        } else if (g != gpu) {
-            w.far_out += sent;
-            w.far_in += received;
-        }
-    }
-    return w;
-}
-
-static struct twin_exchange priced_exchange(const struct run *run, uint32_t layer, uint32_t gpu)
-{
-    struct twin_exchange most = { 0 };
-    if (!run->c->padded) {
-        return exchange_work(run, layer, gpu);
-    }
-    for (uint32_t g = 0; g < run->gpus; g++) {
-        const struct twin_exchange w = exchange_work(run, layer, g);
-        most.near_out = fmax(most.near_out, fmax(w.near_out, w.near_in));
-        most.far_out = fmax(most.far_out, fmax(w.far_out, w.far_in));
-    }
-    return (struct twin_exchange){ most.near_out, most.near_out, most.far_out, most.far_out };
+    run->r->account[run->phase].assignments += run->counted.assignments - before;
+    run->r->unknown = run->counted.unknown;
 }
 
 static struct twin_price pair(struct twin_duration real, struct twin_duration nominal)
@@ -291,8 +192,8 @@ static void price_gpu(struct run *run, uint32_t g)
                                         cost_twin_own(cost, own[i], &run->own[g], one));
     }
     for (uint32_t l = 0; l < run->layers; l++) {
-        const struct expert_work w = expert_work(run, l, g);
-        const struct twin_exchange out = priced_exchange(run, l, g);
+        const struct twin_expert_work w = count_twin_expert(&run->counted, run->c, l, g);
+        const struct twin_exchange out = count_twin_exchange(&run->counted, run->c, l, g);
         const struct twin_exchange back = { out.near_in, out.near_out, out.far_in, out.far_out };
         struct twin_price *price = run->step.moe[l][g];
         price[TWIN_EXPERT] = pair(cost_twin_expert(cost, w.tokens, w.active, w.tiles, factor),
@@ -357,7 +258,7 @@ static void score_loads(struct run *run, uint32_t l)
     double max = 0;
     double hottest = 0;
     for (uint32_t g = 0; g < run->gpus; g++) {
-        const double tokens = expert_work(run, l, g).tokens;
+        const double tokens = count_twin_expert(&run->counted, run->c, l, g).tokens;
         r->gpu_tokens[l][g] += (uint64_t) tokens;
         sum += tokens;
         max = fmax(max, tokens);
@@ -381,7 +282,7 @@ static void score_loads(struct run *run, uint32_t l)
     r->layer_mean[l] += mean;
     r->layer_steps++;
     for (uint32_t g = 0; g < run->gpus; g++) {
-        const struct twin_exchange w = priced_exchange(run, l, g);
+        const struct twin_exchange w = count_twin_exchange(&run->counted, run->c, l, g);
         r->near_copies += w.near_out;
         r->far_copies += w.far_out;
         r->local_copies += run->counted.copies[l][g][g];

@@ -29,6 +29,7 @@ enum {
     TWIN_EMPTY = 0xffff
 };
 
+enum { TWIN_EXACT, TWIN_PADDED, TWIN_RELAYED };
 enum { TWIN_WARMUP, TWIN_SCORED, TWIN_DRAIN, TWIN_PHASES };
 
 struct twin_case {
@@ -40,7 +41,7 @@ struct twin_case {
     uint32_t step_tokens;
     double plan_share;
     uint32_t passes;
-    bool padded;
+    uint32_t exchange; /* in the order of enum moe_exchange_mode */
     bool common_exit;
     bool serial;
     bool noise;

@@ -1,0 +1,144 @@
+#include "tests/count_twin.h"
+
+#include <math.h>
+#include <string.h>
+
+static uint32_t gpus_of(const struct twin_case *c)
+{
+    return c->cost.nodes * c->cost.gpus_per_node;
+}
+
+void count_twin_begin(struct twin_counted *counted)
+{
+    memset(counted->slot, 0, sizeof counted->slot);
+    memset(counted->copies, 0, sizeof counted->copies);
+    memset(counted->nodes, 0, sizeof counted->nodes);
+}
+
+/* The slot that takes the next token of an expert: its copies in turn, lowest slot first. */
+static uint32_t take_slot(struct twin_counted *counted, const struct twin_case *c, uint32_t layer,
+                          uint32_t expert)
+{
+    uint32_t copy[TWIN_SLOTS];
+    uint32_t copies = 0;
+    for (uint32_t s = 0; s < c->slots; s++) {
+        if (c->plan[layer][s] == expert) {
+            copy[copies++] = s;
+        }
+    }
+    return copy[counted->turn[layer][expert]++ % copies];
+}
+
+void count_twin_row(struct twin_counted *counted, const struct twin_case *c, uint32_t gpu,
+                    uint32_t row)
+{
+    const struct twin_model *m = &c->cost.model;
+    const uint32_t slots_per_gpu = c->slots / gpus_of(c);
+    for (uint32_t layer = 0; layer < m->moe_layers; layer++) {
+        bool wanted[TWIN_GPUS] = { false };
+        bool wanted_node[TWIN_GPUS] = { false };
+        for (uint32_t k = 0; k < m->top_k; k++) {
+            const uint16_t id = c->route[row][layer % c->trace_layers][k];
+            counted->assignments++;
+            if (id == TWIN_UNKNOWN) {
+                counted->unknown++;
+                continue;
+            }
+            const uint32_t expert =
+                workload_twin_relabel(layer, c->trace_layers, m->experts, m->groups, id);
+            const uint32_t slot = take_slot(counted, c, layer, expert);
+            counted->slot[layer][slot]++;
+            wanted[slot / slots_per_gpu] = true;
+            wanted_node[slot / slots_per_gpu / c->cost.gpus_per_node] = true;
+        }
+        for (uint32_t g = 0; g < gpus_of(c); g++) {
+            counted->copies[layer][gpu][g] += wanted[g];
+            counted->nodes[layer][gpu][g] += wanted_node[g];
+        }
+    }
+}
+
+struct twin_expert_work count_twin_expert(const struct twin_counted *counted,
+                                          const struct twin_case *c, uint32_t layer, uint32_t gpu)
+{
+    const uint32_t slots_per_gpu = c->slots / gpus_of(c);
+    const uint32_t tile = cost_twin_tile(&c->cost);
+    struct twin_expert_work w = { 0 };
+    for (uint32_t s = gpu * slots_per_gpu; s < (gpu + 1) * slots_per_gpu; s++) {
+        const uint32_t tokens = counted->slot[layer][s];
+        w.tokens += tokens;
+        w.active += tokens > 0;
+        for (uint32_t left = tokens; left > 0; left -= left < tile ? left : tile) {
+            w.tiles++;
+        }
+    }
+    return w;
+}
+
+/* Copies that one rank sends and receives when each goes straight to its GPU. */
+static struct twin_exchange straight_work(const struct twin_counted *counted,
+                                          const struct twin_case *c, uint32_t layer, uint32_t gpu)
+{
+    const uint32_t per_node = c->cost.gpus_per_node;
+    struct twin_exchange w = { 0 };
+    for (uint32_t g = 0; g < gpus_of(c); g++) {
+        const double sent = counted->copies[layer][gpu][g];
+        const double received = counted->copies[layer][g][gpu];
+        if (g != gpu && g / per_node == gpu / per_node) {
+            w.near_out += sent;
+            w.near_in += received;
+        } else if (g != gpu) {
+            w.far_out += sent;
+            w.far_in += received;
+        }
+    }
+    return w;
+}
+
+/* And when a copy crosses to another node once, to the GPU of the sender's place there,
+ * which passes it on: every journey written down, those of one rank summed. */
+static struct twin_exchange relayed_work(const struct twin_counted *counted,
+                                         const struct twin_case *c, uint32_t layer, uint32_t gpu)
+{
+    const uint32_t per_node = c->cost.gpus_per_node;
+    struct twin_exchange w = { 0 };
+    for (uint32_t from = 0; from < gpus_of(c); from++) {
+        for (uint32_t node = 0; node < gpus_of(c) / per_node; node++) {
+            const uint32_t relay = node * per_node + from % per_node;
+            if (relay != from) {
+                w.far_out += from == gpu ? counted->nodes[layer][from][node] : 0;
+                w.far_in += relay == gpu ? counted->nodes[layer][from][node] : 0;
+            }
+            for (uint32_t to = node * per_node; to < (node + 1) * per_node; to++) {
+                if (to != relay) {
+                    w.near_out += relay == gpu ? counted->copies[layer][from][to] : 0;
+                    w.near_in += to == gpu ? counted->copies[layer][from][to] : 0;
+                }
+            }
+        }
+    }
+    return w;
+}
+
+static struct twin_exchange exchange_work(const struct twin_counted *counted,
+                                          const struct twin_case *c, uint32_t layer, uint32_t gpu)
+{
+    return c->exchange == TWIN_RELAYED ? relayed_work(counted, c, layer, gpu)
+                                       : straight_work(counted, c, layer, gpu);
+}
+
+/* Padded: every rank as much as the busiest of each link class. */
+struct twin_exchange count_twin_exchange(const struct twin_counted *counted,
+                                         const struct twin_case *c, uint32_t layer, uint32_t gpu)
+{
+    struct twin_exchange most = { 0 };
+    if (c->exchange != TWIN_PADDED) {
+        return exchange_work(counted, c, layer, gpu);
+    }
+    for (uint32_t g = 0; g < gpus_of(c); g++) {
+        const struct twin_exchange w = exchange_work(counted, c, layer, g);
+        most.near_out = fmax(most.near_out, fmax(w.near_out, w.near_in));
+        most.far_out = fmax(most.far_out, fmax(w.far_out, w.far_in));
+    }
+    return (struct twin_exchange){ most.near_out, most.near_out, most.far_out, most.far_out };
+}

@@ -1,0 +1,40 @@
+/*
+ * Count twin: what the routes of one step's tokens ask of each GPU, once more from the words
+ * of route_counter.h, token by token.
+ */
+#ifndef MOE_TESTS_COUNT_TWIN_H
+#define MOE_TESTS_COUNT_TWIN_H
+
+#include <stdint.h>
+
+#include "tests/engine_twin.h"
+
+struct twin_counted {
+    uint32_t turn[TWIN_LAYERS][TWIN_EXPERTS];           /* tokens of an expert so far */
+    uint32_t slot[TWIN_LAYERS][TWIN_SLOTS];             /* tokens, this step */
+    uint32_t copies[TWIN_LAYERS][TWIN_GPUS][TWIN_GPUS]; /* [source][destination] */
+    uint32_t nodes[TWIN_LAYERS][TWIN_GPUS][TWIN_GPUS];  /* [source][destination node] */
+    uint64_t assignments;
+    uint64_t unknown;
+};
+
+/* Forgets the step, not the turns and totals. */
+void count_twin_begin(struct twin_counted *counted);
+
+/* A row of the trace, processed on a GPU. */
+void count_twin_row(struct twin_counted *counted, const struct twin_case *c, uint32_t gpu,
+                    uint32_t row);
+
+struct twin_expert_work {
+    double tokens;
+    double active;
+    double tiles;
+};
+
+struct twin_expert_work count_twin_expert(const struct twin_counted *counted,
+                                          const struct twin_case *c, uint32_t layer, uint32_t gpu);
+/* In the case's exchange mode. */
+struct twin_exchange count_twin_exchange(const struct twin_counted *counted,
+                                         const struct twin_case *c, uint32_t layer, uint32_t gpu);
+
+#endif

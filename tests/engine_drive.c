@@ -1,0 +1,222 @@
+#include "tests/engine_drive.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "sim/cost/calibration.h"
+#include "traces/trace_writer.h"
+
+/* The plan that the policy below answers with. */
+static const struct twin_case *planned;
+
+static enum moe_status place(const struct moe_place_view *view, struct moe_arena *scratch,
+                             struct moe_placement *plan, struct moe_error *err)
+{
+    (void) scratch;
+    (void) err;
+    for (uint32_t l = 0; l < view->shape.layer_count; l++) {
+        memcpy(moe_placement_layer(plan, l), planned->plan[l],
+               view->shape.slot_count * sizeof(uint16_t));
+    }
+    return MOE_OK;
+}
+
+static const struct moe_policy policy = {
+    .abi = MOE_POLICY_ABI,
+    .name = "given",
+    .summary = "the case's plan",
+    .source = "own",
+    .tie_rule = "none",
+    .place = place,
+};
+
+void engine_drive_open(struct engine_drive *drive)
+{
+    memset(drive, 0, sizeof *drive);
+    (void) strcpy(drive->folder, "/tmp/engine_drive_XXXXXX");
+    const char *made = mkdtemp(drive->folder);
+    assert(made != NULL);
+    (void) made;
+    (void) snprintf(drive->path, sizeof drive->path, "%s/trace.db", drive->folder);
+    if (moe_arena_init(&drive->setup, (size_t) 4 << 20, NULL) != MOE_OK ||
+        moe_arena_init(&drive->results, (size_t) 8 << 20, NULL) != MOE_OK ||
+        moe_arena_init(&drive->work, (size_t) 64 << 20, NULL) != MOE_OK) {
+        abort();
+    }
+    drive->log = fopen("/dev/null", "w");
+    assert(drive->log != NULL);
+}
+
+void engine_drive_close(struct engine_drive *drive)
+{
+    (void) unlink(drive->path);
+    (void) rmdir(drive->folder);
+    (void) fclose(drive->log);
+    moe_arena_finish(&drive->setup);
+    moe_arena_finish(&drive->results);
+    moe_arena_finish(&drive->work);
+}
+
+static void copy_model(const struct twin_model *from, struct moe_model *to)
+{
+    *to = (struct moe_model){
+        .name = "made up",
+        .layer_count = from->layers,
+        .moe_layer_count = from->moe_layers,
+        .hidden_size = from->hidden,
+        .vocabulary_size = from->vocabulary,
+        .tied_embeddings = from->tied,
+        .expert_count = from->experts,
+        .top_k = from->top_k,
+        .group_count = from->groups,
+        .group_limit = from->groups,
+        .expert_size = from->expert_size,
+        .expert_hidden_size = from->expert_hidden,
+        .shared_size = from->shared_size,
+        .dense_size = from->dense_size,
+        .gated = from->gated,
+        .attention = from->mla                       ? MOE_ATTENTION_MLA
+                     : from->kv_heads == from->heads ? MOE_ATTENTION_MHA
+                                                     : MOE_ATTENTION_GQA,
+        .head_count = from->heads,
+        .kv_head_count = from->kv_heads,
+        .head_size = from->head_size,
+        .q_lora_rank = from->q_lora,
+        .kv_lora_rank = from->kv_lora,
+        .rope_head_size = from->rope,
+        .value_head_size = from->value_size,
+        .gated_attention = from->gated_attention,
+        .kv_layer_count = from->kv_layers,
+        .window_layer_count = from->window_layers,
+        .window_size = from->window,
+        .linear_weights = from->linear_weights,
+        .expert_bytes_per_weight = from->expert_bytes,
+        .dense_bytes_per_weight = from->dense_bytes,
+        .kv_bytes_per_value = from->kv_bytes,
+    };
+}
+
+void engine_drive_scenario(const struct twin_case *c, struct moe_scenario *scenario)
+{
+    moe_scenario_defaults(scenario);
+    copy_model(&c->cost.model, &scenario->model);
+    scenario->cluster = (struct moe_cluster){
+        .node_count = c->cost.nodes,
+        .gpus_per_node = c->cost.gpus_per_node,
+        .gpu = "toy",
+        .memory_bytes = c->memory_bytes,
+        .reserve_bytes = c->reserve_bytes,
+    };
+    scenario->slot_count = c->slots;
+    scenario->serving = (struct moe_serving){
+        .running_per_gpu = c->running_per_gpu,
+        .step_tokens = c->step_tokens,
+        .plan_share = c->plan_share,
+        .passes = c->passes,
+        .exchange = (enum moe_exchange_mode) c->exchange,
+        .common_exit = c->common_exit,
+        .shared = c->serial ? MOE_SHARED_SERIAL : MOE_SHARED_OVERLAPPED,
+    };
+    scenario->attribution = true;
+    scenario->noise = c->noise;
+}
+
+static enum moe_status write_store(struct moe_trace_writer *writer, const struct twin_case *c,
+                                   struct moe_error *err)
+{
+    const struct twin_model *m = &c->cost.model;
+    uint64_t hash = 0;
+    for (uint32_t i = 0; i < c->requests; i++) {
+        const struct moe_trace_request request = { .arrival_ns = -1,
+                                                   .prompt_tokens = c->prompt[i],
+                                                   .output_tokens = c->output[i] };
+        MOE_TRY(moe_trace_writer_requests(writer, &request, 1, err));
+    }
+    for (uint32_t row = 0; row < c->rows; row++) {
+        uint16_t packed[TWIN_TRACE_LAYERS * TWIN_TOP_K];
+        for (uint32_t l = 0; l < c->trace_layers; l++) {
+            memcpy(&packed[l * m->top_k], c->route[row][l], m->top_k * sizeof *packed);
+        }
+        MOE_TRY(moe_trace_writer_rows(writer, packed, 1, err));
+    }
+    return moe_trace_writer_finish(writer, &hash, err);
+}
+
+enum moe_status engine_drive_store(struct engine_drive *drive, const struct twin_case *c,
+                                   struct moe_error *err)
+{
+    const struct twin_model *m = &c->cost.model;
+    const struct moe_trace_model model = {
+        .name = "made up",
+        .layer_count = c->trace_layers,
+        .expert_count = m->experts,
+        .top_k = m->top_k,
+        .group_count = m->groups,
+        .group_limit = m->groups,
+        .domain_count = 1,
+        .domains = { "all" },
+    };
+    const struct moe_trace_history history = { 0 };
+    struct moe_trace_writer *writer = NULL;
+    (void) unlink(drive->path);
+    MOE_TRY(moe_trace_writer_open(&writer, drive->path, false, &model, &history, err));
+    const enum moe_status status = write_store(writer, c, err);
+    (void) moe_trace_writer_close(writer, status);
+    return status;
+}
+
+static uint64_t longest_request(const struct twin_case *c)
+{
+    uint64_t longest = 0;
+    for (uint32_t i = 0; i < c->requests; i++) {
+        const uint64_t tokens = (uint64_t) c->prompt[i] + c->output[i];
+        longest = tokens > longest ? tokens : longest;
+    }
+    return longest;
+}
+
+static enum moe_status run_stored(struct engine_drive *drive, const struct twin_case *c,
+                                  const char *calibration, bool events, struct moe_trace *trace,
+                                  struct moe_run_result *result, struct moe_error *err)
+{
+    const struct moe_calibration *table = NULL;
+    struct moe_cost *cost = NULL;
+    struct moe_replay_map map;
+    MOE_TRY(moe_calibration_parse(&table, calibration, strlen(calibration), "case",
+                                  MOE_CALIBRATION_FITTED, &drive->setup, err));
+    MOE_TRY(moe_cost_init(&cost, table, &drive->scenario.model, &drive->scenario.cluster,
+                          &drive->setup, err));
+    MOE_TRY(moe_replay_map_init(&map, moe_trace_model(trace), c->cost.model.moe_layers,
+                                &drive->setup, err));
+    const struct moe_run_input input = {
+        .scenario = &drive->scenario,
+        .cost = cost,
+        .map = &map,
+        .longest_request = longest_request(c),
+        .detail = events ? drive->log : NULL,
+        .detail_steps = UINT64_MAX,
+    };
+    planned = c;
+    assert(moe_run_result_bytes(&input) <= drive->results.size_bytes);
+    assert(moe_run_work_bytes(&input, trace) <= drive->work.size_bytes);
+    return moe_run(&input, &policy, c->seed, trace, &drive->results, &drive->work, result, err);
+}
+
+enum moe_status engine_drive_run(struct engine_drive *drive, const struct twin_case *c,
+                                 const char *calibration, bool events,
+                                 struct moe_run_result *result, struct moe_error *err)
+{
+    struct moe_trace *trace = NULL;
+    moe_arena_reset(&drive->setup);
+    moe_arena_reset(&drive->results);
+    moe_arena_reset(&drive->work);
+    engine_drive_scenario(c, &drive->scenario);
+    MOE_TRY(moe_model_check(&drive->scenario.model, err));
+    MOE_TRY(engine_drive_store(drive, c, err));
+    MOE_TRY(moe_trace_open(&trace, drive->path, err));
+    const enum moe_status status = run_stored(drive, c, calibration, events, trace, result, err);
+    moe_trace_close(trace);
+    return status;
+}
