@@ -162,8 +162,14 @@ static void say_price(struct moe_page *page, const struct moe_study *study)
                     kv == before ? name_of(study, study->baseline)
                                  : moe_figure_change(kv / before).text,
                     kv == before ? "" : name_of(study, study->baseline));
-    moe_page_field(page, "price", "%s GB of copies leave %s tokens of KV cache on each GPU, %s",
-                   moe_figure_gigabytes(copies.mean).text, moe_figure_fixed(kv, 0).text, against);
+    if (copies.mean > 0.0) {
+        moe_page_field(page, "price", "%s GB of copies leave %s tokens of KV cache on each GPU, %s",
+                       moe_figure_gigabytes(copies.mean).text, moe_figure_fixed(kv, 0).text,
+                       against);
+    } else {
+        moe_page_field(page, "price", "it needs no copies: %s tokens of KV cache on each GPU, %s",
+                       moe_figure_fixed(kv, 0).text, against);
+    }
 }
 
 void moe_section_verdict(struct moe_page *page, const struct moe_study *study)
