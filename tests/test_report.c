@@ -10,7 +10,7 @@
 #include "sim/report/json_difference.h"
 #include "sim/report/page.h"
 #include "sim/report/report.h"
-#include "study_fixture.h"
+#include "tests/study_fixture.h"
 
 static struct study_fixture fixture; /* large: not on the stack */
 

@@ -8,7 +8,7 @@
 
 #include "sim/report/report.h"
 #include "sim/report/run_store.h"
-#include "study_fixture.h"
+#include "tests/study_fixture.h"
 
 static struct study_fixture fixture;
 static char folder[64];
