@@ -11,7 +11,6 @@
 
 struct sequence {
     bool running;
-    bool planned;
     uint32_t request;
     uint32_t done;
     uint32_t now; /* rows of this step */
@@ -37,6 +36,7 @@ struct run {
     struct twin_tokens own[TWIN_GPUS];
     struct step_twin step;
     double drift[TWIN_GPUS]; /* log of time */
+    uint32_t finished;       /* requests */
     uint64_t number;
     int64_t now;
     uint32_t phase;
@@ -54,7 +54,8 @@ static void fill_queue(struct run *run)
     for (uint32_t i = 0; i < c->requests; i++) {
         rows[i] = c->prompt[i] + c->output[i] - 1;
     }
-    for (uint32_t pass = 0; pass <= c->passes; pass++) {
+    for (uint32_t turn = 1; turn <= c->passes + 1; turn++) {
+        const uint32_t pass = turn <= c->passes ? turn : 0;
         const uint32_t first = pass == 0 ? 0 : planned;
         const uint32_t end = pass == 0 ? planned : c->requests;
         workload_twin_order(c->seed, pass, rows, first, end, window, order);
@@ -88,9 +89,8 @@ static bool admit_one(struct run *run, uint32_t gpu)
     if (held + whole_length(c, first.request) > run->r->kv_tokens) {
         return false;
     }
-    *free_slot = (struct sequence){
-        .running = true, .planned = first.planned, .request = first.request, .admitted = run->now
-    };
+    *free_slot =
+        (struct sequence){ .running = true, .request = first.request, .admitted = run->now };
     run->next++;
     return true;
 }
@@ -346,7 +346,6 @@ static void end_request(struct run *run, const struct sequence *s)
     if (run->phase != TWIN_SCORED) {
         return;
     }
-    sample(&r->ttft, s->first_token - s->admitted);
     sample(&r->e2e, run->now - s->admitted);
     if (outputs > 1) {
         sample(&r->tpot, (run->now - s->first_token) / (outputs - 1));
@@ -367,10 +366,16 @@ static uint32_t end_step(struct run *run)
                     continue;
                 }
                 outputs++;
-                s->first_token = s->done == c->prompt[s->request] ? run->now : s->first_token;
+                if (s->done == c->prompt[s->request]) {
+                    s->first_token = run->now;
+                    if (run->phase == TWIN_SCORED) {
+                        sample(&run->r->ttft, run->now - s->admitted);
+                    }
+                }
             }
             if (s->running && s->done == c->prompt[s->request] + c->output[s->request] - 1) {
                 end_request(run, s);
+                run->finished++;
                 s->running = false;
             }
         }
@@ -378,15 +383,13 @@ static uint32_t end_step(struct run *run)
     return outputs;
 }
 
+/* As it stands after the step's admissions. */
 static uint32_t phase_now(const struct run *run)
 {
-    bool planned = run->next < run->queued && run->queue[run->next].planned;
-    for (uint32_t g = 0; g < run->gpus; g++) {
-        for (uint32_t i = 0; i < run->c->running_per_gpu; i++) {
-            planned = planned || (run->sequence[g][i].running && run->sequence[g][i].planned);
-        }
+    if (run->finished < run->gpus * run->c->running_per_gpu) {
+        return TWIN_WARMUP;
     }
-    return planned ? TWIN_WARMUP : run->next < run->queued ? TWIN_SCORED : TWIN_DRAIN;
+    return run->next < run->queued && !run->queue[run->next].planned ? TWIN_SCORED : TWIN_DRAIN;
 }
 
 /* False when everything is served. */

@@ -11,9 +11,13 @@ static int64_t round_up(double ns)
     return whole;
 }
 
-/* Dense layers before MoE layer l: of D spread over L, those from l*D/L to (l+1)*D/L. */
+/* Dense layers before MoE layer l: all before the first when they are fewer, else of D spread
+ * over L those from l*D/L to (l+1)*D/L. */
 static double dense_before(const struct step_twin *step, uint32_t layer)
 {
+    if (step->dense_layers < step->layers) {
+        return layer == 0 ? step->dense_layers : 0;
+    }
     const uint32_t end = (layer + 1) * step->dense_layers / step->layers;
     return end - layer * step->dense_layers / step->layers;
 }

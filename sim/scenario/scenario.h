@@ -80,10 +80,10 @@ static inline uint32_t moe_cluster_gpu_count(const struct moe_cluster *cluster)
     return cluster->node_count * cluster->gpus_per_node;
 }
 
-/* Every default; trace and model are empty. */
 /* The placement that every policy of the scenario is asked for. */
 struct moe_placement_shape moe_scenario_shape(const struct moe_scenario *scenario);
 
+/* Every default; trace and model are empty. */
 void moe_scenario_defaults(struct moe_scenario *scenario);
 
 /* Reads a YAML file over the defaults, then the overrides "path.key=value" in order,
