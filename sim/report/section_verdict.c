@@ -100,7 +100,8 @@ static void say_perfect(struct moe_page *page, const struct moe_study *study)
         moe_finding_without(study, best, UINT32_C(1) << MOE_CAUSE_ROUTING);
     const double rate = study->policies[best].metric[MOE_METRIC_OUTPUT_RATE].mean * gain.mean;
     moe_page_field(
-        page, "perfect", "with perfectly balanced experts %s would reach %s tokens/s, %s",
+        page, "perfect",
+        "with perfectly balanced experts and its exchange as it is, %s would reach %s tokens/s, %s",
         name_of(study, best), moe_figure_real(rate).text, moe_figure_change(gain.mean).text);
 }
 
