@@ -3,6 +3,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "sim/engine/replay_map.h"
 #include "sim/engine/workload.h"
 #include "tests/engine_case.h"
 #include "tests/engine_drive.h"
@@ -109,6 +110,51 @@ Test(workload, order_depends_on_the_seed_and_on_nothing_else)
     (void) take_all(trace, 0, order[2]);
     cr_assert_arr_neq(order[0], order[2], count * sizeof **order);
     moe_trace_close(trace);
+}
+
+/* Which experts a repeated layer's choices mean, and the counts that policies plan on. */
+Test(workload, replayed_layers_are_relabelled_as_the_twin_says)
+{
+    static uint16_t rows[MOE_REPLAY_BLOCK_ROWS * TWIN_TRACE_LAYERS * TWIN_TOP_K];
+    for (uint64_t seed = 0; seed < 40; seed++) {
+        struct moe_trace *trace = open_case(seed);
+        struct moe_replay_map map;
+        const struct twin_model *m = &c.cost.model;
+        uint64_t counts[TWIN_TRACE_LAYERS * TWIN_EXPERTS] = { 0 };
+        double load[TWIN_LAYERS * TWIN_EXPERTS] = { 0 };
+        double want[TWIN_LAYERS * TWIN_EXPERTS] = { 0 };
+        uint64_t unknown = 0;
+        const uint32_t first = c.rows / 3;
+        cr_assert_eq(
+            moe_replay_map_init(&map, moe_trace_model(trace), m->moe_layers, &drive.work, NULL),
+            MOE_OK);
+        cr_assert_eq(moe_replay_count(trace, first, c.rows - first, rows, counts, &unknown, NULL),
+                     MOE_OK);
+        moe_replay_expand(&map, counts, load);
+        for (uint32_t l = 0; l < m->moe_layers; l++) {
+            const uint32_t size = m->experts / m->groups;
+            for (uint32_t e = 0; e < m->experts; e++) {
+                const uint32_t to =
+                    workload_twin_relabel(l, c.trace_layers, m->experts, m->groups, e);
+                const uint32_t group = workload_twin_relabel(l, c.trace_layers, m->experts,
+                                                             m->groups, e / size * size);
+                cr_assert_eq(map.expert[l * m->experts + e], to, "seed %" PRIu64, seed);
+                cr_assert_eq(to / size, group / size, "a group was torn apart");
+            }
+            for (uint32_t row = first; row < c.rows; row++) {
+                for (uint32_t k = 0; k < m->top_k; k++) {
+                    const uint16_t id = c.route[row][l % c.trace_layers][k];
+                    if (id != TWIN_UNKNOWN) {
+                        want[l * m->experts + map.expert[l * m->experts + id]]++;
+                    }
+                }
+            }
+        }
+        for (uint32_t i = 0; i < m->moe_layers * m->experts; i++) {
+            cr_assert_eq(load[i], want[i], "seed %" PRIu64, seed);
+        }
+        moe_trace_close(trace);
+    }
 }
 
 Test(workload, planning_set_leaves_at_least_one)
