@@ -244,7 +244,7 @@ static void make_routes(struct twin_draw *draw, struct twin_case *c)
 
 static void make_requests(struct twin_draw *draw, struct twin_case *c)
 {
-    c->requests = between(draw, one_in(draw, 8) ? 2 : 12, TWIN_REQUESTS);
+    c->requests = between(draw, one_in(draw, 8) ? 2 : 24, TWIN_REQUESTS);
     c->rows = 0;
     for (uint32_t i = 0; i < c->requests; i++) {
         c->prompt[i] = one_in(draw, 6)   ? 1
@@ -296,7 +296,7 @@ void engine_case_make(uint64_t seed, const char *table, struct twin_case *c, cha
                       size_t size)
 {
     static const uint32_t budgets[] = { 1, 2, 3, 8, 20, 64, 8192, 8192 };
-    static const double shares[] = { 0.05, 0.2, 0.35, 0.9 };
+    static const double shares[] = { 0.01, 0.1, 0.2, 0.5 };
     struct twin_draw draw = twin_draw_of(seed);
     memset(c, 0, sizeof *c);
     engine_case_calibration(&draw, table, text, size);
@@ -310,9 +310,10 @@ void engine_case_make(uint64_t seed, const char *table, struct twin_case *c, cha
     make_plan(&draw, c);
     make_requests(&draw, c);
     make_memory(&draw, c);
-    c->running_per_gpu = one_in(&draw, 4) ? between(&draw, 1, TWIN_RUNNING)
-                         : c->cost.nodes * c->cost.gpus_per_node < 6 ? between(&draw, 1, 3)
-                                                                     : 1;
+    const uint32_t gpus = c->cost.nodes * c->cost.gpus_per_node;
+    c->running_per_gpu = one_in(&draw, 6) ? between(&draw, 1, TWIN_RUNNING)
+                         : gpus < 6       ? between(&draw, 1, 3)
+                                          : 1;
     c->step_tokens = budgets[twin_below(&draw, 8)];
     c->plan_share = shares[twin_below(&draw, 4)];
     c->passes = between(&draw, 1, TWIN_PASSES);

@@ -10,6 +10,7 @@ enum {
     CASE_COUNT = 300,
     STEPS = 3,
     GPU_LIMIT = 100,
+    NODE_LIMIT = 4,
     LAYER_LIMIT = 6,
     TOP_K_LIMIT = 6,
     SLOT_LIMIT = 320,
@@ -51,9 +52,16 @@ struct plain {
     uint32_t taken[LAYER_LIMIT][EXPERT_LIMIT]; /* tokens of an expert since the beginning */
     uint32_t slot_tokens[LAYER_LIMIT][SLOT_LIMIT];
     uint32_t pair_tokens[LAYER_LIMIT][GPU_LIMIT][GPU_LIMIT];
+    uint32_t node_tokens[LAYER_LIMIT][GPU_LIMIT][NODE_LIMIT];
+    bool nodes; /* counted too: the hierarchical exchange */
     uint64_t assignments;
     uint64_t unknown;
 };
+
+static uint32_t gpus_per_node(const struct plain *plain)
+{
+    return plain->shape.gpu_count / plain->shape.node_count;
+}
 
 /* The slot that takes the next token of an expert: its copies in turn, lowest slot first. */
 static uint32_t plain_slot(struct plain *plain, uint32_t layer, uint32_t expert)
@@ -74,6 +82,7 @@ static void plain_add(struct plain *plain, uint32_t source, const uint16_t *row)
     const uint32_t slots_per_gpu = plain->shape.slot_count / plain->shape.gpu_count;
     for (uint32_t layer = 0; layer < plain->shape.layer_count; layer++) {
         bool reached[GPU_LIMIT] = { false };
+        bool reached_node[NODE_LIMIT] = { false };
         for (uint32_t k = 0; k < plain->top_k; k++) {
             const uint16_t id = row[layer % plain->trace_layers * plain->top_k + k];
             plain->assignments++;
@@ -86,9 +95,13 @@ static void plain_add(struct plain *plain, uint32_t source, const uint16_t *row)
             const uint32_t slot = plain_slot(plain, layer, expert);
             plain->slot_tokens[layer][slot]++;
             reached[slot / slots_per_gpu] = true;
+            reached_node[slot / slots_per_gpu / gpus_per_node(plain)] = true;
         }
         for (uint32_t g = 0; g < plain->shape.gpu_count; g++) {
             plain->pair_tokens[layer][source][g] += reached[g];
+        }
+        for (uint32_t n = 0; n < plain->shape.node_count; n++) {
+            plain->node_tokens[layer][source][n] += reached_node[n];
         }
     }
 }
@@ -118,16 +131,16 @@ static void random_placement(struct draw *draw, struct moe_placement *placement,
 static void random_case(struct draw *draw, struct plain *plain, struct moe_placement *placement,
                         struct moe_replay_map *map)
 {
-    static const uint32_t gpus_per_node[] = { 1, 2, 3, 8, 32, 36, 50 };
+    static const uint32_t sizes[] = { 1, 2, 3, 8, 16, 22, 25 };
     memset(plain, 0, sizeof *plain);
     const uint32_t groups = 1 + below(draw, 4);
     struct moe_placement_shape shape = {
         .layer_count = 1 + below(draw, LAYER_LIMIT),
         .expert_count = groups * (1 + below(draw, EXPERT_LIMIT / 4)),
-        .node_count = 1 + below(draw, 2),
+        .node_count = 1 + below(draw, NODE_LIMIT),
         .group_count = groups,
     };
-    shape.gpu_count = shape.node_count * gpus_per_node[below(draw, 7)];
+    shape.gpu_count = shape.node_count * sizes[below(draw, 7)];
     shape.slot_count =
         shape.gpu_count *
         ((shape.expert_count + shape.gpu_count - 1) / shape.gpu_count + below(draw, 3));
@@ -141,6 +154,7 @@ static void random_case(struct draw *draw, struct plain *plain, struct moe_place
     moe_arena_reset(&arena);
     cr_assert_eq(moe_replay_map_init(map, &trace, shape.layer_count, &arena, NULL), MOE_OK);
     random_placement(draw, placement, &shape);
+    plain->nodes = below(draw, 2) == 1;
     plain->shape = shape;
     plain->placement = placement;
     plain->map = map;
@@ -155,6 +169,7 @@ static void add_step(struct draw *draw, struct plain *plain, struct moe_route_co
     const uint16_t *pointers[TOKEN_LIMIT];
     memset(plain->slot_tokens, 0, sizeof plain->slot_tokens);
     memset(plain->pair_tokens, 0, sizeof plain->pair_tokens);
+    memset(plain->node_tokens, 0, sizeof plain->node_tokens);
     moe_route_counter_begin_step(counter);
     for (uint32_t gpu = 0; gpu < plain->shape.gpu_count; gpu++) {
         const uint32_t tokens = below(draw, 3) * below(draw, TOKEN_LIMIT / 2);
@@ -173,6 +188,42 @@ static void add_step(struct draw *draw, struct plain *plain, struct moe_route_co
     }
 }
 
+static struct moe_exchange_work straight(const struct plain *plain, uint32_t layer, uint32_t g)
+{
+    struct moe_exchange_work w = { 0 };
+    for (uint32_t other = 0; other < plain->shape.gpu_count; other++) {
+        if (other != g && other / gpus_per_node(plain) == g / gpus_per_node(plain)) {
+            w.near_out += plain->pair_tokens[layer][g][other];
+            w.near_in += plain->pair_tokens[layer][other][g];
+        } else if (other != g) {
+            w.far_out += plain->pair_tokens[layer][g][other];
+            w.far_in += plain->pair_tokens[layer][other][g];
+        }
+    }
+    return w;
+}
+
+/* Every journey of a copy, those that touch GPU g summed. */
+static struct moe_exchange_work relayed(const struct plain *plain, uint32_t layer, uint32_t g)
+{
+    const uint32_t size = gpus_per_node(plain);
+    struct moe_exchange_work w = { 0 };
+    for (uint32_t from = 0; from < plain->shape.gpu_count; from++) {
+        for (uint32_t node = 0; node < plain->shape.node_count; node++) {
+            const uint32_t relay = node * size + from % size;
+            if (relay != from) {
+                w.far_out += from == g ? plain->node_tokens[layer][from][node] : 0;
+                w.far_in += relay == g ? plain->node_tokens[layer][from][node] : 0;
+            }
+            for (uint32_t to = node * size; to < (node + 1) * size; to++) {
+                w.near_out += relay == g && to != relay ? plain->pair_tokens[layer][from][to] : 0;
+                w.near_in += to == g && to != relay ? plain->pair_tokens[layer][from][to] : 0;
+            }
+        }
+    }
+    return w;
+}
+
 static void check_work(const struct plain *plain, const struct moe_route_counter *counter,
                        uint32_t layer, uint32_t tile, uint64_t seed)
 {
@@ -180,7 +231,6 @@ static void check_work(const struct plain *plain, const struct moe_route_counter
     static struct moe_exchange_work dispatch[GPU_LIMIT];
     const uint32_t gpus = plain->shape.gpu_count;
     const uint32_t slots_per_gpu = plain->shape.slot_count / gpus;
-    const uint32_t gpus_per_node = gpus / plain->shape.node_count;
     moe_route_counter_work(counter, layer, tile, expert, dispatch);
     for (uint32_t g = 0; g < gpus; g++) {
         uint32_t tokens = 0;
@@ -195,21 +245,10 @@ static void check_work(const struct plain *plain, const struct moe_route_counter
         cr_assert(expert[g].tokens == tokens && expert[g].active == active &&
                       expert[g].tiles == tiles,
                   "seed %" PRIu64 ", layer %u, GPU %u", seed, layer, g);
-        uint32_t near_out = 0;
-        uint32_t near_in = 0;
-        uint32_t far_out = 0;
-        uint32_t far_in = 0;
-        for (uint32_t other = 0; other < gpus; other++) {
-            if (other != g && other / gpus_per_node == g / gpus_per_node) {
-                near_out += plain->pair_tokens[layer][g][other];
-                near_in += plain->pair_tokens[layer][other][g];
-            } else if (other != g) {
-                far_out += plain->pair_tokens[layer][g][other];
-                far_in += plain->pair_tokens[layer][other][g];
-            }
-        }
-        cr_assert(dispatch[g].near_out == near_out && dispatch[g].near_in == near_in &&
-                      dispatch[g].far_out == far_out && dispatch[g].far_in == far_in,
+        const struct moe_exchange_work want =
+            plain->nodes ? relayed(plain, layer, g) : straight(plain, layer, g);
+        cr_assert(dispatch[g].near_out == want.near_out && dispatch[g].near_in == want.near_in &&
+                      dispatch[g].far_out == want.far_out && dispatch[g].far_in == want.far_in,
                   "seed %" PRIu64 ", layer %u, GPU %u", seed, layer, g);
     }
 }
@@ -229,6 +268,9 @@ Test(route_counter, kernels_agree_with_a_loop_over_everything)
         many_gpus += plain.top_k > 1 && plain.shape.gpu_count > 64;
         cr_assert_eq(moe_route_counter_init(&counter, &map, &placement, plain.top_k, &arena, NULL),
                      MOE_OK);
+        if (plain.nodes) {
+            cr_assert_eq(moe_route_counter_count_nodes(&counter, &arena, NULL), MOE_OK);
+        }
         for (uint32_t step = 0; step < STEPS; step++) {
             add_step(&draw, &plain, &counter);
             for (uint32_t layer = 0; layer < plain.shape.layer_count; layer++) {
@@ -262,6 +304,9 @@ Test(route_counter, every_copy_sent_is_received)
         random_case(&draw, &plain, &placement, &map);
         cr_assert_eq(moe_route_counter_init(&counter, &map, &placement, plain.top_k, &arena, NULL),
                      MOE_OK);
+        if (plain.nodes) {
+            cr_assert_eq(moe_route_counter_count_nodes(&counter, &arena, NULL), MOE_OK);
+        }
         add_step(&draw, &plain, &counter);
         double tokens = 0;
         for (uint32_t layer = 0; layer < plain.shape.layer_count; layer++) {
