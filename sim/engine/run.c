@@ -244,6 +244,20 @@ static enum moe_status one_step(struct run *run, uint64_t tokens, struct moe_err
     return MOE_OK;
 }
 
+/* The warm-up takes as many requests as run at once, and as many more are then under way. */
+static enum moe_status refuse_unscored(const struct run *run, struct moe_error *err)
+{
+    const struct moe_serving *serving = &run->input->scenario->serving;
+    const uint64_t running = run->warmup_requests;
+    const uint32_t scored = run->workload.request_count - run->workload.planned_count;
+    return moe_fail(err, MOE_RANGE,
+                    "no step is left to score: %" PRIu64
+                    " requests run at once, and serving.passes "
+                    "%u over %u requests all begin in the warm-up; use serving.passes %" PRIu64
+                    " or more, or a lower serving.running_per_gpu",
+                    running, serving->passes, scored, 2 * running / scored + 1);
+}
+
 static enum moe_status close_result(struct run *run, struct moe_error *err)
 {
     struct moe_run_result *result = run->result;
@@ -251,14 +265,7 @@ static enum moe_status close_result(struct run *run, struct moe_error *err)
     result->dispatch_bytes = moe_cost_exchange_bytes(run->input->cost, MOE_COST_DISPATCH);
     result->combine_bytes = moe_cost_exchange_bytes(run->input->cost, MOE_COST_COMBINE);
     if (result->account[MOE_PHASE_SCORED].steps == 0) {
-        const struct moe_serving *serving = &run->input->scenario->serving;
-        return moe_fail(
-            err, MOE_RANGE,
-            "no step is left to score: %u requests run at once, and only %u passes over "
-            "%u requests are to be scored; raise serving.passes or lower "
-            "serving.running_per_gpu",
-            serving->running_per_gpu * result->gpu_count, serving->passes,
-            run->workload.request_count - run->workload.planned_count);
+        return refuse_unscored(run, err);
     }
     if (run->input->scenario->attribution) {
         assert(run->straggler.idle_ns[MOE_CAUSE_ALL] == result->idle_ns);
