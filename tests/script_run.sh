@@ -36,7 +36,7 @@ cp "$sample" t.db || exit 1
 cat >s.yaml <<'END'
 name: small
 trace: t.db
-model: deepseek-v3
+model: group256
 cluster:
   nodes: 2
   gpus_per_node: 4
@@ -110,7 +110,7 @@ expect 1 'absent.db' "$moesim" repeat absent.db
 rm other.db first.db
 
 # ---- compare: no scenario, and the chosen defaults are said ----
-expect 0 '' "$moesim" compare t.db --model deepseek-v3 --gpus 16 --policies lpt,eplb --seeds 1 \
+expect 0 '' "$moesim" compare t.db --model group256 --gpus 16 --policies lpt,eplb --seeds 1 \
     --set serving.running_per_gpu=2
 grep -q '2 nodes of 8 GPUs' out.txt || complain 'compare does not say its nodes'
 grep -q 'lpt is the baseline' out.txt || complain 'compare does not say its baseline'
@@ -118,11 +118,11 @@ grep -q '272 slots' out.txt || complain 'compare does not say its slots'
 # 16 x 2 running, 8 scored for each: 256 of the 398 of one pass
 grep -q '1 pass over' out.txt || complain 'compare does not say its passes'
 expect 2 '--model is needed' "$moesim" compare t.db --gpus 16
-expect 2 '--gpus is needed' "$moesim" compare t.db --model deepseek-v3
-expect 2 '288 slots do not divide over 7 GPUs' "$moesim" compare t.db --model deepseek-v3 --gpus 7 \
+expect 2 '--gpus is needed' "$moesim" compare t.db --model group256
+expect 2 '288 slots do not divide over 7 GPUs' "$moesim" compare t.db --model group256 --gpus 7 \
     --slots 288
-expect 2 'do not divide' "$moesim" compare t.db --model deepseek-v3 --gpus 16 --nodes 3
-expect 2 'nonesuch' "$moesim" compare t.db --model deepseek-v3 --gpus 16 --policies lpt,nonesuch
+expect 2 'do not divide' "$moesim" compare t.db --model group256 --gpus 16 --nodes 3
+expect 2 'nonesuch' "$moesim" compare t.db --model group256 --gpus 16 --policies lpt,nonesuch
 expect 2 'must be equal' "$moesim" compare t.db --model mixtral-8x7b --gpus 8
 
 # ---- bad input: exit 2, a clear sentence, nothing left behind ----
@@ -143,7 +143,7 @@ rm bad.yaml
 expect_files events.csv run.db s.yaml t.db
 
 # ---- a policy that does not fit is an answer ----
-expect 0 '' "$moesim" run s.yaml --seeds 1 --set cluster.memory_gb=60
+expect 0 '' "$moesim" run s.yaml --seeds 1 --set model=deepseek-v3 --set cluster.memory_gb=60
 grep -q 'does not fit: weights need' out.txt || complain 'it is not said that nothing fits'
 grep -q 'the baseline contiguous does not fit' out.txt || complain 'no verdict is not said'
 

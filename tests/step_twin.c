@@ -219,8 +219,8 @@ void step_twin_play(const struct step_twin *step, const struct twin_times *times
     assert(step->gpus > 0);
     memset(played, 0, sizeof *played);
     for (uint32_t l = 0; l < step->layers; l++) {
-        int64_t arrive[TWIN_GPUS];
-        int64_t finish[TWIN_GPUS];
+        int64_t arrive[TWIN_GPUS] = { 0 };
+        int64_t finish[TWIN_GPUS] = { 0 };
         for (uint32_t g = 0; g < step->gpus; g++) {
             arrive[g] = clock[g] + times->before[l][g];
         }

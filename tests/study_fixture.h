@@ -107,9 +107,9 @@ static inline void fixture_tables(struct moe_run_result *r, struct moe_arena *ar
 static inline void fixture_account(struct moe_run_result *r, moe_time_ns time_ns)
 {
     const struct moe_token_account phases[MOE_PHASE_COUNT] = {
-        { 10, 400, 100, 5, 400 * 4, time_ns / 10 },
-        { FIXTURE_STEPS, 1900, 950, 38, 1900 * 4, time_ns },
-        { 12, 300, 150, 9, 300 * 4, time_ns / 8 },
+        { 10, 400, 100, 5, UINT64_C(400) * 4, time_ns / 10 },
+        { FIXTURE_STEPS, 1900, 950, 38, UINT64_C(1900) * 4, time_ns },
+        { 12, 300, 150, 9, UINT64_C(300) * 4, time_ns / 8 },
     };
     memcpy(r->account, phases, sizeof phases);
     r->unknown_assignments = 13;
@@ -160,7 +160,7 @@ static inline void fixture_loads(struct moe_run_result *r, double imbalance)
         r->mean_load_sum += r->layer_mean_load[layer];
     }
     r->no_copy_load_sum = 1.25 * r->mean_load_sum;
-    r->layer_steps = FIXTURE_STEPS * FIXTURE_LAYERS;
+    r->layer_steps = (uint64_t) FIXTURE_STEPS * FIXTURE_LAYERS;
     r->balancedness_sum = (double) r->layer_steps / imbalance;
     r->imbalance_sum = (double) r->layer_steps * (imbalance - 1.0);
 }
@@ -197,7 +197,7 @@ static inline void fixture_run(struct study_fixture *f, uint32_t policy, uint32_
                                   .gpu_count = FIXTURE_GPUS,
                                   .slot_count = FIXTURE_SLOTS,
                                   .expert_count = FIXTURE_EXPERTS,
-                                  .moved_slots = 3 * policy,
+                                  .moved_slots = (uint64_t) 3 * policy,
                                   .memory = { .gpu_bytes = 141e9,
                                               .copy_bytes = 1e9 * policy,
                                               .kv_bytes_per_token = 1000,

@@ -10,7 +10,7 @@
 #include "sim/report/json_difference.h"
 #include "sim/report/page.h"
 #include "sim/report/report.h"
-#include "study_fixture.h"
+#include "tests/study_fixture.h"
 
 static struct study_fixture fixture; /* large: not on the stack */
 
@@ -182,7 +182,7 @@ Test(report, json_adds_up)
     cr_assert_eq(parts, integer_at(policy, "stragglers.idle_ns"), "to the nanosecond");
     cr_assert_eq(runs, parts);
     cr_assert_eq(parts, 3LL * 15 * FIXTURE_CAUSE_NS + 5LL * (7 + 8 + 9));
-    cr_assert_eq(tokens, 3 * 2600);
+    cr_assert_eq(tokens, 3 * 2600LL);
     cr_assert_eq(json_array_size(at(root, "slow_gpus")), 1);
     cr_assert_eq(integer_at(root, "slow_gpus.#0.seed"), 8);
     json_decref(root);

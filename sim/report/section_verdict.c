@@ -100,7 +100,8 @@ static void say_perfect(struct moe_page *page, const struct moe_study *study)
         moe_finding_without(study, best, UINT32_C(1) << MOE_CAUSE_ROUTING);
     const double rate = study->policies[best].metric[MOE_METRIC_OUTPUT_RATE].mean * gain.mean;
     moe_page_field(
-        page, "perfect", "with perfectly balanced experts %s would reach %s tokens/s, %s",
+        page, "perfect",
+        "with perfectly balanced experts and its exchange as it is, %s would reach %s tokens/s, %s",
         name_of(study, best), moe_figure_real(rate).text, moe_figure_change(gain.mean).text);
 }
 
@@ -162,8 +163,14 @@ static void say_price(struct moe_page *page, const struct moe_study *study)
                     kv == before ? name_of(study, study->baseline)
                                  : moe_figure_change(kv / before).text,
                     kv == before ? "" : name_of(study, study->baseline));
-    moe_page_field(page, "price", "%s GB of copies leave %s tokens of KV cache on each GPU, %s",
-                   moe_figure_gigabytes(copies.mean).text, moe_figure_fixed(kv, 0).text, against);
+    if (copies.mean > 0.0) {
+        moe_page_field(page, "price", "%s GB of copies leave %s tokens of KV cache on each GPU, %s",
+                       moe_figure_gigabytes(copies.mean).text, moe_figure_fixed(kv, 0).text,
+                       against);
+    } else {
+        moe_page_field(page, "price", "it needs no copies: %s tokens of KV cache on each GPU, %s",
+                       moe_figure_fixed(kv, 0).text, against);
+    }
 }
 
 void moe_section_verdict(struct moe_page *page, const struct moe_study *study)
