@@ -21,15 +21,17 @@ void count_twin_begin(struct twin_counted *counted)
 static uint32_t take_slot(struct twin_counted *counted, const struct twin_case *c, uint32_t layer,
                           uint32_t expert)
 {
-    uint32_t copy[TWIN_SLOTS] = { 0 };
     uint32_t copies = 0;
     for (uint32_t s = 0; s < c->slots; s++) {
-        if (c->plan[layer][s] == expert) {
-            copy[copies++] = s;
-        }
+        copies += c->plan[layer][s] == expert;
     }
     assert(copies > 0);
-    return copy[counted->turn[layer][expert]++ % copies];
+    uint32_t before = counted->turn[layer][expert]++ % copies;
+    uint32_t slot = 0;
+    while (c->plan[layer][slot] != expert || before-- > 0) {
+        slot++;
+    }
+    return slot;
 }
 
 void count_twin_row(struct twin_counted *counted, const struct twin_case *c, uint32_t gpu,
