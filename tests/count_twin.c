@@ -1,10 +1,12 @@
 #include "tests/count_twin.h"
 
+#include <assert.h>
 #include <math.h>
 #include <string.h>
 
 static uint32_t gpus_of(const struct twin_case *c)
 {
+    assert(c->cost.nodes > 0 && c->cost.gpus_per_node > 0);
     return c->cost.nodes * c->cost.gpus_per_node;
 }
 
@@ -19,14 +21,17 @@ void count_twin_begin(struct twin_counted *counted)
 static uint32_t take_slot(struct twin_counted *counted, const struct twin_case *c, uint32_t layer,
                           uint32_t expert)
 {
-    uint32_t copy[TWIN_SLOTS];
     uint32_t copies = 0;
     for (uint32_t s = 0; s < c->slots; s++) {
-        if (c->plan[layer][s] == expert) {
-            copy[copies++] = s;
-        }
+        copies += c->plan[layer][s] == expert;
     }
-    return copy[counted->turn[layer][expert]++ % copies];
+    assert(copies > 0);
+    uint32_t before = counted->turn[layer][expert]++ % copies;
+    uint32_t slot = 0;
+    while (c->plan[layer][slot] != expert || before-- > 0) {
+        slot++;
+    }
+    return slot;
 }
 
 void count_twin_row(struct twin_counted *counted, const struct twin_case *c, uint32_t gpu,

@@ -137,7 +137,7 @@ static enum moe_status write_store(struct moe_trace_writer *writer, const struct
     for (uint32_t row = 0; row < c->rows; row++) {
         uint16_t packed[TWIN_TRACE_LAYERS * TWIN_TOP_K];
         for (uint32_t l = 0; l < c->trace_layers; l++) {
-            memcpy(&packed[l * m->top_k], c->route[row][l], m->top_k * sizeof *packed);
+            memcpy(&packed[(size_t) l * m->top_k], c->route[row][l], m->top_k * sizeof *packed);
         }
         MOE_TRY(moe_trace_writer_rows(writer, packed, 1, err));
     }

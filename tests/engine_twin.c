@@ -48,7 +48,7 @@ static void fill_queue(struct run *run)
     const uint32_t planned = workload_twin_planned(c->requests, c->plan_share);
     const uint64_t id_bytes = c->cost.model.experts <= 256 ? 1 : 2;
     const uint64_t window =
-        (UINT64_C(64) << 20) / (c->trace_layers * c->cost.model.top_k * id_bytes);
+        (UINT64_C(64) << 20) / ((uint64_t) c->trace_layers * c->cost.model.top_k * id_bytes);
     uint32_t rows[TWIN_REQUESTS];
     uint32_t order[TWIN_REQUESTS];
     for (uint32_t i = 0; i < c->requests; i++) {
@@ -292,6 +292,7 @@ static void score_loads(struct run *run, uint32_t l)
 static void score_barriers(struct run *run, const struct twin_played *played)
 {
     struct twin_result *r = run->r;
+    assert(run->gpus > 0);
     const uint32_t slots_per_gpu = run->c->slots / run->gpus;
     for (uint32_t b = 0; b <= 2 * run->layers; b++) {
         const struct twin_barrier *barrier = &played->barrier[b];

@@ -1,5 +1,6 @@
 #include "tests/step_twin.h"
 
+#include <assert.h>
 #include <string.h>
 
 static int64_t round_up(double ns)
@@ -18,8 +19,9 @@ static double dense_before(const struct step_twin *step, uint32_t layer)
     if (step->dense_layers < step->layers) {
         return layer == 0 ? step->dense_layers : 0;
     }
+    const uint32_t begin = layer * step->dense_layers / step->layers;
     const uint32_t end = (layer + 1) * step->dense_layers / step->layers;
-    return end - layer * step->dense_layers / step->layers;
+    return end - begin;
 }
 
 /* A stretch's price on every GPU, from its parts, each of which may be scaled. */
@@ -186,7 +188,7 @@ static void add_before(const struct step_twin *step, uint32_t layer, uint32_t g,
 static void walk_back(const struct step_twin *step, const struct twin_times *times,
                       struct twin_played *played)
 {
-    uint32_t rank = played->barrier[2 * step->layers].last;
+    uint32_t rank = played->barrier[(size_t) 2 * step->layers].last;
     int64_t host = round_up(step->own[rank][TWIN_HOST].real);
     host = host < times->after[rank] ? host : times->after[rank];
     add(played->path, TWIN_HOST, step->own[rank][TWIN_HOST], host);
@@ -194,17 +196,17 @@ static void walk_back(const struct step_twin *step, const struct twin_times *tim
     for (uint32_t l = step->layers; l-- > 0;) {
         const uint32_t back = leaves_with(step, times->back[l], rank);
         add(played->path, TWIN_COMBINE, step->moe[l][back][TWIN_COMBINE], times->back[l][back]);
-        rank = played->barrier[2 * l + 1].last;
+        rank = played->barrier[(size_t) 2 * l + 1].last;
         add(played->path, TWIN_EXPERT, step->moe[l][rank][TWIN_EXPERT], times->ffn[l][rank]);
         const uint32_t out = leaves_with(step, times->out[l], rank);
-        const int64_t data = played->barrier[2 * l].open + times->out[l][out];
-        const int64_t begun = played->barrier[2 * l + 1].open - times->ffn[l][rank];
+        const int64_t data = played->barrier[(size_t) 2 * l].open + times->out[l][out];
+        const int64_t begun = played->barrier[(size_t) 2 * l + 1].open - times->ffn[l][rank];
         if (!step->serial && begun > data) {
             add(played->path, TWIN_SHARED, step->own[rank][TWIN_SHARED], times->shared[l][rank]);
         } else {
             add(played->path, TWIN_SHARED, step->own[rank][TWIN_SHARED], begun - data);
             add(played->path, TWIN_DISPATCH, step->moe[l][out][TWIN_DISPATCH], times->out[l][out]);
-            rank = played->barrier[2 * l].last;
+            rank = played->barrier[(size_t) 2 * l].last;
         }
         add_before(step, l, rank, times->before[l][rank], played->path);
     }
@@ -214,6 +216,7 @@ void step_twin_play(const struct step_twin *step, const struct twin_times *times
                     struct twin_played *played)
 {
     int64_t clock[TWIN_GPUS] = { 0 };
+    assert(step->gpus > 0);
     memset(played, 0, sizeof *played);
     for (uint32_t l = 0; l < step->layers; l++) {
         int64_t arrive[TWIN_GPUS] = { 0 };
@@ -221,27 +224,27 @@ void step_twin_play(const struct step_twin *step, const struct twin_times *times
         for (uint32_t g = 0; g < step->gpus; g++) {
             arrive[g] = clock[g] + times->before[l][g];
         }
-        played->barrier[2 * l] = barrier_of(arrive, step->gpus);
+        played->barrier[(size_t) 2 * l] = barrier_of(arrive, step->gpus);
         for (uint32_t g = 0; g < step->gpus; g++) {
             const uint32_t with = leaves_with(step, times->out[l], g);
-            const int64_t data = played->barrier[2 * l].open + times->out[l][with];
+            const int64_t data = played->barrier[(size_t) 2 * l].open + times->out[l][with];
             const int64_t beside = arrive[g] + times->shared[l][g];
             const int64_t begin = step->serial    ? data + times->shared[l][g]
                                   : beside > data ? beside
                                                   : data;
             finish[g] = begin + times->ffn[l][g];
         }
-        played->barrier[2 * l + 1] = barrier_of(finish, step->gpus);
+        played->barrier[(size_t) 2 * l + 1] = barrier_of(finish, step->gpus);
         for (uint32_t g = 0; g < step->gpus; g++) {
             const uint32_t with = leaves_with(step, times->back[l], g);
-            clock[g] = played->barrier[2 * l + 1].open + times->back[l][with];
+            clock[g] = played->barrier[(size_t) 2 * l + 1].open + times->back[l][with];
         }
     }
     for (uint32_t g = 0; g < step->gpus; g++) {
         clock[g] += times->after[g];
     }
-    played->barrier[2 * step->layers] = barrier_of(clock, step->gpus);
-    played->length = played->barrier[2 * step->layers].open;
+    played->barrier[(size_t) 2 * step->layers] = barrier_of(clock, step->gpus);
+    played->length = played->barrier[(size_t) 2 * step->layers].open;
     for (uint32_t b = 0; b <= 2 * step->layers; b++) {
         played->idle += played->barrier[b].idle;
     }

@@ -112,8 +112,8 @@ static void plain_layer(const struct moe_step_times *times, uint32_t layer, stru
         out->begin[layer][BEFORE][g] = clock[g];
         arrive[g] = clock[g] + times->before[row + g];
     }
-    out->barriers[2 * layer] = plain_barrier(arrive, gpus);
-    const moe_time_ns open = out->barriers[2 * layer].open_ns;
+    out->barriers[(size_t) 2 * layer] = plain_barrier(arrive, gpus);
+    const moe_time_ns open = out->barriers[(size_t) 2 * layer].open_ns;
     moe_time_ns finish[GPU_LIMIT] = { 0 };
     for (uint32_t g = 0; g < gpus; g++) {
         const moe_time_ns data = open + exit_after(times, times->dispatch + row, g);
@@ -128,9 +128,9 @@ static void plain_layer(const struct moe_step_times *times, uint32_t layer, stru
         }
         finish[g] = out->begin[layer][EXPERT][g] + times->expert[row + g];
     }
-    out->barriers[2 * layer + 1] = plain_barrier(finish, gpus);
+    out->barriers[(size_t) 2 * layer + 1] = plain_barrier(finish, gpus);
     for (uint32_t g = 0; g < gpus; g++) {
-        out->begin[layer][COMBINE][g] = out->barriers[2 * layer + 1].open_ns;
+        out->begin[layer][COMBINE][g] = out->barriers[(size_t) 2 * layer + 1].open_ns;
         clock[g] = out->begin[layer][COMBINE][g] + exit_after(times, times->combine + row, g);
     }
 }
@@ -145,8 +145,8 @@ static void plain_step(const struct moe_step_times *times, struct plain *out)
         out->begin[times->layer_count][AFTER][g] = clock[g];
         clock[g] += times->after[g];
     }
-    out->barriers[2 * times->layer_count] = plain_barrier(clock, times->gpu_count);
-    out->step_ns = out->barriers[2 * times->layer_count].open_ns;
+    out->barriers[(size_t) 2 * times->layer_count] = plain_barrier(clock, times->gpu_count);
+    out->step_ns = out->barriers[(size_t) 2 * times->layer_count].open_ns;
 }
 
 static void assert_barriers(const struct moe_barrier *got, const struct moe_barrier *want,

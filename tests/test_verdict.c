@@ -48,7 +48,7 @@ static void setup(void)
             runs[p][seed].memory.kv_tokens = 1050;
             runs[p][seed].account[MOE_PHASE_SCORED].output_tokens = 600;
             runs[p][seed].account[MOE_PHASE_SCORED].steps = 10;
-            set_time(p, seed, 1200000 * (seed + 1));
+            set_time(p, seed, INT64_C(1200000) * (seed + 1));
         }
     }
 }
@@ -172,8 +172,8 @@ Test(verdict, a_lane_flips_when_another_is_clearly_ahead)
     policy[C].needs = MOE_POLICY_NEEDS_FUTURE;
     for (uint32_t seed = 0; seed < SEEDS; seed++) {
         /* B overtakes A when combine is dear; the oracle does when experts are cheap. */
-        runs[B][seed].sensitivity_ns[dear_combine] = 500000 * (seed + 1);
-        runs[C][seed].sensitivity_ns[cheap_expert] = 100000 * (seed + 1);
+        runs[B][seed].sensitivity_ns[dear_combine] = INT64_C(500000) * (seed + 1);
+        runs[C][seed].sensitivity_ns[cheap_expert] = INT64_C(100000) * (seed + 1);
         /* B's mean is ahead with a cheap host, but by less than its spread. */
         runs[B][seed].sensitivity_ns[cheap_host] = 540000 + 640000 * (moe_time_ns) seed;
     }

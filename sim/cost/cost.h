@@ -21,11 +21,32 @@
  * of its ingress and egress. The factor comm multiplies the whole, latency included.
  *
  * Dense parts: one p-norm GEMM per weight matrix (read once a call, rows padded to the
- * series' tile), launches, and copied bytes over the copy bandwidth. Attention adds its core:
- * KV bytes against FLOPs of the scores. EXPERT's published series time the whole MoE op,
- * so GATE holds only what happens on the token's own rank: router, and permutation
- * before the dispatch and after the combine.
+ * series' tile; ratio at the unpadded rows), launches, and copied bytes over the copy
+ * bandwidth (times memory; a launch has no factor). Per row of h hidden values:
+ *   attention  norm.bytes_per_value * h copied, attention.launches. GQA, MHA: h x (q + 2 kv
+ *              heads) * size and heads * size x h; MLA: h x (q rank + latent) and q rank x
+ *              query (or h x (query + latent)), kv rank x heads * (size + value), heads * value
+ *              x h; an output gate is one more query. latent = kv rank + rope, query = heads *
+ *              (size + rope). Layers of linear attention: h x w and w x h, 2hw = linear_weights
+ *              (0: as the others), by their share
+ *   its core   of full and windowed layers by their share: ((KV bytes read / attention.bytes_s *
+ *              memory)^p + (FLOPs / attention.flop_s * compute)^p)^(1/p); 4 * heads * size FLOPs
+ *              a pair. MLA decode is absorbed (2 * heads * (2 kv rank + rope) a pair), the rest
+ *              that or expanded, whichever is less (2 * heads * (size + rope + value) a pair, and
+ *              2 * kv rank * heads * (size + value) a token of context beyond the step's own)
+ *   dense      h x f (twice as wide when gated) and f x h; activation 2 bytes a value of all
+ *   shared     three (two) widths; one launch
+ *   gate       router h x experts in bf16, gate.launches; latent models: both projections.
+ *              4 bytes a value of the experts' width, and the copies that leave a rank,
+ *              G (1 - (1 - 1/G)^k) of G GPUs at k choices, in the dtypes of both exchanges
+ *   head       LM head h x vocabulary in bf16 over the sampled rows, head.launches, 12 bytes a
+ *              logit; 4 h bytes a row, sampled or not
+ * EXPERT's published series time the whole MoE op, so GATE holds only what happens on the
+ * token's own rank: router, and permutation before the dispatch and after the combine.
  *
+ * Provenance: a point's own on it; between points the worse of both, interpolated when both
+ * are measured; beyond them, or with a fit only, or over another number of ranks, extrapolated
+ * for what was ours and assumed for what was published.
  * A duration that is a sum claims the worst provenance among its parts.
  */
 #ifndef MOE_SIM_COST_COST_H
@@ -92,7 +113,7 @@ struct moe_token_work {
     double sampled;      /* rows whose logits are needed */
     double kv_read;      /* KV tokens read per layer: sum over sequences of their context */
     double score_pairs;  /* sum over rows of the context each attends to */
-    double window_read;  /* kv_read with each context capped at model.window_size */
+    double window_read;  /* kv_read in windowed layers: what any row of a sequence sees */
     double window_pairs; /* score_pairs likewise */
     double decode_read;  /* of kv_read: by sequences with one row. MLA prices those absorbed and
                           * the rest in its cheaper form; 0 lets it treat all as one lot */
@@ -143,7 +164,10 @@ double moe_cost_exchange_bytes(const struct moe_cost *cost, enum moe_cost_part p
 /* Hardware and noise, drawn by counters (sim/base/random.h), so equal for all policies
  * of a seed. */
 
-/* The factors of simulated GPU number gpu under seed. */
+/* The factors of simulated GPU number gpu under seed: MOE_RANDOM_GPU_FACTOR, counter 8 * gpu
+ * chooses one of the measured GPUs. Without any: 8 * gpu + 1 says whether it is in the tail, + 2
+ * how deep, + 3, 4, 5 are the normal deviates of compute, memory and comm (exp of sd * normal on
+ * a grid of 2^-40). */
 struct moe_gpu_factor moe_cost_gpu_factor(const struct moe_cost *cost, uint64_t seed, uint32_t gpu);
 
 /* Whether any of those factors was drawn from the prior's slow tail: a report must name
@@ -154,7 +178,8 @@ bool moe_cost_gpu_in_tail(const struct moe_cost *cost, uint64_t seed, uint32_t g
 enum moe_jitter { MOE_JITTER_COMPUTE, MOE_JITTER_EXPERT, MOE_JITTER_COMM, MOE_JITTER_COUNT };
 
 /* Time factor around 1 for a uniform draw u in [0, 1): the inverse CDF through the
- * stored quantiles (linear between them, held at the ends). Never below 0.5. */
+ * stored quantiles (0, 5, 25, 50, 75, 95 and 99 %; linear between them, held at the ends). Never
+ * below 0.5. */
 double moe_cost_jitter(const struct moe_cost *cost, enum moe_jitter kind, double u);
 
 /* Slow drift of a GPU's speed: an AR(1) process per GPU and step in log time.
