@@ -65,6 +65,14 @@ static inline double moe_random_uniform(uint64_t key, uint64_t counter)
     return (double) (moe_random_bits(key, counter) >> 11) * 0x1p-53;
 }
 
+/* The same half a step further inside: in (0, 1), so that a quantile function of it is finite.
+ * (The largest draw would round to 1 and stays where it is.) */
+static inline double moe_random_inside(uint64_t key, uint64_t counter)
+{
+    const double u = moe_random_uniform(key, counter);
+    return u < 1.0 - 0x1p-53 ? u + 0x1p-54 : u;
+}
+
 /* Uniform in 0 .. bound-1, bound >= 1; bias below bound / 2^64. */
 static inline uint64_t moe_random_below(uint64_t key, uint64_t counter, uint64_t bound)
 {

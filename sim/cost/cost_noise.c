@@ -135,8 +135,8 @@ static double class_factor(const struct moe_calibration_factor *factor, uint64_t
         return factor->tail_min +
                draw(key, gpu, DRAW_TAIL_DEPTH) * (factor->tail_max - factor->tail_min);
     }
-    /* Half a step inside (0, 1): the inverse is finite. */
-    const double u = draw(key, gpu, DRAW_NORMAL + factor->class) + 0x1p-54;
+    const uint64_t counter = (uint64_t) gpu * DRAW_COUNT + DRAW_NORMAL + factor->class;
+    const double u = moe_random_inside(key, counter);
     const double value = moe_exp2(factor->sd * gsl_cdf_ugaussian_Pinv(u) * 1.4426950408889634);
     /* GSL uses the C library's logarithm, whose last bit depends on the processor; a grid
      * of 2^-40 takes that away. */

@@ -53,7 +53,7 @@ void moe_hardware_begin_step(struct moe_hardware *h, uint64_t step)
     const double keep = step == 0 ? 0.0 : h->drift.phi;
     const double spread = h->drift.sigma * sqrt(1.0 - keep * keep);
     for (uint32_t gpu = 0; gpu < h->gpu_count; gpu++) {
-        const double u = moe_random_uniform(h->drift_key, step * h->gpu_count + gpu) + 0x1p-54;
+        const double u = moe_random_inside(h->drift_key, step * h->gpu_count + gpu);
         h->drift_log[gpu] = keep * h->drift_log[gpu] + spread * normal(u);
         h->drift_factor[gpu] = moe_exp2(h->drift_log[gpu] * 1.4426950408889634);
     }

@@ -319,7 +319,7 @@ static uint32_t rank_largest(const struct ranking *ranking,
                              int64_t (*value)(const struct ranking *, uint32_t), uint32_t count,
                              uint32_t *place, uint32_t limit)
 {
-    int64_t held[WORST_LIMIT];
+    int64_t held[WORST_LIMIT] = { 0 };
     uint32_t found = 0;
     assert(limit > 0);
     assert(limit <= WORST_LIMIT);
