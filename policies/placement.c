@@ -19,8 +19,10 @@ enum moe_status moe_placement_shape_check(const struct moe_placement_shape *s,
                         s->node_count);
     }
     if (s->slot_count % s->gpu_count != 0) {
-        return moe_fail(err, MOE_RANGE, "%u slots do not divide over %u GPUs", s->slot_count,
-                        s->gpu_count);
+        const uint32_t below = s->slot_count / s->gpu_count * s->gpu_count;
+        return moe_fail(err, MOE_RANGE, "%u slots do not divide over %u GPUs; %u or %u would",
+                        s->slot_count, s->gpu_count, below > 0 ? below : s->gpu_count,
+                        below + s->gpu_count);
     }
     if (s->slot_count < s->expert_count) {
         return moe_fail(err, MOE_RANGE, "%u slots cannot hold %u experts; at least %u are needed",

@@ -31,6 +31,17 @@ static int exit_code(enum moe_status status)
     return 2;
 }
 
+/* A refused value may hold anything; a terminal must not act on it. */
+static void print_error(const char *verb, const char *text)
+{
+    (void) fprintf(stderr, "moesim %s: ", verb);
+    for (; *text != '\0'; text++) {
+        const unsigned char c = (unsigned char) *text;
+        (void) fputc(c < 0x20 || c == 0x7f ? '?' : c, stderr);
+    }
+    (void) fputc('\n', stderr);
+}
+
 static int help(FILE *out)
 {
     (void) fputs("usage: moesim COMMAND [ARGUMENT ...]; moesim COMMAND --help says more\n"
@@ -40,6 +51,9 @@ static int help(FILE *out)
     (void) fprintf(out, "  %-10s %s\n", moe_command_##verb.name, moe_command_##verb.summary);
 #include "sim/command/command.def"
 #undef MOE_COMMAND
+    if (fflush(out) != 0) {
+        return 1;
+    }
     return out == stdout ? EXIT_SUCCESS : 2;
 }
 
@@ -69,7 +83,7 @@ int main(int argc, char **argv)
                 status = moe_fail(&err, MOE_IO, "cannot write to standard output");
             }
             if (status != MOE_OK) {
-                (void) fprintf(stderr, "moesim %s: %s\n", argv[1], err.text);
+                print_error(argv[1], err.text);
             }
             return exit_code(status);
         }

@@ -354,7 +354,7 @@ static void end_request(struct run *run, const struct sequence *s)
 }
 
 /* The step is over at run->now: who has sampled what, who is done. Returns the samples. */
-static uint32_t end_step(struct run *run)
+static uint32_t end_step(struct run *run, uint32_t *firsts)
 {
     const struct twin_case *c = run->c;
     uint32_t outputs = 0;
@@ -369,6 +369,7 @@ static uint32_t end_step(struct run *run)
                 outputs++;
                 if (s->done == c->prompt[s->request]) {
                     s->first_token = run->now;
+                    *firsts += 1;
                     if (run->phase == TWIN_SCORED) {
                         sample(&run->r->ttft, run->now - s->admitted);
                     }
@@ -418,7 +419,8 @@ static bool one_step(struct run *run)
     step_twin_times(&run->step, TWIN_SUBSETS - 1, &times);
     step_twin_play(&run->step, &times, &played);
     run->now += played.length;
-    const uint32_t outputs = end_step(run);
+    uint32_t firsts = 0;
+    const uint32_t outputs = end_step(run, &firsts);
     struct twin_account *account = &r->account[run->phase];
     account->steps++;
     account->tokens += (uint64_t) tokens;
@@ -431,7 +433,7 @@ static bool one_step(struct run *run)
         score_barriers(run, &played);
         score_replays(run);
         sample(&r->step, played.length);
-        for (uint32_t i = 0; i < outputs; i++) {
+        for (uint32_t i = firsts; i < outputs; i++) {
             sample(&r->itl, played.length);
         }
     }

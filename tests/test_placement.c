@@ -30,7 +30,7 @@ static void expect_refused(struct moe_placement_shape shape, const char *reason)
 Test(placement, impossible_shapes_name_both_numbers)
 {
     expect_refused((struct moe_placement_shape){ 58, 256, 288, 7, 1, 8 },
-                   "288 slots do not divide over 7 GPUs");
+                   "288 slots do not divide over 7 GPUs; 287 or 294 would");
     expect_refused((struct moe_placement_shape){ 58, 256, 288, 32, 5, 8 },
                    "32 GPUs do not divide over 5 nodes");
     expect_refused((struct moe_placement_shape){ 58, 256, 224, 32, 4, 8 },

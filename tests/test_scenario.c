@@ -75,7 +75,7 @@ Test(scenario, canonical_text_reads_back_to_the_same_scenario)
 Test(scenario, what_cannot_be_is_refused_before_any_trace_is_opened)
 {
     static const char *const cases[][2] = {
-        { "slots=287", "slots: 287 slots do not divide over 32 GPUs" },
+        { "slots=287", "slots: 287 slots do not divide over 32 GPUs; 256 or 288 would" },
         { "slots=224", "slots: 224 slots cannot hold 256 experts; at least 256 are needed" },
         { "slots=65535", "slots: '65535' is not a whole number from 0 to 65534" },
         { "cluster.nodes=513", "cluster.nodes: '513' is not a whole number from 1 to 512" },
@@ -130,7 +130,7 @@ Test(scenario, limits_that_no_single_key_shows)
         base[0], base[1], base[2], "cluster.nodes=1", "cluster.gpus_per_node=7", "slots=288"
     };
     cr_assert_eq(moe_scenario_load(&scenario, NULL, seven, 6, &err), MOE_RANGE);
-    cr_assert_str_eq(err.text, "slots: 288 slots do not divide over 7 GPUs");
+    cr_assert_str_eq(err.text, "slots: 288 slots do not divide over 7 GPUs; 287 or 294 would");
     const char *unknown[] = { base[0], base[1], "policies=nonesuch", "baseline=nonesuch" };
     cr_assert_eq(moe_scenario_load(&scenario, NULL, unknown, 4, &err), MOE_RANGE);
     cr_assert_not_null(strstr(err.text, "policies: no policy 'nonesuch'; there are: contiguous"));
@@ -218,8 +218,8 @@ Test(scenario, files_name_paths_relative_to_themselves, .init = make_folder, .fi
     cr_assert_not_null(strstr(err.text, "(did you mean cluster.gpus_per_node?)"));
     write_file("s.yaml", "trace: t.db\nmodel: deepseek-v3\npolicies: [contiguous]\nslots: 300\n");
     cr_assert_eq(moe_scenario_load(&scenario, path, NULL, 0, &err), MOE_RANGE);
-    (void) snprintf(expected, sizeof expected, "%s: slots: 300 slots do not divide over 32 GPUs",
-                    path);
+    (void) snprintf(expected, sizeof expected,
+                    "%s: slots: 300 slots do not divide over 32 GPUs; 288 or 320 would", path);
     cr_assert_str_eq(err.text, expected);
     cr_assert_eq(moe_scenario_load(&scenario, folder, NULL, 0, &err), MOE_IO, "a folder");
     cr_assert_eq(moe_scenario_load(&scenario, "/no/such.yaml", NULL, 0, &err), MOE_IO);

@@ -72,22 +72,25 @@ static enum moe_status write_cut(struct moe_trace *trace, const char *path, uint
     return status;
 }
 
-/* Large pages write fast but leave each of the small tables a page of its own. */
-static enum moe_status pack(const char *path, struct moe_error *err)
+/* Large pages write fast but leave each of the small tables a page of its own. The store is
+ * complete already, so one that cannot be packed (the disk has no room for a second copy) is
+ * only larger: SQLite takes a failed VACUUM back. */
+static void pack(const char *path)
 {
     struct moe_database db;
     struct stat info;
     int64_t page_size = 0;
-    if (stat(path, &info) != 0 || info.st_size > PACK_BYTES) {
-        return MOE_OK;
+    if (stat(path, &info) != 0 || info.st_size > PACK_BYTES ||
+        moe_database_open(&db, &moe_trace_kind, path, MOE_DATABASE_RESUME, NULL) != MOE_OK) {
+        return;
     }
-    MOE_TRY(moe_database_open(&db, &moe_trace_kind, path, MOE_DATABASE_RESUME, err));
-    enum moe_status status = moe_database_scalar(&db, "PRAGMA page_size", 0, &page_size, err);
-    if (status == MOE_OK && page_size != 4096) {
-        status = moe_database_exec(&db, "PRAGMA page_size = 4096; VACUUM", err);
+    if (moe_database_scalar(&db, "PRAGMA page_size", 0, &page_size, NULL) == MOE_OK &&
+        page_size != 4096) {
+        const enum moe_status status =
+            moe_database_exec(&db, "PRAGMA page_size = 4096; VACUUM", NULL);
+        (void) status;
     }
     moe_database_close(&db);
-    return status;
 }
 
 enum moe_status moe_trace_cut(struct moe_trace *trace, const char *path, uint64_t request_count,
@@ -104,5 +107,8 @@ enum moe_status moe_trace_cut(struct moe_trace *trace, const char *path, uint64_
         status = write_cut(trace, path, request_count, overwrite, &history, err);
     }
     moe_trace_history_finish(&history);
-    return status == MOE_OK ? pack(path, err) : status;
+    if (status == MOE_OK) {
+        pack(path);
+    }
+    return status;
 }

@@ -163,8 +163,11 @@ enum moe_status moe_database_open(struct moe_database *db, const struct moe_data
                         strlen(path), sizeof db->path - 1);
     }
     (void) snprintf(db->path, sizeof db->path, "%s", path);
-    const bool on_disk = path[0] != '\0' && strcmp(path, ":memory:") != 0;
+    const bool on_disk = mode != MOE_DATABASE_CREATE || strcmp(path, ":memory:") != 0;
     bool existed = true;
+    if (on_disk && strcmp(path, ":memory:") == 0) {
+        return moe_fail(err, MOE_RANGE, "%s: names no file", path);
+    }
     if (on_disk) {
         MOE_TRY(find_file(path, mode, &existed, err));
     }

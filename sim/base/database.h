@@ -33,7 +33,7 @@ struct moe_database {
     char path[4096];
 };
 
-/* Opens path (":memory:" and "" as in SQLite are allowed with CREATE).
+/* Opens path; ":memory:" with CREATE is a database of this process alone.
  * Errors: MOE_IO when the file cannot be opened, is read-only or the disk is full;
  * MOE_PARSE when it is no database or of another kind; MOE_UNSUPPORTED when its
  * version is newer than kind->version. On error *db is closed and a file that

@@ -44,6 +44,9 @@ static enum moe_status store(const struct moe_option *option, const char *shown,
         *(bool *) option->target = true;
         return MOE_OK;
     case MOE_OPTION_TEXT:
+        if (value[0] == '\0') {
+            return moe_fail(err, MOE_RANGE, "%s: is empty; give %s", shown, option->value);
+        }
         *(const char **) option->target = value;
         return MOE_OK;
     case MOE_OPTION_COUNT:

@@ -25,11 +25,9 @@ enum moe_status moe_command_dispatch(const char *verb, const struct moe_command 
         }
     }
     if (argc == 0) {
-        return moe_fail(err, MOE_RANGE, "moesim%s%s: needs one of:%s", verb[0] == '\0' ? "" : " ",
-                        verb, allowed);
+        return moe_fail(err, MOE_RANGE, "needs one of:%s", allowed);
     }
-    return moe_fail(err, MOE_RANGE, "moesim%s%s: no command '%s'; there are:%s",
-                    verb[0] == '\0' ? "" : " ", verb, argv[0], allowed);
+    return moe_fail(err, MOE_RANGE, "no command '%s'; there are:%s", argv[0], allowed);
 }
 
 bool moe_command_wants_help(int argc, char **argv)

@@ -153,6 +153,15 @@ static enum moe_status load(struct compare_request *request, struct moe_error *e
         overrides.items[overrides.count++] = request->study.sets.items[i];
     }
     MOE_TRY(moe_scenario_load(scenario, NULL, overrides.items, overrides.count, err));
+    if (moe_cluster_gpu_count(&scenario->cluster) != request->gpus) {
+        return moe_fail(err, MOE_RANGE, "--gpus %u, but --set makes it %u nodes of %u GPUs",
+                        request->gpus, scenario->cluster.node_count,
+                        scenario->cluster.gpus_per_node);
+    }
+    if (request->slots != 0 && scenario->slot_count != request->slots) {
+        return moe_fail(err, MOE_RANGE, "--slots %u, but --set slots=%u", request->slots,
+                        scenario->slot_count);
+    }
     if (request->slots == 0 && !is_set(request, "slots")) {
         choose(request, "%u slots, a redundant one for each GPU", scenario->slot_count);
     }

@@ -1,5 +1,6 @@
 #include "sim/command/study_command.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -103,6 +104,9 @@ static enum moe_status write_outputs(const struct moe_study_command *c,
     const struct moe_report *report = NULL;
     MOE_TRY(moe_report_find(c->format, &report, err));
     MOE_TRY(report->write(study, &c->report, stdout, err));
+    if (fflush(stdout) != 0) { /* before the speed line, wherever both go */
+        return moe_fail(err, MOE_IO, "cannot write to standard output: %s", strerror(errno));
+    }
     moe_study_command_print_speed(study);
     if (c->output != NULL) {
         MOE_TRY(moe_run_store_write(study, c->output, c->overwrite, err));

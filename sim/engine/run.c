@@ -30,6 +30,7 @@ struct run {
     uint32_t *expert_scratch;   /* [expert] */
     moe_time_ns now_ns;
     uint64_t step_number;
+    uint64_t first_tokens;    /* of this step */
     uint64_t finished;        /* requests */
     uint64_t warmup_requests; /* that must finish first: as many as run at once */
     enum moe_phase phase;
@@ -170,6 +171,7 @@ static enum moe_phase phase_now(const struct run *run)
 static void on_first_token(void *context, moe_time_ns ttft_ns)
 {
     struct run *run = context;
+    run->first_tokens++;
     if (run->phase == MOE_PHASE_SCORED) {
         moe_latency_add(&run->result->ttft, ttft_ns, 1);
     }
@@ -210,6 +212,7 @@ static enum moe_status one_step(struct run *run, uint64_t tokens, struct moe_err
     uint64_t output_tokens = 0;
     const struct moe_serving_observer observer = { run, on_first_token, on_finish };
     run->phase = phase_now(run);
+    run->first_tokens = 0;
     const bool scored = run->phase == MOE_PHASE_SCORED;
     const bool attribute = scored && run->input->scenario->attribution;
     moe_route_counter_begin_step(&run->counter);
@@ -230,8 +233,8 @@ static enum moe_status one_step(struct run *run, uint64_t tokens, struct moe_err
     }
     moe_serving_end_step(&run->serving, run->now_ns + step_ns, &output_tokens, &observer);
     if (scored) {
-        moe_run_result_add_step(result, &run->step, &run->counter, step_ns, output_tokens,
-                                run->expert_scratch);
+        moe_run_result_add_step(result, &run->step, &run->counter, step_ns,
+                                output_tokens - run->first_tokens, run->expert_scratch);
     }
     struct moe_token_account *account = &result->account[run->phase];
     account->steps++;
@@ -256,6 +259,17 @@ static enum moe_status refuse_unscored(const struct run *run, struct moe_error *
                     "%u over %u requests all begin in the warm-up; use serving.passes %" PRIu64
                     " or more, or a lower serving.running_per_gpu",
                     running, serving->passes, scored, 2 * running / scored + 1);
+}
+
+/* Where the KV pool never binds, all slots are filled at once and refilled as requests end:
+ * then it is known before the run whether a request is left to score after the warm-up. */
+static enum moe_status refuse_hopeless(const struct run *run, struct moe_error *err)
+{
+    const struct moe_workload *w = &run->workload;
+    const uint64_t requests = (uint64_t) w->passes * (w->request_count - w->planned_count);
+    const bool roomy =
+        run->result->memory.kv_tokens / run->input->longest_request >= run->serving.running_per_gpu;
+    return roomy && requests < 2 * run->warmup_requests ? refuse_unscored(run, err) : MOE_OK;
 }
 
 static enum moe_status close_result(struct run *run, struct moe_error *err)
@@ -294,6 +308,7 @@ enum moe_status moe_run(const struct moe_run_input *input, const struct moe_poli
         return MOE_OK;
     }
     MOE_TRY(init_parts(&run, &placement, trace, seed, work, err));
+    MOE_TRY(refuse_hopeless(&run, err));
     for (;;) {
         MOE_TRY(moe_serving_plan_step(&run.serving, run.now_ns, run.own, &tokens, err));
         if (tokens == 0) {

@@ -75,7 +75,7 @@ struct moe_run_result {
     double combine_bytes;    /* of one copy, combine */
     struct moe_latency step; /* one per step */
     struct moe_latency ttft; /* admission to first token */
-    struct moe_latency itl;  /* step length, once per token sampled in it */
+    struct moe_latency itl;  /* step length, once per token sampled in it that is no first one */
     struct moe_latency tpot; /* per request of two or more output tokens:
                               * (last - first token) / (output tokens - 1), rounded down */
     struct moe_latency e2e;  /* admission to last token */

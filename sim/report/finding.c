@@ -12,7 +12,7 @@ const char *moe_finding_mark(const struct moe_study *study, uint32_t policy)
     return !p->fits                             ? "does not fit"
            : p->best                            ? "best"
            : p->tie                             ? "tie"
-           : p->oracle                          ? "bound"
+           : p->oracle                          ? "oracle"
            : policy == study->baseline          ? "baseline"
            : study->best == study->policy_count ? "not ranked"
                                                 : "behind";

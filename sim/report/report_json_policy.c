@@ -2,7 +2,7 @@
  * One policy of the JSON report (schema "moesim.report/1", report_json.c):
  *
  * name, fits, why (null when it fits), oracle,
- * mark         best, tie, bound, baseline, behind, not ranked, does not fit
+ * mark         best, tie, oracle, baseline, behind, not ranked, does not fit
  * speedup      {mean, half_width} of output tokens/s over the baseline, paired by seed
  * metrics      {NAME: {unit, higher_is_better, mean, half_width, seeds: [value]}}, the names
  *              of metric.def; null when it does not fit
