@@ -145,7 +145,7 @@ expect_files events.csv run.db s.yaml t.db
 # ---- a policy that does not fit is an answer ----
 expect 0 '' "$moesim" run s.yaml --seeds 1 --set model=deepseek-v3 --set cluster.memory_gb=60
 grep -q 'does not fit: weights need' out.txt || complain 'it is not said that nothing fits'
-grep -q 'the baseline contiguous does not fit' out.txt || complain 'no verdict is not said'
+grep -q 'None: no policy' out.txt || complain 'no verdict is not said'
 
 # ---- help ----
 for command in run compare repeat; do

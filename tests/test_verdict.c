@@ -151,15 +151,25 @@ Test(verdict, what_does_not_fit_in_every_seed_takes_no_part)
     cr_assert_eq(study.tie_count, 2);
 }
 
-Test(verdict, without_a_fitting_baseline_there_is_none)
+Test(verdict, the_first_contender_that_fits_stands_in_for_a_baseline_that_does_not)
 {
-    set_times(A, 600000, 1200000, 1800000);
+    set_times(A, 800000, 1600000, 2400000);
+    set_times(B, 600000, 1200000, 1800000);
     runs[BASELINE][0].fits = false;
     moe_verdict_reach(&study, scratch);
+    cr_assert_eq(study.baseline, A);
+    cr_assert_eq(study.best, B);
+    cr_assert_float_eq(summaries[A].speedup.mean, 1.0, 1e-12);
+    cr_assert_float_eq(summaries[B].speedup.mean, 4.0 / 3.0, 1e-12);
+}
+
+Test(verdict, there_is_none_when_nothing_fits)
+{
+    for (uint32_t i = 0; i < POLICIES; i++) {
+        runs[i][0].fits = false;
+    }
+    moe_verdict_reach(&study, scratch);
     cr_assert_eq(study.best, POLICIES);
-    cr_assert(summaries[A].fits);
-    cr_assert_not(summaries[A].best);
-    cr_assert_gt(summaries[A].metric[MOE_METRIC_OUTPUT_RATE].mean, 0);
 }
 
 Test(verdict, a_lane_flips_when_another_is_clearly_ahead)

@@ -24,6 +24,18 @@ static uint32_t choose_ranks(const struct moe_cost_setup *setup, uint32_t op, ui
     return enough != 0 ? enough : most;
 }
 
+/* The curve as it would be with another bandwidth: all but the latency of a small message is
+ * stretched, so it stays continuous. What was measured is then a stated assumption. */
+static void stretch_link(struct moe_cost_link *link, double bytes_s)
+{
+    const double stretch = 1e9 / bytes_s / link->ns_per_byte[link->segment_count - 1];
+    for (uint32_t i = 0; i < link->segment_count; i++) {
+        link->alpha_ns[i] = link->alpha_ns[0] + (link->alpha_ns[i] - link->alpha_ns[0]) * stretch;
+        link->ns_per_byte[i] *= stretch;
+        link->provenance[i] = MOE_PROVENANCE_ASSUMED;
+    }
+}
+
 static enum moe_status init_link(struct moe_cost_setup *setup, uint32_t part, uint32_t link,
                                  uint32_t ranks, struct moe_error *err)
 {
@@ -51,6 +63,11 @@ static enum moe_status init_link(struct moe_cost_setup *setup, uint32_t part, ui
         out->ns_per_byte[n] = 1e9 / row->bandwidth_bytes_s;
         out->provenance[n] =
             measured == ranks ? row->provenance : moe_provenance_outside(row->provenance);
+    }
+    const double wanted =
+        link == MOE_LINK_NEAR ? setup->cluster->near_bytes_s : setup->cluster->far_bytes_s;
+    if (wanted > 0.0) {
+        stretch_link(out, wanted);
     }
     return MOE_OK;
 }

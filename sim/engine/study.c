@@ -57,6 +57,11 @@ static enum moe_status count_loads(struct owned_study *owned, struct moe_trace *
                              study->trace_tokens - study->planned_tokens, rows, counts, &unknown,
                              err));
     moe_replay_expand(&owned->map, counts, future);
+    if (unknown == study->trace_tokens * model->layer_count * model->top_k) {
+        return moe_fail(err, MOE_RANGE,
+                        "%s: every expert choice is unknown; there is nothing to replay",
+                        moe_trace_path(trace));
+    }
     owned->input.plan_load = plan;
     owned->input.future_load = future;
     return MOE_OK;

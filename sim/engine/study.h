@@ -73,10 +73,10 @@ struct moe_study {
     uint32_t policy_count;
     uint32_t seed_count;
     struct moe_policy_summary *policies; /* [policy_count], in the scenario's order */
-    uint32_t baseline;                   /* index */
-    uint32_t best;                       /* index; policy_count when nothing fits */
-    uint32_t tie_count;                  /* contenders that tie with the best */
-    struct moe_flip *flips;              /* [flip_count]; empty when attribution is off */
+    uint32_t baseline;      /* index; the first contender that fits when the scenario's does not */
+    uint32_t best;          /* index; policy_count when nothing fits */
+    uint32_t tie_count;     /* contenders that tie with the best */
+    struct moe_flip *flips; /* [flip_count]; empty when attribution is off */
     uint32_t flip_count;
     bool sensitivity_known;
     double wall_seconds; /* of this program; never in a report that must repeat */

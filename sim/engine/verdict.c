@@ -111,8 +111,13 @@ void moe_verdict_reach(struct moe_study *study, double *scratch)
     study->best = study->policy_count;
     study->tie_count = 0;
     study->flip_count = 0;
+    for (uint32_t i = 0; i < study->policy_count && !study->policies[study->baseline].fits; i++) {
+        if (contends(&study->policies[i])) {
+            study->baseline = i; /* stands in; the report says so */
+        }
+    }
     if (!study->policies[study->baseline].fits) {
-        return; /* nothing to compare with; the report says so */
+        return;
     }
     for (uint32_t i = 0; i < study->policy_count; i++) {
         if (study->policies[i].fits) {

@@ -13,6 +13,19 @@ static const char *plural(uint64_t count)
     return count == 1 ? "" : "s";
 }
 
+struct link_words {
+    char text[32];
+};
+
+static struct link_words link_words(double bytes_s)
+{
+    struct link_words words = { "as calibrated" };
+    if (bytes_s > 0.0) {
+        (void) snprintf(words.text, sizeof words.text, "%g GB/s", bytes_s / 1e9);
+    }
+    return words;
+}
+
 static void model_and_cluster(struct moe_page *page, const struct moe_study *study)
 {
     const struct moe_scenario *s = study->scenario;
@@ -31,6 +44,11 @@ static void model_and_cluster(struct moe_page *page, const struct moe_study *stu
                    s->cluster.gpus_per_node, s->cluster.gpu,
                    moe_figure_gigabytes(study->policies[0].runs[0].memory.gpu_bytes).text,
                    moe_figure_gigabytes(s->cluster.reserve_bytes).text);
+    if (s->cluster.near_bytes_s > 0.0 || s->cluster.far_bytes_s > 0.0) {
+        moe_page_field(page, "links", "assumed: %s for each GPU inside its node, %s between nodes",
+                       link_words(s->cluster.near_bytes_s).text,
+                       link_words(s->cluster.far_bytes_s).text);
+    }
     moe_page_field(page, "slots",
                    "%s per layer, %u on each GPU: room for %u cop%s beside the %u "
                    "experts",
@@ -180,6 +198,9 @@ void moe_section_account(struct moe_page *page, const struct moe_study *study)
                    show(&spans.phase[MOE_PHASE_WARMUP], text[0], sizeof text[0]),
                    show(&spans.phase[MOE_PHASE_SCORED], text[1], sizeof text[1]),
                    show(&spans.phase[MOE_PHASE_DRAIN], text[2], sizeof text[2]));
+    moe_page_field(page, "",
+                   "warm-up: until as many requests have ended as run at once; drain: "
+                   "after the last to score was admitted");
     moe_page_field(page, "activations",
                    "%s per run: each token, layer and choice once, at combine; %s unknown",
                    show(&spans.assignments, activations, sizeof activations),

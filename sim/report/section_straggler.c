@@ -22,7 +22,7 @@ static const char *cause_meaning(enum moe_cause cause)
         [MOE_CAUSE_BATCH] = "ranks' own tokens differ",
         [MOE_CAUSE_HARDWARE] = "GPUs differ",
         [MOE_CAUSE_JITTER] = "noise",
-        [MOE_CAUSE_COMM] = "bytes in and out differ",
+        [MOE_CAUSE_COMM] = "bytes differ, by tokens and routing",
     };
     return meaning[cause];
 }

@@ -177,14 +177,16 @@ void moe_section_verdict(struct moe_page *page, const struct moe_study *study)
 {
     moe_page_heading(page, "Verdict", "");
     if (!study->policies[study->baseline].fits) {
-        moe_page_text(page,
-                      "None: the baseline %s does not fit, so there is nothing to compare with.",
-                      name_of(study, study->baseline));
+        moe_page_text(page, "None: no policy that could be used in practice fits.");
         return;
     }
     if (study->best == study->policy_count) {
         moe_page_text(page, "None: no policy that could be used in practice fits.");
         return;
+    }
+    if (strcmp(name_of(study, study->baseline), study->scenario->baseline) != 0) {
+        moe_page_field(page, "baseline", "%s does not fit; the others are compared with %s instead",
+                       study->scenario->baseline, name_of(study, study->baseline));
     }
     say_best(page, study);
     say_price(page, study);

@@ -42,6 +42,8 @@ struct moe_cluster {        /* cluster: */
     uint32_t gpus_per_node; /*   gpus_per_node: 8 */
     char gpu[32];           /*   gpu: H200 (a kind of the calibration) */
     double memory_bytes;    /*   memory_gb: 141 (10^9 bytes); 0 = as the calibration says */
+    double near_bytes_s;    /*   near_gb_s: 0 (one way, per GPU, in its node; 0 = as calibrated) */
+    double far_bytes_s;     /*   far_gb_s: 0 (the same between nodes) */
     double reserve_bytes;   /*   reserve_gb: 8 (workspace, graphs, communication buffers) */
 };
 
