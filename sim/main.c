@@ -1,9 +1,12 @@
 /* moesim: what a replication or placement policy would do. */
 #include <gsl/gsl_errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "sim/base/output_file.h"
 #include "sim/command/command.h"
 
 #define MOE_COMMAND(name) extern const struct moe_command moe_command_##name;
@@ -57,6 +60,22 @@ static int help(FILE *out)
     return out == stdout ? EXIT_SUCCESS : 2;
 }
 
+/* A half-written report is removed; a half-imported store stays and resumes. */
+static void on_interrupt(int signal_number)
+{
+    (void) signal_number;
+    moe_output_file_abandon_all();
+    _exit(130);
+}
+
+static void handle_interrupts(void)
+{
+    struct sigaction action = { .sa_handler = on_interrupt };
+    (void) sigemptyset(&action.sa_mask);
+    (void) sigaction(SIGINT, &action, NULL);
+    (void) sigaction(SIGTERM, &action, NULL);
+}
+
 int main(int argc, char **argv)
 {
     static const struct moe_command *const commands[] = {
@@ -64,6 +83,7 @@ int main(int argc, char **argv)
 #include "sim/command/command.def"
 #undef MOE_COMMAND
     };
+    handle_interrupts();
     (void) gsl_set_error_handler_off();
     if (argc < 2) {
         return help(stderr);

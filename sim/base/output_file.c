@@ -3,9 +3,46 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+/* What a signal handler has to remove. The name is complete before the flag is set. */
+enum { PENDING_LIMIT = 4 };
+static struct {
+    volatile sig_atomic_t used;
+    char temporary[sizeof((struct moe_output_file *) NULL)->temporary];
+} pending[PENDING_LIMIT];
+
+static void remember(const char *temporary)
+{
+    for (int i = 0; i < PENDING_LIMIT; i++) {
+        if (!pending[i].used) {
+            (void) snprintf(pending[i].temporary, sizeof pending[i].temporary, "%s", temporary);
+            pending[i].used = 1;
+            return;
+        }
+    }
+}
+
+static void forget(const char *temporary)
+{
+    for (int i = 0; i < PENDING_LIMIT; i++) {
+        if (pending[i].used && strcmp(pending[i].temporary, temporary) == 0) {
+            pending[i].used = 0;
+        }
+    }
+}
+
+void moe_output_file_abandon_all(void)
+{
+    for (int i = 0; i < PENDING_LIMIT; i++) {
+        if (pending[i].used) {
+            (void) unlink(pending[i].temporary);
+        }
+    }
+}
 
 static enum moe_status refuse_existing(const char *path, struct moe_error *err)
 {
@@ -47,6 +84,7 @@ enum moe_status moe_output_file_open(struct moe_output_file *file, const char *p
         (void) unlink(file->temporary);
         return moe_fail(err, MOE_IO, "%s: cannot be created: %s", path, strerror(reason));
     }
+    remember(file->temporary);
     return MOE_OK;
 }
 
@@ -89,6 +127,7 @@ enum moe_status moe_output_file_commit(struct moe_output_file *file, struct moe_
     if (status != MOE_OK) {
         (void) unlink(file->temporary);
     }
+    forget(file->temporary);
     return status;
 }
 
@@ -97,6 +136,7 @@ void moe_output_file_discard(struct moe_output_file *file)
     if (file->stream != NULL) {
         (void) fclose(file->stream);
         (void) unlink(file->temporary);
+        forget(file->temporary);
         file->stream = NULL;
     }
 }

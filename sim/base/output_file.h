@@ -30,6 +30,10 @@ enum moe_status moe_output_file_open(struct moe_output_file *file, const char *p
 enum moe_status moe_output_file_commit(struct moe_output_file *file,
                                        struct moe_error *err) MOE_MUST_CHECK;
 
+/* For a signal handler, just before the process ends: removes the temporaries of all files that
+ * are open (of the first four, should there be more). */
+void moe_output_file_abandon_all(void);
+
 /* Forgets what was written. Safe on a zeroed struct and after commit. */
 void moe_output_file_discard(struct moe_output_file *file);
 
