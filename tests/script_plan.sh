@@ -5,26 +5,7 @@ set -u
 moesim=$(realpath "$1") || exit 1
 tests=$(realpath "$2") || exit 1
 oracles=$tests/oracles
-work=$(mktemp -d) || exit 1
-trap 'rm -rf "$work"' EXIT
-cd "$work" || exit 1
-failures=0
-
-complain() {
-    echo "FAILED: $1"
-    failures=$((failures + 1))
-}
-
-# expect CODE WORDS COMMAND...: the exit code, and words that standard error must hold.
-expect() {
-    code=$1
-    words=$2
-    shift 2
-    "$@" >out.txt 2>err.txt
-    got=$?
-    [ "$got" -eq "$code" ] || complain "exit $got, not $code: $* ($(cat err.txt))"
-    grep -qF -e "$words" err.txt || complain "no '$words' in: $(cat err.txt)"
-}
+. "$tests/expect.sh"
 
 readme() {
     "$moesim" plan --policy eplb --loads "$oracles/readme_loads.json" --slots 16 --gpus 8 \

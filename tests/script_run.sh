@@ -5,26 +5,7 @@ set -u
 moesim=$(realpath "$1") || exit 1
 tests=$(realpath "$2") || exit 1
 sample=$(realpath "$tests/../results/quickstart/group256-sample.trace.db") || exit 1
-work=$(mktemp -d) || exit 1
-trap 'rm -rf "$work"' EXIT
-cd "$work" || exit 1
-failures=0
-
-complain() {
-    echo "FAILED: $1"
-    failures=$((failures + 1))
-}
-
-# expect CODE WORDS COMMAND...: the exit code, and words that standard error must hold.
-expect() {
-    code=$1
-    words=$2
-    shift 2
-    "$@" >out.txt 2>err.txt
-    got=$?
-    [ "$got" -eq "$code" ] || complain "exit $got, not $code: $* ($(cat err.txt))"
-    [ -z "$words" ] || grep -qF -e "$words" err.txt || complain "no '$words' in: $(cat err.txt)"
-}
+. "$tests/expect.sh"
 
 # Nothing but what is named lies in the folder.
 expect_files() {
@@ -122,6 +103,10 @@ expect 2 '--gpus is needed' "$moesim" compare t.db --model group256
 expect 2 '288 slots do not divide over 7 GPUs' "$moesim" compare t.db --model group256 --gpus 7 \
     --slots 288
 expect 2 'do not divide' "$moesim" compare t.db --model group256 --gpus 16 --nodes 3
+expect 2 '--set makes it 1 nodes of 8' "$moesim" compare t.db --model group256 --gpus 16 \
+    --set cluster.nodes=1
+expect 2 '--slots 288' "$moesim" compare t.db --model group256 --gpus 16 --slots 288 --set slots=320
+expect 2 'is empty' "$moesim" compare t.db --model group256 --gpus 16 -o ''
 expect 2 'nonesuch' "$moesim" compare t.db --model group256 --gpus 16 --policies lpt,nonesuch
 expect 2 'must be equal' "$moesim" compare t.db --model mixtral-8x7b --gpus 8
 
@@ -140,6 +125,12 @@ expect 2 'no step is left to score' "$moesim" run s.yaml --set serving.running_p
 expect 1 'absent.yaml' "$moesim" run absent.yaml
 expect 1 'nowhere/run.db' "$moesim" run s.yaml -o nowhere/run.db
 rm bad.yaml
+# An interrupt leaves no half-written file.
+"$moesim" run s.yaml --set serving.passes=2000 --detail half.csv >out.txt 2>err.txt &
+sleep 1
+kill -TERM $!
+wait $!
+[ $? -eq 130 ] || complain 'an interrupted run does not end with 130'
 expect_files events.csv run.db s.yaml t.db
 
 # ---- a policy that does not fit is an answer ----

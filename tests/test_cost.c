@@ -178,6 +178,19 @@ Test(cost, exchange_prefers_the_curve_of_just_enough_ranks)
            "8 ranks");
 }
 
+Test(cost, exchange_with_another_bandwidth_keeps_the_least_latency_and_its_continuity)
+{
+    cluster.near_bytes_s = 1e9; /* half of what the curve ends with */
+    cluster.far_bytes_s = 2e8;  /* twice */
+    prepare();
+    expect(exchange(MOE_COST_DISPATCH, 10, 0, 0, 0), 2000.0 + 2.0 * 1040.0, MOE_PROVENANCE_ASSUMED,
+           "near, first segment");
+    expect(exchange(MOE_COST_DISPATCH, 200, 0, 0, 0), 12000.0 + 20800.0, MOE_PROVENANCE_ASSUMED,
+           "near, second segment: continuous at 10000 B");
+    expect(exchange(MOE_COST_DISPATCH, 0, 0, 10, 0), 5000.0 + 5.0 * 1040.0, MOE_PROVENANCE_ASSUMED,
+           "far");
+}
+
 /* One matrix of the fp8 series: p = 2, 1 B/ns, 20 FLOP/ns, rows in fours. */
 static double fp8_matrix(double rows, double weights)
 {
