@@ -3,9 +3,9 @@
  * one must stay as they were. */
 #include <inttypes.h>
 
-#include "gpu_case.h"
 #include "kernels/reference_stream.h"
 #include "kernels/stream.h"
+#include "tests/gpu_case.h"
 
 enum { TILE = 64 << 10, BYTES_MAX = 64 << 20, GUARD = 64 };
 
