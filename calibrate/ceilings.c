@@ -8,15 +8,15 @@
 #include "kernels/random_fill.h"
 #include "kernels/stream.h"
 
-enum { CUBE = 8192, LIBRARY_VERSION = 0 };
+enum { LIBRARY_VERSION = 0 };
 
-static const int64_t STREAM_BYTES = INT64_C(1) << 30;
 static const double BUDGET_S = 0.1;
 
 enum stream_kind { STREAM_READ, STREAM_WRITE, STREAM_COPY, STREAM_NOTHING, STREAM_KIND_COUNT };
 
 struct stream_work {
     enum stream_kind kind;
+    int64_t bytes;
     int version; /* LIBRARY_VERSION: cudaMemcpyAsync or cudaMemsetAsync */
     void *src_dev;
     void *dst_dev;
@@ -37,20 +37,20 @@ static enum moe_status stream_launch(void *context, uint32_t set, void *stream,
     (void) set;
     switch (work->kind) {
     case STREAM_READ:
-        code = moe_stream_read(work->sum_dev, work->src_dev, STREAM_BYTES, work->version, stream);
+        code = moe_stream_read(work->sum_dev, work->src_dev, work->bytes, work->version, stream);
         break;
     case STREAM_WRITE:
         code =
             work->version == LIBRARY_VERSION
-                ? (int) cudaMemsetAsync(work->dst_dev, 0x3f, (size_t) STREAM_BYTES, stream)
-                : moe_stream_write(work->dst_dev, 0x3f3f3f3f, STREAM_BYTES, work->version, stream);
+                ? (int) cudaMemsetAsync(work->dst_dev, 0x3f, (size_t) work->bytes, stream)
+                : moe_stream_write(work->dst_dev, 0x3f3f3f3f, work->bytes, work->version, stream);
         break;
     case STREAM_COPY:
-        code = work->version == LIBRARY_VERSION
-                   ? (int) cudaMemcpyAsync(work->dst_dev, work->src_dev, (size_t) STREAM_BYTES,
-                                           cudaMemcpyDeviceToDevice, stream)
-                   : moe_stream_copy(work->dst_dev, work->src_dev, STREAM_BYTES, work->version,
-                                     stream);
+        code =
+            work->version == LIBRARY_VERSION
+                ? (int) cudaMemcpyAsync(work->dst_dev, work->src_dev, (size_t) work->bytes,
+                                        cudaMemcpyDeviceToDevice, stream)
+                : moe_stream_copy(work->dst_dev, work->src_dev, work->bytes, work->version, stream);
         break;
     case STREAM_NOTHING: /* the smallest node that a graph can hold */
         code = (int) cudaMemsetAsync(work->sum_dev, 0, 4, stream);
@@ -96,7 +96,7 @@ static enum moe_status measure_streams(struct moe_graph_timer *timer, struct str
     double *const targets[] = { &out->read_bytes_per_s, &out->write_bytes_per_s,
                                 &out->copy_bytes_per_s };
     for (int kind = STREAM_READ; kind <= STREAM_COPY; kind++) {
-        const double bytes = (double) STREAM_BYTES * (kind == STREAM_COPY ? 2.0 : 1.0);
+        const double bytes = (double) work->bytes * (kind == STREAM_COPY ? 2.0 : 1.0);
         const int first = kind == STREAM_READ ? 1 : LIBRARY_VERSION;
         *targets[kind] = 0.0;
         for (int version = first; version <= MOE_STREAM_VERSION_COUNT; version++) {
@@ -118,30 +118,30 @@ static enum moe_status measure_streams(struct moe_graph_timer *timer, struct str
 }
 
 static enum moe_status measure_product(struct moe_blas *blas, struct moe_graph_timer *timer,
-                                       enum moe_lt_precision precision,
+                                       enum moe_lt_precision precision, int32_t size,
                                        const struct moe_lt_operands *operands, double *flops_per_s,
                                        struct moe_error *err)
 {
     struct product_work work = { .blas = blas, .operands = *operands };
-    const struct moe_lt_problem problem = { .columns = CUBE,
-                                            .rows = CUBE,
-                                            .depth = CUBE,
+    const struct moe_lt_problem problem = { .columns = size,
+                                            .rows = size,
+                                            .depth = size,
                                             .batch_count = 1,
                                             .precision = (int32_t) precision };
     double us = 0.0;
     MOE_TRY(moe_lt_plan_find(blas, &problem, &work.operands, 1, moe_graph_timer_stream(timer),
                              &work.plan, err));
     MOE_TRY(median_of(timer, product_launch, &work, &us, err));
-    *flops_per_s = 2.0 * CUBE * CUBE * CUBE / us * 1e6;
+    *flops_per_s = 2.0 * size * size * size / us * 1e6;
     return MOE_OK;
 }
 
 /* Fills the operands anew for either precision: the sizes of bf16 hold those of fp8. */
 static enum moe_status measure_products(struct moe_blas *blas, struct moe_graph_timer *timer,
-                                        char *base_dev, struct moe_bench_ceilings *out,
-                                        struct moe_error *err)
+                                        int32_t size, char *base_dev,
+                                        struct moe_bench_ceilings *out, struct moe_error *err)
 {
-    const int64_t cells = (int64_t) CUBE * CUBE;
+    const int64_t cells = (int64_t) size * size;
     char *weight = base_dev;
     char *rows = weight + cells * 2;
     char *result = rows + cells * 2;
@@ -152,15 +152,16 @@ static enum moe_status measure_products(struct moe_blas *blas, struct moe_graph_
     MOE_TRY(moe_device_check(moe_kernel_fill_bf16(weight, cells, 1.0F, 1, NULL), "filling", err));
     MOE_TRY(moe_device_check(moe_kernel_fill_bf16(rows, cells, 1.0F, 2, NULL), "filling", err));
     MOE_TRY(moe_device_check((int) cudaDeviceSynchronize(), "filling", err));
-    MOE_TRY(measure_product(blas, timer, MOE_LT_BF16, &operands, &out->bf16_flops_per_s, err));
+    MOE_TRY(
+        measure_product(blas, timer, MOE_LT_BF16, size, &operands, &out->bf16_flops_per_s, err));
     MOE_TRY(moe_device_check(moe_kernel_fill_e4m3(weight, cells, 128.0F, 1, NULL), "filling", err));
     MOE_TRY(moe_device_check(moe_kernel_fill_e4m3(rows, cells, 128.0F, 2, NULL), "filling", err));
-    MOE_TRY(moe_device_check(moe_kernel_fill_f32(scales, CUBE, 0.001F, 0.002F, 3, NULL), "filling",
+    MOE_TRY(moe_device_check(moe_kernel_fill_f32(scales, size, 0.001F, 0.002F, 3, NULL), "filling",
                              err));
     MOE_TRY(moe_device_check((int) cudaDeviceSynchronize(), "filling", err));
     struct moe_error refusal = { 0 };
-    const enum moe_status status =
-        measure_product(blas, timer, MOE_LT_FP8_ROW, &operands, &out->fp8_flops_per_s, &refusal);
+    const enum moe_status status = measure_product(blas, timer, MOE_LT_FP8_ROW, size, &operands,
+                                                   &out->fp8_flops_per_s, &refusal);
     if (status == MOE_UNSUPPORTED) { /* a GPU without fp8 */
         out->fp8_flops_per_s = 0.0;
         return MOE_OK;
@@ -172,16 +173,17 @@ static enum moe_status measure_products(struct moe_blas *blas, struct moe_graph_
 }
 
 enum moe_status moe_ceilings_measure(struct moe_blas *blas, struct moe_graph_timer *timer,
+                                     int64_t stream_bytes, int32_t product_size,
                                      struct moe_bench_ceilings *out, struct moe_error *err)
 {
     struct moe_bench_ceilings ceilings = { 0 };
-    struct stream_work work = { 0 };
+    struct stream_work work = { .bytes = stream_bytes };
     void *sum = NULL;
     void *product = NULL;
     enum moe_status status =
-        moe_device_check((int) cudaMalloc(&work.src_dev, (size_t) STREAM_BYTES), "cudaMalloc", err);
+        moe_device_check((int) cudaMalloc(&work.src_dev, (size_t) stream_bytes), "cudaMalloc", err);
     if (status == MOE_OK) {
-        status = moe_device_check((int) cudaMalloc(&work.dst_dev, (size_t) STREAM_BYTES),
+        status = moe_device_check((int) cudaMalloc(&work.dst_dev, (size_t) stream_bytes),
                                   "cudaMalloc", err);
     }
     if (status == MOE_OK) {
@@ -191,7 +193,7 @@ enum moe_status moe_ceilings_measure(struct moe_blas *blas, struct moe_graph_tim
     if (status == MOE_OK) {
         work.sum_dev = sum;
         status = moe_device_check(
-            moe_kernel_fill_bf16(work.src_dev, STREAM_BYTES / 2, 1.0F, 1, NULL), "filling", err);
+            moe_kernel_fill_bf16(work.src_dev, stream_bytes / 2, 1.0F, 1, NULL), "filling", err);
     }
     if (status == MOE_OK) {
         status = moe_device_check((int) cudaDeviceSynchronize(), "filling", err);
@@ -200,11 +202,12 @@ enum moe_status moe_ceilings_measure(struct moe_blas *blas, struct moe_graph_tim
         status = measure_streams(timer, &work, &ceilings, err);
     }
     if (status == MOE_OK) {
-        const size_t bytes = (size_t) CUBE * CUBE * 6 + CUBE * sizeof(float);
+        const size_t bytes = (size_t) product_size * (size_t) product_size * 6 +
+                             (size_t) product_size * sizeof(float);
         status = moe_device_check((int) cudaMalloc(&product, bytes), "cudaMalloc", err);
     }
     if (status == MOE_OK) {
-        status = measure_products(blas, timer, product, &ceilings, err);
+        status = measure_products(blas, timer, product_size, product, &ceilings, err);
     }
     (void) cudaFree(product);
     (void) cudaFree(sum);

@@ -20,6 +20,8 @@ struct request {
     uint32_t backend_count;
     double seconds;
     uint32_t gpu;
+    uint32_t stream_mib;
+    uint32_t product_size;
 };
 
 /* What a run holds. */
@@ -229,7 +231,8 @@ static enum moe_status measure_all(struct run *run, const struct request *reques
 {
     double slowest_s = 0.0;
     run->begin_s = now_s();
-    MOE_TRY(moe_ceilings_measure(run->blas, run->timer, &run->ceilings, err));
+    MOE_TRY(moe_ceilings_measure(run->blas, run->timer, (int64_t) request->stream_mib << 20,
+                                 (int32_t) request->product_size, &run->ceilings, err));
     make_sentinels(run, request);
     const int32_t sentinel_rows = 256 * run->sentinels[0].shape.expert_count;
     MOE_TRY(measure_row(run, &run->sentinels[0], sentinel_rows, err));
@@ -264,7 +267,7 @@ static void print_all(const struct run *run)
 
 enum moe_status moe_verb_bench_kernels(int argc, char **argv, struct moe_error *err)
 {
-    struct request request = { .seconds = 480.0 };
+    struct request request = { .seconds = 480.0, .stream_mib = 1024, .product_size = 8192 };
     struct moe_option_list shapes = { 0 };
     const char *tokens = NULL;
     const char *dtypes = NULL;
@@ -309,6 +312,21 @@ enum moe_status moe_verb_bench_kernels(int argc, char **argv, struct moe_error *
           .target = &request.plan.seed,
           .value = "N",
           .help = "of the order of the points" },
+        { .name = "stream-mib",
+          .kind = MOE_OPTION_COUNT,
+          .target = &request.stream_mib,
+          .value = "N",
+          .help = "size of the arrays by which the memory's ceilings are measured",
+          .min = 1,
+          .max = 16384 },
+        { .name = "product",
+          .kind = MOE_OPTION_COUNT,
+          .target = &request.product_size,
+          .value = "N",
+          .help = "size of the square products by which the ceilings of arithmetic are measured; a "
+                  "multiple of 16",
+          .min = 16,
+          .max = 32768 },
         { .name = "gpu",
           .kind = MOE_OPTION_COUNT,
           .target = &request.gpu,
@@ -323,6 +341,9 @@ enum moe_status moe_verb_bench_kernels(int argc, char **argv, struct moe_error *
         return MOE_OK;
     }
     MOE_TRY(moe_options_parse(options, option_count, &none, argc, argv, err));
+    if (request.product_size % 16 != 0) {
+        return moe_fail(err, MOE_RANGE, "--product: %u is no multiple of 16", request.product_size);
+    }
     MOE_TRY(choose_backends(backends, &request, err));
     MOE_TRY(choose_plan(&shapes, tokens, dtypes, spreads, &request, err));
     struct run run = { 0 };
