@@ -13,6 +13,8 @@
 #include "calibrate/verb.h"
 #include "sim/base/options.h"
 
+enum { SENTINEL_TOKENS = 256 };
+
 /* What the command line asks for. */
 struct request {
     struct moe_bench_request plan;
@@ -207,10 +209,16 @@ static enum moe_status measure_row(struct run *run, struct moe_bench_row *row, i
     return status;
 }
 
-/* The sentinel is the first shape at 256 rows, at both ends of the run. */
+/* The sentinel, measured at both ends of the run: the first shape at 256 rows per expert, or at
+ * the most below that are asked for. */
 static void make_sentinels(struct run *run, const struct request *request)
 {
     const struct moe_bench_shape *shape = &request->plan.shapes[0];
+    int32_t tokens = 1;
+    for (uint32_t i = 0; i < request->plan.tokens_count; i++) {
+        const int32_t asked = request->plan.tokens[i];
+        tokens = asked <= SENTINEL_TOKENS && asked > tokens ? asked : tokens;
+    }
     for (int i = 0; i < 2; i++) {
         run->sentinels[i] = (struct moe_bench_row){
             .shape = { .hidden = shape->hidden,
@@ -220,7 +228,7 @@ static void make_sentinels(struct run *run, const struct request *request)
                            request->plan.dtypes[MOE_EXPERT_BF16] ? MOE_EXPERT_BF16 : MOE_EXPERT_FP8,
                        .activation = shape->activation },
             .histogram = MOE_ROW_UNIFORM,
-            .rows_per_expert = 256,
+            .rows_per_expert = tokens,
             .sentinel = true,
         };
     }
@@ -234,7 +242,8 @@ static enum moe_status measure_all(struct run *run, const struct request *reques
     MOE_TRY(moe_ceilings_measure(run->blas, run->timer, (int64_t) request->stream_mib << 20,
                                  (int32_t) request->product_size, &run->ceilings, err));
     make_sentinels(run, request);
-    const int32_t sentinel_rows = 256 * run->sentinels[0].shape.expert_count;
+    const int32_t sentinel_rows =
+        run->sentinels[0].rows_per_expert * run->sentinels[0].shape.expert_count;
     MOE_TRY(measure_row(run, &run->sentinels[0], sentinel_rows, err));
     for (size_t i = 0; i < run->row_count; i++) {
         const double before_s = now_s();

@@ -121,6 +121,19 @@ cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, enum cudaMemcpy
     return cudaSuccess;
 }
 
+cudaError_t cudaMemcpy2D(void *to, size_t to_pitch, const void *from, size_t from_pitch,
+                         size_t width, size_t height, enum cudaMemcpyKind kind)
+{
+    (void) kind;
+    if (width > to_pitch || width > from_pitch) {
+        return cudaErrorInvalidPitchValue;
+    }
+    for (size_t row = 0; row < height; row++) {
+        memmove((char *) to + row * to_pitch, (const char *) from + row * from_pitch, width);
+    }
+    return cudaSuccess;
+}
+
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind,
                             cudaStream_t stream)
 {
