@@ -190,11 +190,14 @@ static enum moe_status run_open(struct run *run, const struct request *request,
 
 static void run_close(struct run *run)
 {
+    free(run->rows);
+    if (run->timer != NULL && moe_graph_timer_stuck(run->timer)) {
+        return; /* whatever is left would wait for a kernel that does not end */
+    }
     moe_expert_data_destroy(run->ffn.data);
     moe_blas_destroy(run->blas);
     moe_graph_timer_destroy(run->timer);
     moe_nvml_destroy(run->nvml);
-    free(run->rows);
 }
 
 static enum moe_status measure_row(struct run *run, struct moe_bench_row *row, int32_t capacity,

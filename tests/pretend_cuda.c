@@ -186,6 +186,11 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream)
     return capture == NULL ? cudaSuccess : cudaErrorStreamCaptureUnsupported;
 }
 
+cudaError_t cudaStreamQuery(cudaStream_t stream)
+{
+    return cudaStreamSynchronize(stream);
+}
+
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *out, unsigned flags)
 {
     (void) flags;
