@@ -168,3 +168,48 @@ void moe_bench_print_progress(FILE *out, const struct moe_bench_row *row)
     }
     (void) fputc('\n', out);
 }
+
+static double ceiling_of(const struct moe_bench_move *move,
+                         const struct moe_bench_ceilings *ceilings)
+{
+    if (strcmp(move->family, "read") == 0) {
+        return ceilings->read_bytes_per_s;
+    }
+    return strcmp(move->family, "write") == 0 ? ceilings->write_bytes_per_s
+                                              : ceilings->copy_bytes_per_s;
+}
+
+void moe_bench_print_moves(FILE *out, const struct moe_bench_moves *moves,
+                           const struct moe_bench_ceilings *ceilings)
+{
+    (void) fprintf(out, "\n%-20s %-36s %-15s %10s %7s %7s %5s %4s\n", "what", "size", "how", "us",
+                   "TB/s", "ceiling", "MHz", "W");
+    for (uint32_t i = 0; i < moves->count; i++) {
+        const struct moe_bench_move *move = &moves->items[i];
+        const bool repeated = i > 0 && strcmp(move->family, move[-1].family) == 0 &&
+                              strcmp(move->size, move[-1].size) == 0;
+        (void) fprintf(out, "%-20s %-36s %-15s", repeated ? "" : move->family,
+                       repeated ? "" : move->size, move->variant);
+        if (!move->measured) {
+            (void) fprintf(out, " %s\n", move->refusal);
+            continue;
+        }
+        const double rate = moe_bench_move_rate(move);
+        (void) fprintf(out, " %10.1f %7.3f %6.1f%% %5.0f %4.0f\n", move->timing.median_us,
+                       rate / 1e12, 100.0 * rate / ceiling_of(move, ceilings), move->mhz,
+                       move->watts);
+    }
+}
+
+void moe_bench_print_bars(FILE *out, const struct moe_bench_bar bars[MOE_BENCH_BAR_COUNT])
+{
+    (void) fputc('\n', out);
+    for (int i = 0; i < MOE_BENCH_BAR_COUNT; i++) {
+        (void) fprintf(out, "%-12s %s", moe_bench_verdict_name(bars[i].verdict), bars[i].name);
+        if (bars[i].count > 0) {
+            (void) fprintf(out, " (%u of %u)\n             worst: %s", bars[i].met, bars[i].count,
+                           bars[i].worst);
+        }
+        (void) fputc('\n', out);
+    }
+}

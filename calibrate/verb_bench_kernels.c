@@ -1,19 +1,37 @@
 /* Expert kernels, ours and the library's, side by side in one run. */
 #include <cuda_runtime_api.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
+#include "calibrate/bench_around.h"
+#include "calibrate/bench_bar.h"
 #include "calibrate/bench_ffn.h"
 #include "calibrate/bench_plan.h"
+#include "calibrate/bench_record.h"
 #include "calibrate/bench_table.h"
 #include "calibrate/ceilings.h"
 #include "calibrate/device.h"
 #include "calibrate/verb.h"
 #include "sim/base/options.h"
+#include "sim/base/output_file.h"
 
-enum { SENTINEL_TOKENS = 256 };
+enum { SENTINEL_TOKENS = 256, ROUTE_LIMIT = 16 };
+
+static const char *const default_routes[] = { "256x7168x256x8", "4096x7168x256x8",
+                                              "16384x7168x256x8", "4096x2048x128x8",
+                                              "16384x2048x128x8" };
+
+/* Set by a signal: the run ends after the point under way, and tells what it has. */
+static volatile sig_atomic_t stop_asked;
+
+static void ask_to_stop(int signal_number)
+{
+    (void) signal_number;
+    stop_asked = 1;
+}
 
 /* What the command line asks for. */
 struct request {
@@ -24,6 +42,13 @@ struct request {
     uint32_t gpu;
     uint32_t stream_mib;
     uint32_t product_size;
+    bool ffn; /* suites */
+    bool around;
+    struct moe_bench_route routes[ROUTE_LIMIT];
+    uint32_t route_count;
+    const char *csv;
+    const char *json;
+    bool overwrite;
 };
 
 /* What a run holds. */
@@ -34,6 +59,7 @@ struct run {
     struct moe_blas *blas;
     struct moe_bench_ffn ffn;
     struct moe_bench_ceilings ceilings;
+    struct moe_bench_moves moves;
     struct moe_bench_gpu gpu;
     char cublas[32];
     char cuda[32];
@@ -41,6 +67,8 @@ struct run {
     size_t row_count;
     struct moe_bench_row sentinels[2];
     double begin_s;
+    struct moe_output_file csv;
+    struct moe_output_file json;
 };
 
 static double now_s(void)
@@ -141,6 +169,39 @@ static enum moe_status choose_plan(const struct moe_option_list *shapes, const c
     return MOE_OK;
 }
 
+static enum moe_status choose_suite(const char *text, const struct moe_option_list *routes,
+                                    struct request *request, struct moe_error *err)
+{
+    request->ffn = strcmp(text, "around") != 0;
+    request->around = strcmp(text, "ffn") != 0;
+    if (request->ffn && request->around && strcmp(text, "all") != 0) {
+        return moe_fail(err, MOE_RANGE, "--suite: there is no '%s'; allowed: ffn around all", text);
+    }
+    const size_t count =
+        routes->count > 0 ? routes->count : sizeof default_routes / sizeof default_routes[0];
+    for (size_t i = 0; i < count; i++) {
+        if (request->route_count == ROUTE_LIMIT) {
+            return moe_fail(err, MOE_RANGE, "--route: more than %d", ROUTE_LIMIT);
+        }
+        MOE_TRY(moe_bench_route_parse(routes->count > 0 ? routes->items[i] : default_routes[i],
+                                      &request->routes[request->route_count++], err));
+    }
+    return MOE_OK;
+}
+
+/* Files are opened before anything is measured: a name that can't be written costs no GPU time. */
+static enum moe_status open_files(struct run *run, const struct request *request,
+                                  struct moe_error *err)
+{
+    if (request->csv != NULL) {
+        MOE_TRY(moe_output_file_open(&run->csv, request->csv, request->overwrite, err));
+    }
+    if (request->json != NULL) {
+        MOE_TRY(moe_output_file_open(&run->json, request->json, request->overwrite, err));
+    }
+    return MOE_OK;
+}
+
 static enum moe_status run_open(struct run *run, const struct request *request,
                                 struct moe_error *err)
 {
@@ -151,6 +212,7 @@ static enum moe_status run_open(struct run *run, const struct request *request,
     struct moe_cuda_version driver;
     struct moe_cuda_version runtime;
     MOE_TRY(moe_device_count(&count, err));
+    MOE_TRY(open_files(run, request, err));
     if (request->gpu >= count) {
         return moe_fail(err, MOE_RANGE, "--gpu %u: there are GPUs 0 to %u", request->gpu,
                         count - 1);
@@ -191,6 +253,8 @@ static enum moe_status run_open(struct run *run, const struct request *request,
 static void run_close(struct run *run)
 {
     free(run->rows);
+    moe_output_file_discard(&run->csv);
+    moe_output_file_discard(&run->json);
     if (run->timer != NULL && moe_graph_timer_stuck(run->timer)) {
         return; /* whatever is left would wait for a kernel that does not end */
     }
@@ -237,13 +301,10 @@ static void make_sentinels(struct run *run, const struct request *request)
     }
 }
 
-static enum moe_status measure_all(struct run *run, const struct request *request,
+static enum moe_status measure_ffn(struct run *run, const struct request *request,
                                    struct moe_error *err)
 {
     double slowest_s = 0.0;
-    run->begin_s = now_s();
-    MOE_TRY(moe_ceilings_measure(run->blas, run->timer, (int64_t) request->stream_mib << 20,
-                                 (int32_t) request->product_size, &run->ceilings, err));
     make_sentinels(run, request);
     const int32_t sentinel_rows =
         run->sentinels[0].rows_per_expert * run->sentinels[0].shape.expert_count;
@@ -251,7 +312,7 @@ static enum moe_status measure_all(struct run *run, const struct request *reques
     for (size_t i = 0; i < run->row_count; i++) {
         const double before_s = now_s();
         /* Room for the slowest point so far and for the last sentinel. */
-        if (before_s - run->begin_s + 2.0 * slowest_s > request->seconds) {
+        if (stop_asked != 0 || before_s - run->begin_s + 2.0 * slowest_s > request->seconds) {
             break;
         }
         MOE_TRY(measure_row(run, &run->rows[i],
@@ -260,6 +321,25 @@ static enum moe_status measure_all(struct run *run, const struct request *reques
         slowest_s = took_s > slowest_s ? took_s : slowest_s;
     }
     return measure_row(run, &run->sentinels[1], sentinel_rows, err);
+}
+
+/* What stands around the experts comes first: it takes seconds. */
+static enum moe_status measure_all(struct run *run, const struct request *request,
+                                   struct moe_error *err)
+{
+    const struct sigaction action = { .sa_handler = ask_to_stop, .sa_flags = (int) SA_RESETHAND };
+    (void) sigaction(SIGTERM, &action, NULL);
+    (void) sigaction(SIGINT, &action, NULL);
+    run->begin_s = now_s();
+    MOE_TRY(moe_ceilings_measure(run->blas, run->timer, (int64_t) request->stream_mib << 20,
+                                 (int32_t) request->product_size, &run->moves, &run->ceilings,
+                                 err));
+    moe_bench_print_ceilings(stderr, &run->ceilings);
+    for (uint32_t i = 0; request->around && i < request->route_count; i++) {
+        MOE_TRY(moe_bench_around_measure(run->timer, &request->routes[i], request->plan.seed,
+                                         &run->moves, err));
+    }
+    return request->ffn ? measure_ffn(run, request, err) : MOE_OK;
 }
 
 static void print_all(const struct run *run)
@@ -277,6 +357,45 @@ static void print_all(const struct run *run)
     moe_bench_print_tables(stdout, run->sentinels, 2, &run->ceilings, &run->gpu);
 }
 
+/* The same to the screen and into the files. */
+static enum moe_status report(struct run *run, const struct request *request, int argc, char **argv,
+                              const char *failure, struct moe_error *err)
+{
+    const struct moe_bench_run judged = { .rows = run->rows,
+                                          .row_count = run->row_count,
+                                          .moves = &run->moves,
+                                          .ceilings = run->ceilings,
+                                          .sm_count = run->gpu.sm_count,
+                                          .fallback_mhz = run->gpu.fallback_mhz };
+    struct moe_bench_bar bars[MOE_BENCH_BAR_COUNT];
+    moe_bench_bars_judge(&judged, bars);
+    print_all(run);
+    if (request->around) {
+        moe_bench_print_moves(stdout, &run->moves, &run->ceilings);
+    }
+    moe_bench_print_bars(stdout, bars);
+    const struct moe_bench_record record = { .argc = argc,
+                                             .argv = argv,
+                                             .gpu = &run->gpu,
+                                             .ceilings = &run->ceilings,
+                                             .rows = run->rows,
+                                             .row_count = run->row_count,
+                                             .sentinels = run->sentinels,
+                                             .sentinel_count = 2,
+                                             .moves = &run->moves,
+                                             .bars = bars,
+                                             .failure = failure };
+    if (run->csv.stream != NULL) {
+        moe_bench_write_csv(run->csv.stream, &record);
+        MOE_TRY(moe_output_file_commit(&run->csv, err));
+    }
+    if (run->json.stream != NULL) {
+        moe_bench_write_json(run->json.stream, &record);
+        MOE_TRY(moe_output_file_commit(&run->json, err));
+    }
+    return MOE_OK;
+}
+
 enum moe_status moe_verb_bench_kernels(int argc, char **argv, struct moe_error *err)
 {
     struct request request = { .seconds = 480.0, .stream_mib = 1024, .product_size = 8192 };
@@ -285,8 +404,15 @@ enum moe_status moe_verb_bench_kernels(int argc, char **argv, struct moe_error *
     const char *dtypes = NULL;
     const char *spreads = NULL;
     const char *backends = NULL;
+    const char *suite = "all";
+    struct moe_option_list routes = { 0 };
     moe_bench_request_default(&request.plan);
     const struct moe_option options[] = {
+        { .name = "suite",
+          .kind = MOE_OPTION_TEXT,
+          .target = &suite,
+          .value = "NAME",
+          .help = "ffn, around or all" },
         { .name = "shape",
           .kind = MOE_OPTION_LIST,
           .target = &shapes,
@@ -339,6 +465,25 @@ enum moe_status moe_verb_bench_kernels(int argc, char **argv, struct moe_error *
                   "multiple of 16",
           .min = 16,
           .max = 32768 },
+        { .name = "route",
+          .kind = MOE_OPTION_LIST,
+          .target = &routes,
+          .value = "TxHxExK",
+          .help = "tokens x hidden x experts x choices of the suite around; may be repeated" },
+        { .name = "csv",
+          .kind = MOE_OPTION_TEXT,
+          .target = &request.csv,
+          .value = "FILE",
+          .help = "write one line per point and backend" },
+        { .name = "json",
+          .kind = MOE_OPTION_TEXT,
+          .target = &request.json,
+          .value = "FILE",
+          .help = "write everything" },
+        { .name = "overwrite",
+          .kind = MOE_OPTION_FLAG,
+          .target = &request.overwrite,
+          .help = "replace files that exist" },
         { .name = "gpu",
           .kind = MOE_OPTION_COUNT,
           .target = &request.gpu,
@@ -358,11 +503,21 @@ enum moe_status moe_verb_bench_kernels(int argc, char **argv, struct moe_error *
     }
     MOE_TRY(choose_backends(backends, &request, err));
     MOE_TRY(choose_plan(&shapes, tokens, dtypes, spreads, &request, err));
-    struct run run = { 0 };
+    MOE_TRY(choose_suite(suite, &routes, &request, err));
+    static struct run run; /* too large for the stack */
     enum moe_status status = run_open(&run, &request, err);
     if (status == MOE_OK) {
+        struct moe_error late = { 0 };
         status = measure_all(&run, &request, err);
-        print_all(&run); /* also what was measured before a failure */
+        /* Also what was measured before a failure is told. */
+        const enum moe_status told = report(
+            &run, &request, argc, argv, status == MOE_OK || err == NULL ? "" : err->text, &late);
+        if (status == MOE_OK && told != MOE_OK) {
+            status = told;
+            if (err != NULL) {
+                *err = late;
+            }
+        }
     }
     run_close(&run);
     return status;

@@ -8,8 +8,10 @@
 #include "kernels/clock.h"
 #include "kernels/expert_ffn.h"
 #include "kernels/expert_rows.h"
+#include "kernels/gate.h"
 #include "kernels/hold.h"
 #include "kernels/kernels.h"
+#include "kernels/permute.h"
 #include "kernels/random_fill.h"
 #include "kernels/reference_number.h"
 #include "kernels/stream.h"
@@ -369,4 +371,88 @@ void moe_hold_open(struct moe_hold *hold)
 int moe_hold_timed_out(const struct moe_hold *hold)
 {
     return hold->enqueued < 0;
+}
+
+/* What stands around the experts only writes where it should: its results have their own tests. */
+size_t moe_permute_workspace_bytes(const struct moe_permute_shape *shape)
+{
+    return (size_t) shape->token_count;
+}
+
+int moe_permute_plan(const struct moe_permute_shape *shape, const int32_t *expert_ids,
+                     int32_t *row_offset, int32_t *position, int32_t *row_source, void *workspace,
+                     void *stream)
+{
+    const size_t choices = (size_t) shape->token_count * (size_t) shape->top_k;
+    for (size_t i = 0; i < choices; i++) {
+        if (expert_ids[i] < 0 || expert_ids[i] >= shape->expert_count) {
+            return (int) cudaErrorInvalidValue;
+        }
+        position[i] = (int32_t) i;
+        row_source[i] = (int32_t) i;
+    }
+    memset(row_offset, 0, (size_t) (shape->expert_count + 1) * sizeof *row_offset);
+    memset(workspace, 0, (size_t) shape->token_count);
+    return pretend_launch(stream);
+}
+
+int moe_permute_rows(const struct moe_permute_shape *shape, enum moe_expert_dtype dtype, void *rows,
+                     float *row_scale, int32_t row_scale_stride, const void *x,
+                     const float *x_scale, int32_t x_scale_stride, const int32_t *position,
+                     const int32_t *row_source, const int32_t *row_offset, int version,
+                     void *stream)
+{
+    const size_t choices = (size_t) shape->token_count * (size_t) shape->top_k;
+    const size_t row_bytes = (size_t) shape->hidden * (dtype == MOE_EXPERT_BF16 ? 2 : 1);
+    if (version == 3 || position == NULL || row_source == NULL || row_offset == NULL) {
+        return (int) cudaErrorNotSupported;
+    }
+    for (size_t i = 0; i < choices; i++) {
+        memcpy((char *) rows + i * row_bytes,
+               (const char *) x + i / (size_t) shape->top_k * row_bytes, row_bytes);
+    }
+    for (long block = 0; dtype == MOE_EXPERT_FP8 && block < blocks(shape->hidden); block++) {
+        for (size_t i = 0; i < choices; i++) {
+            row_scale[(size_t) block * (size_t) row_scale_stride + i] =
+                x_scale[(size_t) block * (size_t) x_scale_stride + i / (size_t) shape->top_k];
+        }
+    }
+    return pretend_launch(stream);
+}
+
+int moe_combine_rows(const struct moe_permute_shape *shape, void *out, const void *rows,
+                     const int32_t *position, const float *weight, int version, void *stream)
+{
+    const size_t row_bytes = (size_t) shape->hidden * 2;
+    for (size_t token = 0; token < (size_t) shape->token_count; token++) {
+        const size_t place = token * (size_t) shape->top_k;
+        memcpy((char *) out + token * row_bytes,
+               (const char *) rows + (size_t) position[place] * row_bytes, row_bytes);
+        if (!(weight[place] > 0.0F)) {
+            return (int) cudaErrorInvalidValue;
+        }
+    }
+    return version < 1 ? (int) cudaErrorInvalidValue : pretend_launch(stream);
+}
+
+int moe_quantise_rows(int32_t row_count, int32_t hidden, void *q, float *scale,
+                      int32_t scale_stride, const void *x, int version, void *stream)
+{
+    memcpy(q, x, (size_t) row_count * (size_t) hidden);
+    for (long block = 0; block < blocks(hidden); block++) {
+        for (long row = 0; row < row_count; row++) {
+            scale[block * scale_stride + row] = 1.0F;
+        }
+    }
+    return version < 1 ? (int) cudaErrorInvalidValue : pretend_launch(stream);
+}
+
+int moe_gate_choose(const struct moe_gate *gate, int32_t token_count, int32_t *ids, float *weights,
+                    const float *logits, const float *bias, int version, void *stream)
+{
+    for (long i = 0; i < (long) token_count * gate->top_k; i++) {
+        ids[i] = 0;
+        weights[i] = logits[i / gate->top_k * gate->expert_count] + (bias == NULL ? 0.0F : bias[0]);
+    }
+    return version < 1 ? (int) cudaErrorInvalidValue : pretend_launch(stream);
 }
