@@ -225,7 +225,7 @@ int moe_kernel_expert_rows(const struct moe_expert_rows *rows, void *stream)
 int moe_kernel_count_poison(const void *src, int64_t count, uint64_t *found, void *stream)
 {
     for (int64_t i = 0; i < count; i++) {
-        *found += !isfinite(pretend_read(src, 0, i));
+        *found += isfinite(pretend_read(src, 0, i)) ? 0 : 1;
     }
     return pretend_launch(stream);
 }
