@@ -80,7 +80,7 @@ static enum moe_status make_ids(struct around *around, uint64_t seed, struct moe
     const int32_t top_k = around->shape.top_k;
     const uint64_t key = moe_random_key(seed, MOE_RANDOM_TEST);
     uint64_t draw = 0;
-    int32_t deck[EXPERT_LIMIT];
+    int32_t deck[EXPERT_LIMIT] = { 0 };
     int32_t *ids = malloc((size_t) around->rows * sizeof *ids);
     if (ids == NULL) {
         return moe_fail(err, MOE_LIMIT, "no memory for %d ids", (int) around->rows);

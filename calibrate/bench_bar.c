@@ -2,7 +2,6 @@
 
 #include <assert.h>
 #include <math.h>
-#include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
@@ -25,15 +24,6 @@ struct stand {
     char text[256];
 };
 
-static void say(struct stand *stand, const char *format, ...) __attribute__((format(printf, 2, 3)));
-static void say(struct stand *stand, const char *format, ...)
-{
-    va_list arguments;
-    va_start(arguments, format);
-    (void) vsnprintf(stand->text, sizeof stand->text, format, arguments);
-    va_end(arguments);
-}
-
 /* "7168x2048x32 bf16, 64 rows" */
 static const char *where(const struct moe_bench_row *row, char out[80])
 {
@@ -50,14 +40,15 @@ static void stand_to_ceiling(const struct moe_bench_run *run, const struct moe_b
     const struct moe_bench_cell *own = moe_bench_best(row, false);
     if (own == NULL) {
         out->score = 0.0;
-        say(out, "%s: none of ours was measured", where(row, place));
+        (void) snprintf(out->text, sizeof out->text, "%s: none of ours was measured",
+                        where(row, place));
         return;
     }
     const double reached = (row->work.weight_bytes + row->work.row_bytes) / own->timing.median_us *
                            1e6 / run->ceilings.read_bytes_per_s;
     out->score = reached / share;
-    say(out, "%s: %.1f us, %.1f %% of the read ceiling", where(row, place), own->timing.median_us,
-        100.0 * reached);
+    (void) snprintf(out->text, sizeof out->text, "%s: %.1f us, %.1f %% of the read ceiling",
+                    where(row, place), own->timing.median_us, 100.0 * reached);
 }
 
 static void stand_to_library(const struct moe_bench_row *row, bool ahead, struct stand *out)
@@ -67,8 +58,8 @@ static void stand_to_library(const struct moe_bench_row *row, bool ahead, struct
     const struct moe_bench_cell *library = moe_bench_best(row, true);
     if (own == NULL || library == NULL) {
         out->score = own == NULL ? 0.0 : INFINITY;
-        say(out, "%s: %s", where(row, place),
-            own == NULL ? "none of ours was measured" : "the library refuses");
+        (void) snprintf(out->text, sizeof out->text, "%s: %s", where(row, place),
+                        own == NULL ? "none of ours was measured" : "the library refuses");
         return;
     }
     const double gain = library->timing.median_us / own->timing.median_us;
@@ -79,8 +70,10 @@ static void stand_to_library(const struct moe_bench_row *row, bool ahead, struct
     } else {
         out->score = is_level ? fmax(gain, 1.0) : gain;
     }
-    say(out, "%s: %s %.1f us, %s %.1f us (%.3f times its speed)", where(row, place), own->backend,
-        own->timing.median_us, library->backend, library->timing.median_us, gain);
+    (void) snprintf(out->text, sizeof out->text,
+                    "%s: %s %.1f us, %s %.1f us (%.3f times its speed)", where(row, place),
+                    own->backend, own->timing.median_us, library->backend,
+                    library->timing.median_us, gain);
 }
 
 static double tiled_floor_us(const struct moe_bench_run *run, const struct moe_bench_row *row,
@@ -117,15 +110,17 @@ static void stand_to_prediction(const struct moe_bench_run *run, const struct mo
     const struct moe_bench_cell *even_own = even == NULL ? NULL : moe_bench_best(even, false);
     if (own == NULL || even_own == NULL) {
         out->score = own == NULL ? 0.0 : INFINITY;
-        say(out, "%s: no uniform point to predict from", where(row, place));
+        (void) snprintf(out->text, sizeof out->text, "%s: no uniform point to predict from",
+                        where(row, place));
         return;
     }
     const double predicted_us = even_own->timing.median_us * tiled_floor_us(run, row, even_own) /
                                 tiled_floor_us(run, even, even_own);
     const double ratio = own->timing.median_us / predicted_us;
     out->score = 1.05 / ratio;
-    say(out, "%s: %.1f us, predicted %.1f (even %.1f): %.3f times that", where(row, place),
-        own->timing.median_us, predicted_us, even_own->timing.median_us, ratio);
+    (void) snprintf(out->text, sizeof out->text,
+                    "%s: %.1f us, predicted %.1f (even %.1f): %.3f times that", where(row, place),
+                    own->timing.median_us, predicted_us, even_own->timing.median_us, ratio);
 }
 
 enum bar_kind { TO_CEILING, BEHIND_NONE, AHEAD, HOT, COPY, PERMUTE, COMBINE };
@@ -253,8 +248,9 @@ static void judge_copy(const struct moe_bench_run *run, struct moe_bench_bar *ou
     stand.score = own->timing.low_us <= library->timing.high_us
                       ? 1.0
                       : moe_bench_move_rate(own) / moe_bench_move_rate(library);
-    say(&stand, "%s %.3f TB/s, cudaMemcpyAsync %.3f TB/s", own->variant,
-        moe_bench_move_rate(own) / 1e12, moe_bench_move_rate(library) / 1e12);
+    (void) snprintf(stand.text, sizeof stand.text, "%s %.3f TB/s, cudaMemcpyAsync %.3f TB/s",
+                    own->variant, moe_bench_move_rate(own) / 1e12,
+                    moe_bench_move_rate(library) / 1e12);
     add(out, &stand, &worst);
 }
 
@@ -272,8 +268,9 @@ static void judge_family(const struct moe_bench_run *run, const char *family, do
         }
         const double reached = moe_bench_move_rate(move) / run->ceilings.copy_bytes_per_s;
         stand.score = reached / share;
-        say(&stand, "%s, %s, %s: %.1f us, %.1f %% of the copy ceiling", family, move->size,
-            move->variant, move->timing.median_us, 100.0 * reached);
+        (void) snprintf(stand.text, sizeof stand.text,
+                        "%s, %s, %s: %.1f us, %.1f %% of the copy ceiling", family, move->size,
+                        move->variant, move->timing.median_us, 100.0 * reached);
         add(out, &stand, &worst);
     }
 }

@@ -396,122 +396,78 @@ static enum moe_status report(struct run *run, const struct request *request, in
     return MOE_OK;
 }
 
-enum moe_status moe_verb_bench_kernels(int argc, char **argv, struct moe_error *err)
+/* What stands on the command line before it is understood. */
+struct words {
+    struct moe_option_list shapes;
+    struct moe_option_list routes;
+    const char *suite;
+    const char *tokens;
+    const char *dtypes;
+    const char *spreads;
+    const char *backends;
+};
+
+/* help is set when the options were asked for and printed. */
+static enum moe_status parse(int argc, char **argv, struct request *request, bool *help,
+                             struct moe_error *err)
 {
-    struct request request = { .seconds = 480.0, .stream_mib = 1024, .product_size = 8192 };
-    struct moe_option_list shapes = { 0 };
-    const char *tokens = NULL;
-    const char *dtypes = NULL;
-    const char *spreads = NULL;
-    const char *backends = NULL;
-    const char *suite = "all";
-    struct moe_option_list routes = { 0 };
-    moe_bench_request_default(&request.plan);
+    struct words words = { .suite = "all" };
+    struct moe_positionals none = { 0 };
     const struct moe_option options[] = {
-        { .name = "suite",
-          .kind = MOE_OPTION_TEXT,
-          .target = &suite,
-          .value = "NAME",
-          .help = "ffn, around or all" },
-        { .name = "shape",
-          .kind = MOE_OPTION_LIST,
-          .target = &shapes,
-          .value = "HxIxE[:ACT]",
-          .help = "hidden x expert size x experts, ACT swiglu, relu or gelu; may be repeated" },
-        { .name = "tokens",
-          .kind = MOE_OPTION_TEXT,
-          .target = &tokens,
-          .value = "N,...",
-          .help = "rows per expert" },
-        { .name = "dtype",
-          .kind = MOE_OPTION_TEXT,
-          .target = &dtypes,
-          .value = "NAME,...",
-          .help = "bf16, fp8" },
-        { .name = "spread",
-          .kind = MOE_OPTION_TEXT,
-          .target = &spreads,
-          .value = "NAME,...",
-          .help = "uniform, hot8x, zipf1.2, half-empty" },
-        { .name = "backends",
-          .kind = MOE_OPTION_TEXT,
-          .target = &backends,
-          .value = "NAME,...",
-          .help = "which to measure" },
-        { .name = "seconds",
-          .kind = MOE_OPTION_REAL,
-          .target = &request.seconds,
-          .value = "S",
-          .help = "stop after this long",
-          .min = 1.0,
-          .max = 86400.0 },
-        { .name = "seed",
-          .kind = MOE_OPTION_SEED,
-          .target = &request.plan.seed,
-          .value = "N",
-          .help = "of the order of the points" },
-        { .name = "stream-mib",
-          .kind = MOE_OPTION_COUNT,
-          .target = &request.stream_mib,
-          .value = "N",
-          .help = "size of the arrays by which the memory's ceilings are measured",
-          .min = 1,
-          .max = 16384 },
-        { .name = "product",
-          .kind = MOE_OPTION_COUNT,
-          .target = &request.product_size,
-          .value = "N",
-          .help = "size of the square products by which the ceilings of arithmetic are measured; a "
-                  "multiple of 16",
-          .min = 16,
-          .max = 32768 },
-        { .name = "route",
-          .kind = MOE_OPTION_LIST,
-          .target = &routes,
-          .value = "TxHxExK",
-          .help = "tokens x hidden x experts x choices of the suite around; may be repeated" },
-        { .name = "csv",
-          .kind = MOE_OPTION_TEXT,
-          .target = &request.csv,
-          .value = "FILE",
-          .help = "write one line per point and backend" },
-        { .name = "json",
-          .kind = MOE_OPTION_TEXT,
-          .target = &request.json,
-          .value = "FILE",
-          .help = "write everything" },
-        { .name = "overwrite",
-          .kind = MOE_OPTION_FLAG,
-          .target = &request.overwrite,
-          .help = "replace files that exist" },
-        { .name = "gpu",
-          .kind = MOE_OPTION_COUNT,
-          .target = &request.gpu,
-          .value = "N",
-          .help = "which GPU, as `moecal list` numbers them",
-          .max = 1024 },
+        { "suite", MOE_OPTION_TEXT, &words.suite, "NAME", "ffn, around or all", 0, 0 },
+        { "shape", MOE_OPTION_LIST, &words.shapes, "HxIxE[:ACT]",
+          "hidden x expert size x experts, ACT swiglu, relu or gelu; may be repeated", 0, 0 },
+        { "tokens", MOE_OPTION_TEXT, &words.tokens, "N,...", "rows per expert", 0, 0 },
+        { "dtype", MOE_OPTION_TEXT, &words.dtypes, "NAME,...", "bf16, fp8", 0, 0 },
+        { "spread", MOE_OPTION_TEXT, &words.spreads, "NAME,...",
+          "of the rows: uniform, hot8x, zipf1.2, half-empty", 0, 0 },
+        { "backends", MOE_OPTION_TEXT, &words.backends, "NAME,...", "which to measure", 0, 0 },
+        { "route", MOE_OPTION_LIST, &words.routes, "TxHxExK",
+          "tokens x hidden x experts x choices, for the suite around; may be repeated", 0, 0 },
+        { "seconds", MOE_OPTION_REAL, &request->seconds, "S", "end after this long", 1, 86400 },
+        { "seed", MOE_OPTION_SEED, &request->plan.seed, "N", "of the order of the points", 0, 0 },
+        { "csv", MOE_OPTION_TEXT, &request->csv, "FILE", "one line per point and backend", 0, 0 },
+        { "json", MOE_OPTION_TEXT, &request->json, "FILE", "everything", 0, 0 },
+        { "overwrite", MOE_OPTION_FLAG, &request->overwrite, NULL, "replace these files", 0, 0 },
+        { "gpu", MOE_OPTION_COUNT, &request->gpu, "N", "as `moecal list` numbers them", 0, 1024 },
+        { "stream-mib", MOE_OPTION_COUNT, &request->stream_mib, "N",
+          "arrays by which the memory's ceilings are measured", 1, 16384 },
+        { "product", MOE_OPTION_COUNT, &request->product_size, "N",
+          "square matrices by which those of arithmetic are, a multiple of 16", 16, 32768 },
     };
     const size_t option_count = sizeof options / sizeof options[0];
-    struct moe_positionals none = { 0 };
-    if (argc > 0 && strcmp(argv[0], "--help") == 0) {
+    *help = argc > 0 && strcmp(argv[0], "--help") == 0;
+    if (*help) {
         moe_options_print(stdout, options, option_count);
         return MOE_OK;
     }
     MOE_TRY(moe_options_parse(options, option_count, &none, argc, argv, err));
-    if (request.product_size % 16 != 0) {
-        return moe_fail(err, MOE_RANGE, "--product: %u is no multiple of 16", request.product_size);
+    if (request->product_size % 16 != 0) {
+        return moe_fail(err, MOE_RANGE, "--product: %u is no multiple of 16",
+                        request->product_size);
     }
-    MOE_TRY(choose_backends(backends, &request, err));
-    MOE_TRY(choose_plan(&shapes, tokens, dtypes, spreads, &request, err));
-    MOE_TRY(choose_suite(suite, &routes, &request, err));
+    MOE_TRY(choose_backends(words.backends, request, err));
+    MOE_TRY(choose_plan(&words.shapes, words.tokens, words.dtypes, words.spreads, request, err));
+    return choose_suite(words.suite, &words.routes, request, err);
+}
+
+enum moe_status moe_verb_bench_kernels(int argc, char **argv, struct moe_error *err)
+{
+    struct request request = { .seconds = 480.0, .stream_mib = 1024, .product_size = 8192 };
+    bool help = false;
+    moe_bench_request_default(&request.plan);
+    MOE_TRY(parse(argc, argv, &request, &help, err));
+    if (help) {
+        return MOE_OK;
+    }
     static struct run run; /* too large for the stack */
     enum moe_status status = run_open(&run, &request, err);
     if (status == MOE_OK) {
         struct moe_error late = { 0 };
         status = measure_all(&run, &request, err);
         /* Also what was measured before a failure is told. */
-        const enum moe_status told = report(
-            &run, &request, argc, argv, status == MOE_OK || err == NULL ? "" : err->text, &late);
+        const char *failure = status == MOE_OK || err == NULL ? "" : err->text;
+        const enum moe_status told = report(&run, &request, argc, argv, failure, &late);
         if (status == MOE_OK && told != MOE_OK) {
             status = told;
             if (err != NULL) {
