@@ -1,0 +1,26 @@
+#include "calibrate/bench_result.h"
+
+#include <stddef.h>
+
+const struct moe_bench_cell *moe_bench_best(const struct moe_bench_row *row, bool library)
+{
+    const struct moe_bench_cell *best = NULL;
+    for (uint32_t i = 0; i < row->cell_count; i++) {
+        const struct moe_bench_cell *cell = &row->cells[i];
+        if (!cell->measured || cell->library != library) {
+            continue;
+        }
+        if (best == NULL || cell->timing.median_us < best->timing.median_us) {
+            best = cell;
+        }
+    }
+    return best;
+}
+
+double moe_bench_floor_us(const struct moe_bench_row *row, const struct moe_bench_cell *cell,
+                          const struct moe_bench_ceilings *ceilings, uint32_t sm_count,
+                          double fallback_mhz)
+{
+    return moe_expert_floor_us(&row->work, row->shape.dtype, ceilings->read_bytes_per_s, sm_count,
+                               cell->mhz > 0.0 ? cell->mhz : fallback_mhz);
+}

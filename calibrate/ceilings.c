@@ -1,0 +1,220 @@
+#include "calibrate/ceilings.h"
+
+#include <cuda_runtime_api.h>
+#include <string.h>
+
+#include "calibrate/device.h"
+#include "calibrate/lt_plan.h"
+#include "kernels/random_fill.h"
+#include "kernels/stream.h"
+
+enum { LIBRARY_VERSION = 0 };
+
+static const double BUDGET_S = 0.1;
+
+enum stream_kind { STREAM_READ, STREAM_WRITE, STREAM_COPY, STREAM_NOTHING, STREAM_KIND_COUNT };
+
+struct stream_work {
+    enum stream_kind kind;
+    int64_t bytes;
+    int version; /* LIBRARY_VERSION: cudaMemcpyAsync or cudaMemsetAsync */
+    void *src_dev;
+    void *dst_dev;
+    uint32_t *sum_dev;
+};
+
+struct product_work {
+    struct moe_blas *blas;
+    struct moe_lt_plan *plan;
+    struct moe_lt_operands operands;
+};
+
+static enum moe_status stream_launch(void *context, uint32_t set, void *stream,
+                                     struct moe_error *err)
+{
+    const struct stream_work *work = context;
+    int code = 0;
+    (void) set;
+    switch (work->kind) {
+    case STREAM_READ:
+        code = moe_stream_read(work->sum_dev, work->src_dev, work->bytes, work->version, stream);
+        break;
+    case STREAM_WRITE:
+        code =
+            work->version == LIBRARY_VERSION
+                ? (int) cudaMemsetAsync(work->dst_dev, 0x3f, (size_t) work->bytes, stream)
+                : moe_stream_write(work->dst_dev, 0x3f3f3f3f, work->bytes, work->version, stream);
+        break;
+    case STREAM_COPY:
+        code =
+            work->version == LIBRARY_VERSION
+                ? (int) cudaMemcpyAsync(work->dst_dev, work->src_dev, (size_t) work->bytes,
+                                        cudaMemcpyDeviceToDevice, stream)
+                : moe_stream_copy(work->dst_dev, work->src_dev, work->bytes, work->version, stream);
+        break;
+    case STREAM_NOTHING: /* the smallest node that a graph can hold */
+        code = (int) cudaMemsetAsync(work->sum_dev, 0, 4, stream);
+        break;
+    case STREAM_KIND_COUNT:
+        break;
+    }
+    return moe_device_check(code, "a stream kernel", err);
+}
+
+static enum moe_status product_launch(void *context, uint32_t set, void *stream,
+                                      struct moe_error *err)
+{
+    const struct product_work *work = context;
+    (void) set;
+    return moe_lt_plan_run(work->blas, work->plan, &work->operands, 0, stream, err);
+}
+
+/* Median of a work by itself. */
+static enum moe_status median_of(struct moe_graph_timer *timer, moe_graph_launch launch,
+                                 void *context, double *median_us, struct moe_error *err)
+{
+    struct moe_graph_work work;
+    struct moe_timing timing;
+    /* First outside of the capture, so that the kernel is loaded and a refusal is told. */
+    MOE_TRY(launch(context, 0, moe_graph_timer_stream(timer), err));
+    MOE_TRY(moe_graph_capture(timer, launch, context, 1, &work, err));
+    enum moe_status status = MOE_OK;
+    while (status == MOE_OK && !moe_graph_enough(&work, BUDGET_S)) {
+        status = moe_graph_batch(timer, &work, err);
+    }
+    if (status == MOE_OK) {
+        moe_timing_summarise(work.us, work.count, &timing);
+        *median_us = timing.median_us;
+    }
+    moe_graph_release(&work);
+    return status;
+}
+
+static enum moe_status measure_streams(struct moe_graph_timer *timer, struct stream_work *work,
+                                       struct moe_bench_ceilings *out, struct moe_error *err)
+{
+    double *const targets[] = { &out->read_bytes_per_s, &out->write_bytes_per_s,
+                                &out->copy_bytes_per_s };
+    for (int kind = STREAM_READ; kind <= STREAM_COPY; kind++) {
+        const double bytes = (double) work->bytes * (kind == STREAM_COPY ? 2.0 : 1.0);
+        const int first = kind == STREAM_READ ? 1 : LIBRARY_VERSION;
+        *targets[kind] = 0.0;
+        for (int version = first; version <= MOE_STREAM_VERSION_COUNT; version++) {
+            double us = 0.0;
+            struct moe_error refusal = { 0 };
+            work->kind = (enum stream_kind) kind;
+            work->version = version;
+            if (stream_launch(work, 0, moe_graph_timer_stream(timer), &refusal) != MOE_OK) {
+                continue; /* not for this GPU */
+            }
+            MOE_TRY(median_of(timer, stream_launch, work, &us, err));
+            if (bytes / us * 1e6 > *targets[kind]) {
+                *targets[kind] = bytes / us * 1e6;
+            }
+        }
+    }
+    work->kind = STREAM_NOTHING;
+    return median_of(timer, stream_launch, work, &out->empty_graph_us, err);
+}
+
+static enum moe_status measure_product(struct moe_blas *blas, struct moe_graph_timer *timer,
+                                       enum moe_lt_precision precision, int32_t size,
+                                       const struct moe_lt_operands *operands, double *flops_per_s,
+                                       struct moe_error *err)
+{
+    struct product_work work = { .blas = blas, .operands = *operands };
+    const struct moe_lt_problem problem = { .columns = size,
+                                            .rows = size,
+                                            .depth = size,
+                                            .batch_count = 1,
+                                            .precision = (int32_t) precision };
+    double us = 0.0;
+    MOE_TRY(moe_lt_plan_find(blas, &problem, &work.operands, 1, moe_graph_timer_stream(timer),
+                             &work.plan, err));
+    MOE_TRY(median_of(timer, product_launch, &work, &us, err));
+    *flops_per_s = 2.0 * size * size * size / us * 1e6;
+    return MOE_OK;
+}
+
+/* Fills the operands anew for either precision: the sizes of bf16 hold those of fp8. */
+static enum moe_status measure_products(struct moe_blas *blas, struct moe_graph_timer *timer,
+                                        int32_t size, char *base_dev,
+                                        struct moe_bench_ceilings *out, struct moe_error *err)
+{
+    const int64_t cells = (int64_t) size * size;
+    char *weight = base_dev;
+    char *rows = weight + cells * 2;
+    char *result = rows + cells * 2;
+    float *scales = (float *) (void *) (result + cells * 2);
+    const struct moe_lt_operands operands = {
+        .weight = weight, .rows = rows, .out = result, .weight_scale = scales, .row_scale = scales
+    };
+    MOE_TRY(moe_device_check(moe_kernel_fill_bf16(weight, cells, 1.0F, 1, NULL), "filling", err));
+    MOE_TRY(moe_device_check(moe_kernel_fill_bf16(rows, cells, 1.0F, 2, NULL), "filling", err));
+    MOE_TRY(moe_device_check((int) cudaDeviceSynchronize(), "filling", err));
+    MOE_TRY(
+        measure_product(blas, timer, MOE_LT_BF16, size, &operands, &out->bf16_flops_per_s, err));
+    MOE_TRY(moe_device_check(moe_kernel_fill_e4m3(weight, cells, 128.0F, 1, NULL), "filling", err));
+    MOE_TRY(moe_device_check(moe_kernel_fill_e4m3(rows, cells, 128.0F, 2, NULL), "filling", err));
+    MOE_TRY(moe_device_check(moe_kernel_fill_f32(scales, size, 0.001F, 0.002F, 3, NULL), "filling",
+                             err));
+    MOE_TRY(moe_device_check((int) cudaDeviceSynchronize(), "filling", err));
+    struct moe_error refusal = { 0 };
+    const enum moe_status status = measure_product(blas, timer, MOE_LT_FP8_ROW, size, &operands,
+                                                   &out->fp8_flops_per_s, &refusal);
+    if (status == MOE_UNSUPPORTED) { /* a GPU without fp8 */
+        out->fp8_flops_per_s = 0.0;
+        return MOE_OK;
+    }
+    if (status != MOE_OK && err != NULL) {
+        *err = refusal;
+    }
+    return status;
+}
+
+enum moe_status moe_ceilings_measure(struct moe_blas *blas, struct moe_graph_timer *timer,
+                                     int64_t stream_bytes, int32_t product_size,
+                                     struct moe_bench_ceilings *out, struct moe_error *err)
+{
+    struct moe_bench_ceilings ceilings = { 0 };
+    struct stream_work work = { .bytes = stream_bytes };
+    void *sum = NULL;
+    void *product = NULL;
+    enum moe_status status =
+        moe_device_check((int) cudaMalloc(&work.src_dev, (size_t) stream_bytes), "cudaMalloc", err);
+    if (status == MOE_OK) {
+        status = moe_device_check((int) cudaMalloc(&work.dst_dev, (size_t) stream_bytes),
+                                  "cudaMalloc", err);
+    }
+    if (status == MOE_OK) {
+        status = moe_device_check((int) cudaMalloc(&sum, MOE_STREAM_SUM_COUNT * sizeof(uint32_t)),
+                                  "cudaMalloc", err);
+    }
+    if (status == MOE_OK) {
+        work.sum_dev = sum;
+        status = moe_device_check(
+            moe_kernel_fill_bf16(work.src_dev, stream_bytes / 2, 1.0F, 1, NULL), "filling", err);
+    }
+    if (status == MOE_OK) {
+        status = moe_device_check((int) cudaDeviceSynchronize(), "filling", err);
+    }
+    if (status == MOE_OK) {
+        status = measure_streams(timer, &work, &ceilings, err);
+    }
+    if (status == MOE_OK) {
+        const size_t bytes = (size_t) product_size * (size_t) product_size * 6 +
+                             (size_t) product_size * sizeof(float);
+        status = moe_device_check((int) cudaMalloc(&product, bytes), "cudaMalloc", err);
+    }
+    if (status == MOE_OK) {
+        status = measure_products(blas, timer, product_size, product, &ceilings, err);
+    }
+    (void) cudaFree(product);
+    (void) cudaFree(sum);
+    (void) cudaFree(work.dst_dev);
+    (void) cudaFree(work.src_dev);
+    if (status == MOE_OK) {
+        *out = ceilings;
+    }
+    return status;
+}

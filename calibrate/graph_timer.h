@@ -1,0 +1,87 @@
+/*
+ * Graph timer: GPU work captured once into CUDA graphs and replayed under a pair of events each.
+ *
+ * A graph leaves out what the host does between launches, which a serving engine leaves out
+ * too. There is one graph per set of weights; replays take the sets in turn, so that no replay
+ * finds its weights in the cache (see moe_graph_set_count). Several works are measured side by
+ * side: the caller gives each a batch in turn until all have enough, so that heat and clock
+ * move all of them alike.
+ */
+#ifndef MOE_CALIBRATE_GRAPH_TIMER_H
+#define MOE_CALIBRATE_GRAPH_TIMER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "calibrate/device.h"
+#include "calibrate/nvml.h"
+#include "calibrate/timing.h"
+#include "sim/base/error.h"
+
+enum {
+    MOE_GRAPH_SET_LIMIT = 64,
+    MOE_GRAPH_BATCH = 10,  /* replays queued at once */
+    MOE_GRAPH_WARM_UP = 5, /* replays before the first batch */
+};
+
+struct moe_graph_timer; /* opaque: a stream, its events, the sensors of the GPU */
+
+/* Launches the work on stream (a cudaStream_t) with the weights of this set. */
+typedef enum moe_status (*moe_graph_launch)(void *context, uint32_t set, void *stream,
+                                            struct moe_error *err);
+
+struct moe_graph_work {
+    void *execs[MOE_GRAPH_SET_LIMIT]; /* cudaGraphExec_t */
+    uint32_t set_count;
+    uint32_t next_set;
+    bool warm;
+    bool given_up; /* set by the caller: a failed replay, say */
+    uint32_t count;
+    float us[MOE_TIMING_LIMIT];
+    double spent_s;
+    double mhz_s;           /* clock of the SMs while batches ran (kernels/clock.h) times spent_s */
+    uint32_t reading_count; /* of the sensors; sums below are over these */
+    double watts_sum;
+    double celsius_sum;
+    uint64_t throttle; /* union of the reasons seen */
+    uint32_t dropped;  /* batches thrown away since the driver reported a fault */
+};
+
+/* On the current device. nvml may be NULL: then there are no readings.
+ * Errors: MOE_DEVICE, MOE_LIMIT. */
+enum moe_status moe_graph_timer_create(const struct moe_device *device, const struct moe_nvml *nvml,
+                                       struct moe_graph_timer **out,
+                                       struct moe_error *err) MOE_MUST_CHECK;
+void moe_graph_timer_destroy(struct moe_graph_timer *timer); /* NULL is allowed */
+
+void *moe_graph_timer_stream(const struct moe_graph_timer *timer); /* a cudaStream_t */
+
+/* How many sets of weights of this size it takes so that at least five times the L2 cache passes
+ * between two uses of one: 1 when one set is that large. At most MOE_GRAPH_SET_LIMIT.
+ * Source of the rule: FlashInfer's benchmark (flashinfer/testing). */
+uint32_t moe_graph_set_count(double weight_bytes, double cache_bytes);
+
+/* Captures launch(context, set) for each set; *work is overwritten. On error nothing is held.
+ * Errors: what launch says; MOE_DEVICE. */
+enum moe_status moe_graph_capture(struct moe_graph_timer *timer, moe_graph_launch launch,
+                                  void *context, uint32_t set_count, struct moe_graph_work *work,
+                                  struct moe_error *err) MOE_MUST_CHECK;
+void moe_graph_release(struct moe_graph_work *work); /* a zeroed one is allowed */
+
+/* Mean clock of the SMs during the timed replays; 0 when unknown. */
+double moe_graph_mhz(const struct moe_graph_work *work);
+
+/* True when the work needs no further batch. */
+bool moe_graph_enough(const struct moe_graph_work *work, double budget_s);
+
+/* One batch of timed replays, queued behind a hold, after one untimed replay that brings back what
+ * other works have driven from the cache. Errors: MOE_DEVICE. */
+enum moe_status moe_graph_batch(struct moe_graph_timer *timer, struct moe_graph_work *work,
+                                struct moe_error *err) MOE_MUST_CHECK;
+
+/* Capture, one warm-up and the least of a few replays in *us: for choosing between variants.
+ * Errors: as moe_graph_capture. */
+enum moe_status moe_graph_probe(struct moe_graph_timer *timer, moe_graph_launch launch,
+                                void *context, float *us, struct moe_error *err) MOE_MUST_CHECK;
+
+#endif

@@ -1,0 +1,237 @@
+// Version 3: wgmma fed by TMA. What it gains over version 2, and why:
+//  - One thread does nothing but start bulk copies, four stages of 48 KiB ahead: 25 MB are on
+//    their way to the chip at any time, several times what its latency asks for, so that
+//    decode streams weights at the memory's rate. No thread spends registers on addresses.
+//  - wgmma reads both operands from shared memory without passing registers, and four warps
+//    share one instruction: twice the rate of mma.sync on this chip.
+//  - Small tiles are computed turned (out^T = W x^T): tokens are the operand whose size may be any
+//    multiple of 8, so a tile with 3 tokens pays for 8, not for 64 or 128. The choice is made per
+//    tile, at run time, so a hot expert and a cold one share a launch.
+//  - Gate and up of the same columns are summed by the same threads, so SwiGLU needs no
+//    exchange, and mid is written once, in fp8 already quantised.
+//  - The second GEMM starts while the first drains: its first weights are on their way before
+//    it waits for mid.
+#include <cuda_runtime.h>
+
+#include "kernels/expert_consume.cuh"
+#include "kernels/expert_ffn_parts.h"
+
+enum { THREADS = (CONSUMERS + 1) * WARPGROUP };
+
+// 0 for 8 rows, 1 for 16, .. : the smallest token tile that holds them.
+static __device__ __forceinline__ int32_t token_tile_class(int32_t rows)
+{
+    int32_t c = 0;
+    while ((MOE_V3_TOKEN_TILE_LEAST << c) < rows) {
+        c++;
+    }
+    return c;
+}
+
+template <int Epilogue>
+static __device__ __forceinline__ void load_weights(const moe_expert_v3 &p, const expert_tile &tile,
+                                                    uint32_t to, uint32_t barrier, int32_t depth)
+{
+    constexpr bool GATED = Epilogue == MOE_EPILOGUE_SWIGLU;
+    const int32_t column = tile.weight_tile * tile_columns(Epilogue);
+    const int32_t matrix = GATED ? 2 * tile.expert : tile.expert;
+    tma_load_3d(to, &p.w, barrier, depth, column, matrix, TMA_READ_SOME);
+    tma_load_3d(to + W_BOX_BYTES, &p.w, barrier, depth,
+                GATED ? column : column + MOE_V3_WEIGHT_ROWS, GATED ? matrix + 1 : matrix, TMA_READ_SOME);
+}
+
+// Asks for one tile, stage by stage. Weights do not depend on the launch before this one, tokens
+// do: a block's first round of the ring asks for its weights, then waits for that launch,
+// then asks for its tokens.
+template <int Epilogue, bool Fp8>
+static __device__ __forceinline__ void load_tile(const moe_expert_v3 &p, expert_shared &sm,
+                                                 const expert_tile &tile, bool first,
+                                                 stage_ring &at)
+{
+    constexpr int32_t STEP = Fp8 ? MOE_V3_ROW_BYTES : MOE_V3_ROW_BYTES / 2;
+    constexpr uint32_t SCALE_BYTES = Fp8 ? MOE_V3_SCALE_BOX * sizeof(float) : 0;
+    const int32_t steps = depth_steps(p.gemm, Fp8);
+    const int32_t size = token_tile_class(tile.row_count);
+    const uint32_t bytes =
+        W_BYTES + (uint32_t) (MOE_V3_TOKEN_TILE_LEAST << size) * MOE_V3_ROW_BYTES + SCALE_BYTES;
+    const int32_t ahead = first ? min(steps, (int32_t) STAGES) : 0;
+    for (int32_t s = 0; s < ahead; s++) {
+        const uint32_t barrier = shared_address(&sm.full[s]);
+        mbarrier_arrive_expect(barrier, bytes);
+        load_weights<Epilogue>(p, tile, shared_address(sm.w[s]), barrier, s * STEP);
+    }
+    if (first) {
+        wait_for_previous_launch();
+    }
+    for (int32_t s = 0; s < steps; s++) {
+        const uint32_t barrier = shared_address(&sm.full[at.stage]);
+        if (s >= ahead) {
+            mbarrier_wait(shared_address(&sm.empty[at.stage]), at.parity ^ 1);
+            mbarrier_arrive_expect(barrier, bytes);
+            load_weights<Epilogue>(p, tile, shared_address(sm.w[at.stage]), barrier, s * STEP);
+        }
+        tma_load_2d(shared_address(sm.x[at.stage]), &p.x[size], barrier, s * STEP, tile.row,
+                    TMA_READ_OFTEN);
+        if (Fp8) {
+            tma_load_2d(shared_address(sm.x_scale[at.stage]), &p.x_scale, barrier,
+                        tile.row / 4 * 4, s, TMA_READ_OFTEN);
+        }
+        at.next();
+    }
+}
+
+// One thread: takes tiles, tells the consumers which, and brings them in.
+template <int Epilogue, bool Fp8>
+static __device__ __forceinline__ void produce(const moe_expert_v3 &p, expert_shared &sm)
+{
+    const int32_t total = sm.tile_start[p.gemm.expert_count];
+    int32_t expert = 0;
+    stage_ring at = { 0, 0 };
+    tile_ring slot = { 0, 0 };
+    bool first = true;
+    for (int32_t index = (int32_t) blockIdx.x;;) {
+        mbarrier_wait(shared_address(&sm.tile_empty[slot.stage]), slot.parity ^ 1);
+        sm.tile_index[slot.stage] = index < total ? index : -1;
+        mbarrier_arrive(shared_address(&sm.tile_full[slot.stage]));
+        slot.next();
+        if (index >= total) {
+            break;
+        }
+        const int32_t next = expert_tile_take(p.gemm.counter_dev); /* here long before it is used */
+        const expert_tile tile = expert_tile_find(sm.tile_start, p.gemm.row_offset_dev,
+                                                  MOE_V3_TOKEN_TILE_MOST, index, &expert);
+        load_tile<Epilogue, Fp8>(p, sm, tile, first, at);
+        first = false;
+        index = next;
+    }
+    expert_tiles_finish(p.gemm.counter_dev);
+}
+
+template <int Epilogue, bool Fp8>
+static __device__ __forceinline__ void consume(const moe_expert_gemm &gemm, expert_shared &sm,
+                                               int32_t warpgroup)
+{
+    expert_output o = { gemm.out_dev, gemm.out_scale_dev, gemm.scale_stride,    gemm.columns, 0, 0,
+                        warpgroup,    sm.staging[warpgroup], sm.exchange };
+    int32_t expert = 0;
+    stage_ring at = { 0, 0 };
+    tile_ring slot = { 0, 0 };
+    for (;;) {
+        mbarrier_wait(shared_address(&sm.tile_full[slot.stage]), slot.parity);
+        const int32_t index = sm.tile_index[slot.stage];
+        mbarrier_arrive(shared_address(&sm.tile_empty[slot.stage]));
+        slot.next();
+        if (index < 0) {
+            break;
+        }
+        const expert_tile tile = expert_tile_find(sm.tile_start, gemm.row_offset_dev,
+                                                  MOE_V3_TOKEN_TILE_MOST, index, &expert);
+        o.row = tile.row;
+        o.row_count = tile.row_count;
+        switch (token_tile_class(tile.row_count)) {
+        case 0:
+            consume_turned<8, Epilogue, Fp8>(gemm, sm, tile, o, at);
+            break;
+        case 1:
+            consume_turned<16, Epilogue, Fp8>(gemm, sm, tile, o, at);
+            break;
+        case 2:
+            consume_turned<32, Epilogue, Fp8>(gemm, sm, tile, o, at);
+            break;
+        case 3:
+            consume_turned<64, Epilogue, Fp8>(gemm, sm, tile, o, at);
+            break;
+        default:
+            consume_upright<Epilogue, Fp8>(gemm, sm, tile, o, at);
+            break;
+        }
+    }
+}
+
+template <int Epilogue, bool Fp8>
+static __global__ void __launch_bounds__(THREADS, 1)
+    grouped_gemm(const __grid_constant__ moe_expert_v3 p)
+{
+#if __CUDA_ARCH_FEAT_SM90_ALL
+    extern __shared__ uint8_t raw[];
+    auto &sm = *(expert_shared *) (raw + (1024 - shared_address(raw) % 1024) % 1024);
+    const int32_t warpgroup = (int32_t) threadIdx.x / WARPGROUP;
+    allow_next_launch();
+    if (threadIdx.x == 0) {
+        for (int s = 0; s < STAGES; s++) {
+            mbarrier_init(shared_address(&sm.full[s]), 1);
+            mbarrier_init(shared_address(&sm.empty[s]), CONSUMERS);
+        }
+        for (int s = 0; s < TILE_SLOTS; s++) {
+            mbarrier_init(shared_address(&sm.tile_full[s]), 1);
+            mbarrier_init(shared_address(&sm.tile_empty[s]), CONSUMERS * WARPGROUP);
+        }
+        mbarrier_init_fence();
+    } else if (threadIdx.x / 32 == 1) {
+        expert_tiles_count(sm.tile_start, p.gemm.row_offset_dev, p.gemm.expert_count,
+                           MOE_V3_TOKEN_TILE_MOST,
+                           (p.gemm.columns + tile_columns(Epilogue) - 1) / tile_columns(Epilogue));
+    }
+    __syncthreads();
+    if (warpgroup == CONSUMERS) {
+        registers_give<40>();
+        if (threadIdx.x == CONSUMERS * WARPGROUP) {
+            produce<Epilogue, Fp8>(p, sm);
+        }
+    } else {
+        registers_take<232>();
+        consume<Epilogue, Fp8>(p.gemm, sm, warpgroup);
+    }
+#endif
+}
+
+// Each block takes the whole shared memory of a multiprocessor, so one each is all that fits.
+template <int Epilogue, bool Fp8>
+static int launch(const moe_expert_v3 *v3, int second, cudaStream_t stream)
+{
+    const size_t bytes = sizeof(expert_shared) + 1024;
+    int device = 0;
+    int sm_count = 0;
+    cudaError_t error = cudaGetDevice(&device);
+    if (error == cudaSuccess) {
+        error = cudaDeviceGetAttribute(&sm_count, cudaDevAttrMultiProcessorCount, device);
+    }
+    if (error == cudaSuccess) {
+        error = cudaFuncSetAttribute(grouped_gemm<Epilogue, Fp8>,
+                                     cudaFuncAttributeMaxDynamicSharedMemorySize, (int) bytes);
+    }
+    if (error != cudaSuccess) {
+        return (int) error;
+    }
+    cudaLaunchAttribute attribute = {};
+    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attribute.val.programmaticStreamSerializationAllowed = 1;
+    cudaLaunchConfig_t config = {};
+    config.gridDim = dim3((unsigned) sm_count);
+    config.blockDim = dim3(THREADS);
+    config.dynamicSmemBytes = bytes;
+    config.stream = stream;
+    config.attrs = &attribute;
+    config.numAttrs = second ? 1 : 0;
+    return (int) cudaLaunchKernelEx(&config, grouped_gemm<Epilogue, Fp8>, *v3);
+}
+
+template <bool Fp8> static int launch_any(const moe_expert_v3 *v3, int second, cudaStream_t stream)
+{
+    switch (v3->gemm.epilogue) {
+    case MOE_EPILOGUE_SWIGLU:
+        return launch<MOE_EPILOGUE_SWIGLU, Fp8>(v3, second, stream);
+    case MOE_EPILOGUE_RELU:
+        return launch<MOE_EPILOGUE_RELU, Fp8>(v3, second, stream);
+    case MOE_EPILOGUE_GELU:
+        return launch<MOE_EPILOGUE_GELU, Fp8>(v3, second, stream);
+    default:
+        return launch<MOE_EPILOGUE_NONE, Fp8>(v3, second, stream);
+    }
+}
+
+extern "C" int moe_expert_v3_run(const struct moe_expert_v3 *v3, int second, void *stream)
+{
+    return v3->gemm.dtype == MOE_EXPERT_FP8 ? launch_any<true>(v3, second, (cudaStream_t) stream)
+                                            : launch_any<false>(v3, second, (cudaStream_t) stream);
+}

@@ -1,0 +1,85 @@
+/*
+ * Which tile a persistent block does next. The tiles of a grouped GEMM are numbered expert by
+ * expert; within an expert the row tiles of one block of weights follow each other, so that the
+ * blocks that run at the same time share that weight block in the L2 cache. An expert without
+ * rows has none. Block b starts with tile b; then each takes the next one that is left, since
+ * tiles differ in size, and a fixed stride would give some blocks all the large ones.
+ */
+#ifndef MOE_KERNELS_EXPERT_TILES_CUH
+#define MOE_KERNELS_EXPERT_TILES_CUH
+
+#include <stdint.h>
+
+struct expert_tile {
+    int32_t expert;
+    int32_t weight_tile;
+    int32_t row;       /* first row of x */
+    int32_t row_count; /* 1 .. tile_rows */
+    int32_t row_tile_count; /* of this expert */
+};
+
+/* tile_start[expert_count + 1] in shared memory, filled by one full warp. */
+static __device__ __forceinline__ void expert_tiles_count(int32_t *tile_start,
+                                                          const int32_t *row_offset,
+                                                          int32_t expert_count, int32_t tile_rows,
+                                                          int32_t weight_tile_count)
+{
+    const int32_t lane = (int32_t) threadIdx.x % 32;
+    int32_t total = 0;
+    for (int32_t first = 0; first < expert_count; first += 32) {
+        const int32_t expert = first + lane;
+        int32_t tiles = 0;
+        if (expert < expert_count) {
+            const int32_t rows = row_offset[expert + 1] - row_offset[expert];
+            tiles = (rows + tile_rows - 1) / tile_rows * weight_tile_count;
+        }
+        int32_t sum = tiles; /* of this lane and those below */
+        for (int32_t step = 1; step < 32; step *= 2) {
+            const int32_t below = __shfl_up_sync(0xffffffffU, sum, (unsigned) step);
+            sum += lane >= step ? below : 0;
+        }
+        if (expert < expert_count) {
+            tile_start[expert] = total + sum - tiles;
+        }
+        total += __shfl_sync(0xffffffffU, sum, 31);
+    }
+    if (lane == 0) {
+        tile_start[expert_count] = total;
+    }
+}
+
+/* Moves `expert` on to the owner of tile `index`, which must be below the total. */
+static __device__ __forceinline__ expert_tile expert_tile_find(const int32_t *tile_start,
+                                                               const int32_t *row_offset,
+                                                               int32_t tile_rows, int32_t index,
+                                                               int32_t *expert)
+{
+    while (tile_start[*expert + 1] <= index) {
+        ++*expert;
+    }
+    const int32_t first_row = row_offset[*expert];
+    const int32_t rows = row_offset[*expert + 1] - first_row;
+    const int32_t row_tiles = (rows + tile_rows - 1) / tile_rows;
+    const int32_t inside = index - tile_start[*expert];
+    const int32_t row_tile = inside % row_tiles;
+    return { *expert, inside / row_tiles, first_row + row_tile * tile_rows,
+             min(tile_rows, rows - row_tile * tile_rows), row_tiles };
+}
+
+/* The next tile that nobody has. counter[0] is what was handed out beyond the first gridDim.x. */
+static __device__ __forceinline__ int32_t expert_tile_take(int32_t *counter)
+{
+    return (int32_t) gridDim.x + atomicAdd(counter, 1);
+}
+
+/* Once per block, after its last take: the last block of the launch sets both counters back. */
+static __device__ __forceinline__ void expert_tiles_finish(int32_t *counter)
+{
+    __threadfence();
+    if (atomicAdd(counter + 1, 1) == (int32_t) gridDim.x - 1) {
+        counter[0] = 0;
+        counter[1] = 0;
+    }
+}
+
+#endif

@@ -1,0 +1,283 @@
+/* The CUDA runtime of the pretend GPU. */
+#include <cuda_runtime_api.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/pretend_gpu.h"
+
+enum { STREAM_LIMIT = 64 };
+
+struct pretend_event {
+    struct pretend_stream *stream;
+    long work; /* of that stream when it was recorded */
+};
+
+static struct pretend_stream *streams[STREAM_LIMIT];
+static struct pretend_stream *capture; /* the stream that began it; NULL: none */
+static float clock_ms;
+
+int pretend_launch(void *stream)
+{
+    struct pretend_stream *on = stream;
+    if (capture != NULL && (on == NULL || !on->capturing)) {
+        return (int) cudaErrorStreamCaptureUnsupported;
+    }
+    if (on != NULL) {
+        on->work++;
+    }
+    clock_ms += 0.05F;
+    return 0;
+}
+
+cudaError_t cudaDriverGetVersion(int *version)
+{
+    *version = 13000;
+    return cudaSuccess;
+}
+
+cudaError_t cudaRuntimeGetVersion(int *version)
+{
+    *version = 13000;
+    return cudaSuccess;
+}
+
+cudaError_t cudaGetDeviceCount(int *count)
+{
+    *count = 1;
+    return cudaSuccess;
+}
+
+cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *out, int device)
+{
+    (void) device;
+    memset(out, 0, sizeof *out);
+    (void) snprintf(out->name, sizeof out->name, "pretend GPU");
+    out->totalGlobalMem = (size_t) 1 << 34;
+    out->multiProcessorCount = 132;
+    out->major = 9;
+    return cudaSuccess;
+}
+
+cudaError_t cudaDeviceGetPCIBusId(char *out, int size, int device)
+{
+    (void) device;
+    (void) snprintf(out, (size_t) size, "0000:00:00.0");
+    return cudaSuccess;
+}
+
+cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr attribute, int device)
+{
+    (void) device;
+    *value = attribute == cudaDevAttrL2CacheSize ? 1 << 16 : 1980000;
+    return cudaSuccess;
+}
+
+cudaError_t cudaSetDevice(int device)
+{
+    return device == 0 ? cudaSuccess : cudaErrorInvalidDevice;
+}
+
+cudaError_t cudaGetLastError(void)
+{
+    return cudaSuccess;
+}
+
+const char *cudaGetErrorString(cudaError_t code)
+{
+    static char text[40];
+    (void) snprintf(text, sizeof text, "pretend error %d", (int) code);
+    return text;
+}
+
+cudaError_t cudaDeviceSynchronize(void)
+{
+    return capture == NULL ? cudaSuccess : cudaErrorStreamCaptureUnsupported;
+}
+
+cudaError_t cudaMalloc(void **out, size_t bytes)
+{
+    if (capture != NULL) {
+        return cudaErrorStreamCaptureUnsupported;
+    }
+    *out = aligned_alloc(256, (bytes + 255) / 256 * 256);
+    if (*out == NULL) {
+        return cudaErrorMemoryAllocation;
+    }
+    memset(*out, 0xff, bytes); /* poison: nothing may count on fresh memory */
+    return cudaSuccess;
+}
+
+cudaError_t cudaFree(void *pointer)
+{
+    free(pointer);
+    return cudaSuccess;
+}
+
+cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind)
+{
+    (void) kind;
+    memmove(to, from, bytes);
+    return cudaSuccess;
+}
+
+cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind,
+                            cudaStream_t stream)
+{
+    (void) kind;
+    memmove(to, from, bytes);
+    return (cudaError_t) pretend_launch(stream);
+}
+
+cudaError_t cudaMemset(void *to, int value, size_t bytes)
+{
+    memset(to, value, bytes);
+    return cudaSuccess;
+}
+
+cudaError_t cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t stream)
+{
+    memset(to, value, bytes);
+    return (cudaError_t) pretend_launch(stream);
+}
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *out, unsigned flags)
+{
+    struct pretend_stream *stream = calloc(1, sizeof *stream);
+    (void) flags;
+    for (int i = 0; stream != NULL && i < STREAM_LIMIT; i++) {
+        if (streams[i] == NULL) {
+            streams[i] = stream;
+            *out = (cudaStream_t) (void *) stream;
+            return cudaSuccess;
+        }
+    }
+    free(stream);
+    return cudaErrorMemoryAllocation;
+}
+
+cudaError_t cudaStreamDestroy(cudaStream_t stream)
+{
+    for (int i = 0; i < STREAM_LIMIT; i++) {
+        if (streams[i] == (void *) stream) {
+            streams[i] = NULL;
+        }
+    }
+    free(stream);
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamSynchronize(cudaStream_t stream)
+{
+    (void) stream;
+    return capture == NULL ? cudaSuccess : cudaErrorStreamCaptureUnsupported;
+}
+
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *out, unsigned flags)
+{
+    (void) flags;
+    *out = calloc(1, sizeof(struct pretend_event));
+    return *out == NULL ? cudaErrorMemoryAllocation : cudaSuccess;
+}
+
+cudaError_t cudaEventCreate(cudaEvent_t *out)
+{
+    return cudaEventCreateWithFlags(out, 0);
+}
+
+cudaError_t cudaEventDestroy(cudaEvent_t event)
+{
+    free(event);
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
+{
+    struct pretend_event *made = (void *) event;
+    made->stream = (void *) stream;
+    made->work = made->stream->work;
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventSynchronize(cudaEvent_t event)
+{
+    (void) event;
+    return capture == NULL ? cudaSuccess : cudaErrorStreamCaptureUnsupported;
+}
+
+/* Some spread, so that the stopping rule has work to do. */
+cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t begin, cudaEvent_t end)
+{
+    static unsigned turn;
+    (void) begin;
+    (void) end;
+    *ms = 0.5F + 0.0001F * (float) (turn++ % 17);
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags)
+{
+    struct pretend_stream *waiting = (void *) stream;
+    const struct pretend_event *made = (void *) event;
+    (void) flags;
+    if (made->stream->capturing) {
+        waiting->capturing = true;
+    }
+    if (waiting == capture) {
+        made->stream->joined = made->work;
+    }
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, enum cudaStreamCaptureMode mode)
+{
+    (void) mode;
+    if (capture != NULL) {
+        return cudaErrorStreamCaptureUnsupported;
+    }
+    capture = (void *) stream;
+    capture->capturing = true;
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *out)
+{
+    cudaError_t code = capture == (void *) stream ? cudaSuccess : cudaErrorStreamCaptureUnmatched;
+    for (int i = 0; i < STREAM_LIMIT; i++) {
+        if (streams[i] == NULL || !streams[i]->capturing) {
+            continue;
+        }
+        streams[i]->capturing = false;
+        if (streams[i] != capture && streams[i]->joined != streams[i]->work) {
+            code = cudaErrorStreamCaptureUnjoined;
+        }
+    }
+    capture = NULL;
+    *out = code == cudaSuccess ? calloc(1, 8) : NULL;
+    return code;
+}
+
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *out, cudaGraph_t graph, unsigned long long flags)
+{
+    (void) graph;
+    (void) flags;
+    *out = calloc(1, 8);
+    return *out == NULL ? cudaErrorMemoryAllocation : cudaSuccess;
+}
+
+cudaError_t cudaGraphDestroy(cudaGraph_t graph)
+{
+    free(graph);
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec)
+{
+    free(exec);
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream)
+{
+    return exec == NULL ? cudaErrorInvalidValue : (cudaError_t) pretend_launch(stream);
+}

@@ -1,0 +1,30 @@
+/*
+ * A pretend GPU: the calls of the CUDA runtime, cuBLAS and our kernels that calibrate/ makes,
+ * carried out on the CPU at once, so that what calibrate/ does around them (layouts, strides,
+ * forks and joins, files) is tested where there is no GPU. Times are made up. Test code only: it
+ * stands in the place of the real libraries when its files are linked instead of them.
+ *
+ * It is stricter than a GPU in two things: work launched on a stream that is not part of the
+ * capture under way, and a capture that ends with a stream not joined, fail as they would there;
+ * and products go by the layouts' every stride.
+ */
+#ifndef MOE_TESTS_PRETEND_GPU_H
+#define MOE_TESTS_PRETEND_GPU_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+struct pretend_stream {
+    bool capturing;
+    long work;   /* launched so far */
+    long joined; /* of it, what the capture's own stream waited for */
+};
+
+/* Notes a launch on stream (NULL: the default one). Returns a cudaError_t. */
+int pretend_launch(void *stream);
+
+/* Element i of an array: type 0 bf16, 1 e4m3, 2 float. */
+double pretend_read(const void *base, int type, long i);
+void pretend_write(void *base, int type, long i, double value);
+
+#endif

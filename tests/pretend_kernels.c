@@ -1,0 +1,372 @@
+/* Our kernels of the pretend GPU, each a few plain loops after its header. */
+#include <cuda_runtime_api.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/activation.h"
+#include "kernels/clock.h"
+#include "kernels/expert_ffn.h"
+#include "kernels/expert_rows.h"
+#include "kernels/hold.h"
+#include "kernels/kernels.h"
+#include "kernels/random_fill.h"
+#include "kernels/reference_number.h"
+#include "kernels/stream.h"
+#include "sim/base/random.h"
+#include "tests/pretend_gpu.h"
+
+double pretend_read(const void *base, int type, long i)
+{
+    if (type == 0) {
+        return (double) moe_float_from_bf16(((const uint16_t *) base)[i]);
+    }
+    return type == 1 ? (double) moe_float_from_e4m3(((const uint8_t *) base)[i])
+                     : (double) ((const float *) base)[i];
+}
+
+void pretend_write(void *base, int type, long i, double value)
+{
+    if (type == 0) {
+        ((uint16_t *) base)[i] = moe_bf16_from_float((float) value);
+    } else if (type == 1) {
+        ((uint8_t *) base)[i] = moe_e4m3_from_float((float) value);
+    } else {
+        ((float *) base)[i] = (float) value;
+    }
+}
+
+static int fill(void *dst, int type, int64_t count, double sigma, uint64_t seed, void *stream)
+{
+    for (int64_t i = 0; i < count; i++) {
+        const double u = moe_random_uniform(seed * 2 + 1, (uint64_t) i);
+        pretend_write(dst, type, i, (u - 0.5) * 3.46 * sigma);
+    }
+    return pretend_launch(stream);
+}
+
+int moe_kernel_fill_bf16(void *dst, int64_t count, float sigma, uint64_t seed, void *stream)
+{
+    return fill(dst, 0, count, (double) sigma, seed, stream);
+}
+
+int moe_kernel_fill_e4m3(void *dst, int64_t count, float sigma, uint64_t seed, void *stream)
+{
+    return fill(dst, 1, count, (double) sigma, seed, stream);
+}
+
+int moe_kernel_fill_f32(float *dst, int64_t count, float low, float high, uint64_t seed,
+                        void *stream)
+{
+    for (int64_t i = 0; i < count; i++) {
+        dst[i] = low + (high - low) * (float) moe_random_uniform(seed * 2 + 1, (uint64_t) i);
+    }
+    return pretend_launch(stream);
+}
+
+static double activate(double gate, double up, enum moe_expert_activation activation)
+{
+    if (activation == MOE_EXPERT_SWIGLU) {
+        return gate / (1.0 + exp(-gate)) * up;
+    }
+    return activation == MOE_EXPERT_RELU ? fmax(gate, 0.0)
+                                         : 0.5 * gate * (1.0 + erf(gate * 0.70710678118654752440));
+}
+
+static double activated(const void *projected, int64_t row, int32_t inter, int32_t column,
+                        enum moe_expert_activation activation)
+{
+    const int64_t width = inter * (int64_t) (activation == MOE_EXPERT_SWIGLU ? 2 : 1);
+    const double gate = pretend_read(projected, 0, row * width + column);
+    const double up = activation == MOE_EXPERT_SWIGLU
+                          ? pretend_read(projected, 0, row * width + inter + column)
+                          : 0.0;
+    return activate(gate, up, activation);
+}
+
+int moe_kernel_activation_bf16(const void *projected, void *mid, int64_t row_count, int32_t inter,
+                               enum moe_expert_activation activation, void *stream)
+{
+    for (int64_t row = 0; row < row_count; row++) {
+        for (int32_t i = 0; i < inter; i++) {
+            pretend_write(mid, 0, row * inter + i, activated(projected, row, inter, i, activation));
+        }
+    }
+    return pretend_launch(stream);
+}
+
+/* Columns [first, last) of a row under one scale. */
+static float quantise(const void *projected, void *mid, int64_t row, int32_t inter, int32_t first,
+                      int32_t last, enum moe_expert_activation activation)
+{
+    double most = 0.0;
+    for (int32_t i = first; i < last; i++) {
+        most = fmax(most, fabs(activated(projected, row, inter, i, activation)));
+    }
+    const float scale = (float) most / 448.0F;
+    for (int32_t i = first; i < last; i++) {
+        const double value = activated(projected, row, inter, i, activation);
+        pretend_write(mid, 1, row * inter + i, scale > 0.0F ? value / (double) scale : 0.0);
+    }
+    return scale;
+}
+
+int moe_kernel_activation_fp8(const void *projected, void *mid, float *scale, int64_t row_count,
+                              int32_t inter, int64_t scale_stride,
+                              enum moe_expert_activation activation, void *stream)
+{
+    for (int64_t row = 0; row < row_count; row++) {
+        for (int32_t first = 0; first < inter; first += 128) {
+            const int32_t last = first + 128 < inter ? first + 128 : inter;
+            scale[first / 128 * scale_stride + row] =
+                quantise(projected, mid, row, inter, first, last, activation);
+        }
+    }
+    return pretend_launch(stream);
+}
+
+int moe_kernel_activation_fp8_row(const void *projected, void *mid, float *scale, int64_t row_count,
+                                  int32_t inter, enum moe_expert_activation activation,
+                                  void *stream)
+{
+    for (int64_t row = 0; row < row_count; row++) {
+        scale[row] = quantise(projected, mid, row, inter, 0, inter, activation);
+    }
+    return pretend_launch(stream);
+}
+
+static long blocks(int32_t columns)
+{
+    return (columns + 127) / 128;
+}
+
+/* Scale of a weight; matrix counts over all experts. */
+static double weight_scale(const float *scale, enum moe_expert_scaling scaling, long matrix,
+                           int32_t row_count, int32_t column_count, int32_t row, int32_t column)
+{
+    if (scaling == MOE_EXPERT_SCALING_ROW) {
+        return (double) scale[matrix * row_count + row];
+    }
+    return (double)
+        scale[(matrix * blocks(row_count) + row / 128) * blocks(column_count) + column / 128];
+}
+
+static double x_at(const struct moe_expert_rows *rows, int32_t row, int32_t k)
+{
+    const int type = rows->shape.dtype == MOE_EXPERT_BF16 ? 0 : 1;
+    const double value = pretend_read(rows->x_dev, type, (long) row * rows->shape.hidden + k);
+    if (type == 0) {
+        return value;
+    }
+    return value * (double) (rows->scaling == MOE_EXPERT_SCALING_ROW
+                                 ? rows->x_scale_dev[row]
+                                 : rows->x_scale_dev[k / 128 * rows->scale_stride + row]);
+}
+
+static void one_row(const struct moe_expert_rows *rows, int32_t sample)
+{
+    const int32_t hidden = rows->shape.hidden;
+    const int32_t inter = rows->shape.inter;
+    const bool fp8 = rows->shape.dtype == MOE_EXPERT_FP8;
+    const int matrices = rows->shape.activation == MOE_EXPERT_SWIGLU ? 2 : 1;
+    const long expert = rows->expert_dev[sample];
+    double *mid = rows->mid_dev + (long) sample * inter;
+    for (int32_t i = 0; i < inter; i++) {
+        double sum[2] = { 0.0, 0.0 };
+        for (int m = 0; m < matrices; m++) {
+            const long matrix = expert * matrices + m;
+            for (int32_t k = 0; k < hidden; k++) {
+                const double w =
+                    pretend_read(rows->weights.w1_dev, fp8, (matrix * inter + i) * hidden + k);
+                sum[m] += x_at(rows, rows->row_dev[sample], k) * w *
+                          (fp8 ? weight_scale(rows->weights.w1_scale_dev, rows->scaling, matrix,
+                                              inter, hidden, i, k)
+                               : 1.0);
+            }
+        }
+        mid[i] = activate(sum[0], sum[1], rows->shape.activation);
+    }
+    const int32_t width = rows->scaling == MOE_EXPERT_SCALING_ROW ? inter : 128;
+    for (int32_t first = 0; fp8 && first < inter; first += width) {
+        double most = 0.0;
+        for (int32_t i = first; i < inter && i < first + width; i++) {
+            most = fmax(most, fabs(mid[i]));
+        }
+        const double scale = most > 0.0 ? (double) ((float) most / 448.0F) : 1.0;
+        for (int32_t i = first; i < inter && i < first + width; i++) {
+            mid[i] =
+                (double) moe_float_from_e4m3(moe_e4m3_from_float((float) (mid[i] / scale))) * scale;
+        }
+    }
+    for (int32_t i = 0; i < hidden; i++) {
+        double sum = 0.0;
+        for (int32_t k = 0; k < inter; k++) {
+            const double w =
+                pretend_read(rows->weights.w2_dev, fp8, (expert * hidden + i) * inter + k);
+            sum += mid[k] * w *
+                   (fp8 ? weight_scale(rows->weights.w2_scale_dev, rows->scaling, expert, hidden,
+                                       inter, i, k)
+                        : 1.0);
+        }
+        rows->out_dev[(long) sample * hidden + i] = sum;
+    }
+}
+
+int moe_kernel_expert_rows(const struct moe_expert_rows *rows, void *stream)
+{
+    for (int32_t sample = 0; sample < rows->sample_count; sample++) {
+        one_row(rows, sample);
+    }
+    return pretend_launch(stream);
+}
+
+int moe_kernel_count_poison(const void *src, int64_t count, uint64_t *found, void *stream)
+{
+    for (int64_t i = 0; i < count; i++) {
+        *found += !isfinite(pretend_read(src, 0, i));
+    }
+    return pretend_launch(stream);
+}
+
+/* Our own expert FFN: the reference on every row. */
+struct moe_expert_ffn {
+    struct moe_expert_ffn_shape shape;
+    struct moe_expert_ffn_weights weights;
+    struct moe_expert_ffn_batch batch;
+};
+
+int32_t moe_expert_ffn_w1_matrix_count(enum moe_expert_activation activation)
+{
+    return activation == MOE_EXPERT_SWIGLU ? 2 : 1;
+}
+
+const char *moe_expert_ffn_refusal(const struct moe_expert_ffn_shape *shape, int version)
+{
+    (void) shape;
+    return version == 2 ? "version 2 is not pretended" : NULL;
+}
+
+int moe_expert_ffn_create(const struct moe_expert_ffn_shape *shape,
+                          const struct moe_expert_ffn_weights *weights,
+                          const struct moe_expert_ffn_batch *batch, int version,
+                          struct moe_expert_ffn **out)
+{
+    (void) version;
+    *out = malloc(sizeof **out);
+    **out = (struct moe_expert_ffn){ *shape, *weights, *batch };
+    return 0;
+}
+
+void moe_expert_ffn_destroy(struct moe_expert_ffn *ffn)
+{
+    free(ffn);
+}
+
+const char *moe_expert_ffn_describe(const struct moe_expert_ffn *ffn)
+{
+    (void) ffn;
+    return "pretended";
+}
+
+int moe_expert_ffn_run(const struct moe_expert_ffn *ffn, void *stream)
+{
+    const int32_t hidden = ffn->shape.hidden;
+    double *mid = calloc((size_t) ffn->shape.inter, sizeof *mid);
+    double *out = calloc((size_t) hidden, sizeof *out);
+    int32_t expert = 0;
+    for (int32_t row = 0; row < ffn->batch.row_count; row++) {
+        while (ffn->batch.row_offset_dev[expert + 1] <= row) {
+            expert++;
+        }
+        const struct moe_expert_rows one = { .shape = ffn->shape,
+                                             .weights = ffn->weights,
+                                             .scaling = MOE_EXPERT_SCALING_BLOCK,
+                                             .scale_stride = ffn->batch.scale_stride,
+                                             .x_dev = ffn->batch.x_dev,
+                                             .x_scale_dev = ffn->batch.x_scale_dev,
+                                             .sample_count = 1,
+                                             .row_dev = &row,
+                                             .expert_dev = &expert,
+                                             .mid_dev = mid,
+                                             .out_dev = out };
+        one_row(&one, 0);
+        for (int32_t i = 0; i < hidden; i++) {
+            pretend_write(ffn->batch.out_dev, 0, (long) row * hidden + i, out[i]);
+        }
+    }
+    free(mid);
+    free(out);
+    return pretend_launch(stream);
+}
+
+/* Streams, clock and hold: nothing to see on a CPU but that they are called. */
+int moe_kernel_triad(float *dst, const float *x, const float *y, float a, int64_t count,
+                     void *stream)
+{
+    for (int64_t i = 0; i < count; i++) {
+        dst[i] = a * x[i] + y[i];
+    }
+    return pretend_launch(stream);
+}
+
+int moe_stream_read(uint32_t *sum, const void *src, int64_t bytes, int version, void *stream)
+{
+    (void) sum;
+    (void) src;
+    return bytes % 16 != 0 || version < 1 ? (int) cudaErrorInvalidValue : pretend_launch(stream);
+}
+
+int moe_stream_write(void *dst, uint32_t word, int64_t bytes, int version, void *stream)
+{
+    (void) dst;
+    (void) word;
+    return bytes % 16 != 0 || version < 1 ? (int) cudaErrorInvalidValue : pretend_launch(stream);
+}
+
+int moe_stream_copy(void *dst, const void *src, int64_t bytes, int version, void *stream)
+{
+    (void) dst;
+    (void) src;
+    return bytes % 16 != 0 || version < 1 ? (int) cudaErrorInvalidValue : pretend_launch(stream);
+}
+
+int moe_clock_stamp(struct moe_clock_reading *stamps, int32_t sm_count, void *stream)
+{
+    static int64_t now_ns;
+    now_ns += 1000000;
+    for (int32_t i = 0; i < sm_count; i++) {
+        stamps[i] = (struct moe_clock_reading){ .cycles = now_ns * 3 / 2, .time_ns = now_ns };
+    }
+    return pretend_launch(stream);
+}
+
+struct moe_hold {
+    int enqueued;
+};
+
+int moe_hold_create(struct moe_hold **out)
+{
+    *out = calloc(1, sizeof **out);
+    return 0;
+}
+
+void moe_hold_destroy(struct moe_hold *hold)
+{
+    free(hold);
+}
+
+int moe_hold_enqueue(struct moe_hold *hold, int64_t timeout_ns, void *stream)
+{
+    hold->enqueued++;
+    return timeout_ns < 1 ? (int) cudaErrorInvalidValue : pretend_launch(stream);
+}
+
+void moe_hold_open(struct moe_hold *hold)
+{
+    hold->enqueued = 0;
+}
+
+int moe_hold_timed_out(const struct moe_hold *hold)
+{
+    return hold->enqueued < 0;
+}
