@@ -12,7 +12,7 @@ static __device__ __forceinline__ float expert_epilogue(int epilogue, float firs
     case MOE_EPILOGUE_RELU:
         return fmaxf(first, 0.0F);
     case MOE_EPILOGUE_GELU:
-        return 0.5F * first * (1.0F + erff(first * 0.70710678F));
+        return 0.5F * first * erfcf(first * -0.70710678F); /* 1 + erf would cancel below 0 */
     default:
         return first;
     }

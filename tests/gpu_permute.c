@@ -135,8 +135,11 @@ static void check_rows(const struct drawn *d, enum moe_expert_dtype dtype)
                                                   (size_t) shape->token_count * sizeof(float));
     void *rows_dev = gpu_alloc(rows_bytes);
     float *scale_dev = gpu_alloc(scale_bytes);
-    moe_reference_permute_rows(shape, dtype, rows, scale, stride, fp8 ? (void *) d->q : d->x,
-                               d->scale, shape->token_count, d->position);
+    moe_reference_permute_values(shape, dtype, rows, fp8 ? (void *) d->q : d->x, d->position);
+    if (fp8) {
+        moe_reference_permute_scales(shape, scale, stride, d->scale, shape->token_count,
+                                     d->position);
+    }
     for (int version = 1; version <= MOE_PERMUTE_VERSION_COUNT; version++) {
         gpu_poison(rows_dev, rows_bytes);
         gpu_poison(scale_dev, scale_bytes);
@@ -162,7 +165,7 @@ static void check_combine(const struct drawn *d)
     const size_t out_bytes = d->x_count * 2;
     uint16_t *rows = gpu_host(rows_bytes);
     uint16_t *out = gpu_host(out_bytes);
-    moe_reference_permute_rows(shape, MOE_EXPERT_BF16, rows, NULL, 0, d->x, NULL, 0, d->position);
+    moe_reference_permute_values(shape, MOE_EXPERT_BF16, rows, d->x, d->position);
     moe_reference_combine_rows(shape, out, rows, d->position, d->weight);
     void *rows_dev = gpu_upload(rows, rows_bytes);
     void *out_dev = gpu_alloc(out_bytes);

@@ -7,7 +7,9 @@
 #include "kernels/stream.h"
 #include "tests/gpu_case.h"
 
-enum { TILE = 64 << 10, BYTES_MAX = 64 << 20, GUARD = 64 };
+enum { BYTES_MAX = 64 << 20, GUARD = 64 };
+
+static const int64_t TILE = 64 << 10;
 
 static unsigned char *src;
 static unsigned char *expected;
@@ -77,9 +79,9 @@ static void check_refusals(void)
 
 int main(int argc, char **argv)
 {
-    static const int64_t sizes[] = {
-        16,        32,        TILE / 4 - 16, TILE / 4,        TILE / 2 + 16, TILE,
-        TILE + 16, 13 * TILE, 997 * 4 * 16,  (16 << 20) + 48, BYTES_MAX,
+    const int64_t sizes[] = {
+        16,        32,        TILE / 4 - 16,     TILE / 4,        TILE / 2 + 16, TILE,
+        TILE + 16, 13 * TILE, 997 * INT64_C(64), (16 << 20) + 48, BYTES_MAX,
     };
     const int small = gpu_begin(argc, argv);
     const uint64_t key = moe_random_key(1, MOE_RANDOM_TEST);
