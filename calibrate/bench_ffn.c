@@ -1,9 +1,12 @@
 #include "calibrate/bench_ffn.h"
 
+#include <cuda_runtime_api.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "calibrate/bench_plan.h"
 #include "calibrate/contest.h"
+#include "calibrate/device.h"
 #include "calibrate/expert_reference.h"
 
 /* One backend while its point is measured; its work is in point.contenders. */
@@ -22,18 +25,55 @@ struct point {
     uint32_t count;
 };
 
-static enum moe_status ready_data(struct moe_bench_ffn *bench, int32_t row_capacity,
-                                  const struct moe_bench_row *row, struct moe_error *err)
+void moe_bench_ffn_finish(struct moe_bench_ffn *bench)
 {
-    if (bench->data != NULL && moe_bench_same_shape(&bench->data->shape, &row->shape) &&
-        bench->data->row_capacity >= row_capacity) {
-        return MOE_OK;
+    for (uint32_t i = 0; i < bench->data_count; i++) {
+        moe_expert_data_destroy(bench->data[i]);
     }
-    moe_expert_data_destroy(bench->data);
-    bench->data = NULL;
+    bench->data_count = 0;
+}
+
+static void forget(struct moe_bench_ffn *bench, uint32_t index)
+{
+    moe_expert_data_destroy(bench->data[index]);
+    bench->data_count--;
+    memmove(&bench->data[index], &bench->data[index + 1],
+            (bench->data_count - index) * sizeof(void *));
+}
+
+/* Operands of the row's shape, made if need be; the oldest go when there is no room. */
+static enum moe_status ready_data(struct moe_bench_ffn *bench, int32_t row_capacity,
+                                  const struct moe_bench_row *row, struct moe_expert_data **out,
+                                  struct moe_error *err)
+{
+    for (uint32_t i = 0; i < bench->data_count; i++) {
+        if (!moe_bench_same_shape(&bench->data[i]->shape, &row->shape)) {
+            continue;
+        }
+        if (bench->data[i]->row_capacity >= row_capacity) {
+            *out = bench->data[i];
+            return MOE_OK;
+        }
+        forget(bench, i);
+        break;
+    }
+    if (bench->data_count == MOE_BENCH_DATA_LIMIT) {
+        forget(bench, 0);
+    }
+    for (;;) {
+        size_t free_bytes = 0;
+        size_t all_bytes = 0;
+        MOE_TRY(
+            moe_device_check((int) cudaMemGetInfo(&free_bytes, &all_bytes), "cudaMemGetInfo", err));
+        if (free_bytes >= all_bytes / 2 || bench->data_count == 0) {
+            break; /* half of the memory is left to the backends' own buffers */
+        }
+        forget(bench, 0);
+    }
     /* Half of the experts is the least that a histogram leaves active with enough rows. */
-    return moe_expert_data_create(&row->shape, row_capacity, bench->cache_bytes, 0.5, &bench->data,
-                                  err);
+    MOE_TRY(moe_expert_data_create(&row->shape, row_capacity, bench->cache_bytes, 0.5, out, err));
+    bench->data[bench->data_count++] = *out;
+    return MOE_OK;
 }
 
 static enum moe_status reference_of(struct point *point, enum moe_expert_scaling scaling,
@@ -153,9 +193,9 @@ enum moe_status moe_bench_ffn_measure(struct moe_bench_ffn *bench, int32_t row_c
                                       struct moe_bench_row *row, struct moe_error *err)
 {
     struct point point = { 0 };
-    MOE_TRY(ready_data(bench, row_capacity, row, err));
-    MOE_TRY(
-        moe_expert_case_set(bench->data, row->histogram, row->rows_per_expert, &point.kase, err));
+    struct moe_expert_data *data = NULL;
+    MOE_TRY(ready_data(bench, row_capacity, row, &data, err));
+    MOE_TRY(moe_expert_case_set(data, row->histogram, row->rows_per_expert, &point.kase, err));
     row->load = point.kase.load;
     row->work = moe_expert_work_count(&row->shape, &row->load);
     row->cell_count = 0;

@@ -137,6 +137,21 @@ enum moe_status moe_bench_route_parse(const char *text, struct moe_bench_route *
     return MOE_OK;
 }
 
+enum moe_status moe_bench_context_parse(const char *text, struct moe_bench_context *out,
+                                        struct moe_error *err)
+{
+    struct moe_bench_context context = { 0 };
+    const char *at = text;
+    MOE_TRY(parse_part(&at, "x", "--context: sequences", 1, 4096, &context.sequences, err));
+    at += *at == 'x';
+    MOE_TRY(parse_part(&at, "", "--context: tokens", 1, 1 << 20, &context.tokens, err));
+    if ((int64_t) context.sequences * context.tokens > 1 << 22) {
+        return moe_fail(err, MOE_RANGE, "--context: %s: more than 4194304 tokens in all", text);
+    }
+    *out = context;
+    return MOE_OK;
+}
+
 void moe_bench_request_default(struct moe_bench_request *request)
 {
     static const struct moe_bench_shape shapes[] = {

@@ -57,6 +57,16 @@ struct moe_bench_route {
     int32_t top_k;
 };
 
+/* What one decode step attends to. */
+struct moe_bench_context {
+    int32_t sequences;
+    int32_t tokens; /* of each */
+};
+
+/* "64x8192". Errors: MOE_RANGE. */
+enum moe_status moe_bench_context_parse(const char *text, struct moe_bench_context *out,
+                                        struct moe_error *err) MOE_MUST_CHECK;
+
 /* "4096x7168x256x8": tokens, hidden size, experts, choices of a token. Errors: MOE_RANGE. */
 enum moe_status moe_bench_route_parse(const char *text, struct moe_bench_route *out,
                                       struct moe_error *err) MOE_MUST_CHECK;

@@ -178,7 +178,7 @@ void moe_bench_print_progress(FILE *out, const struct moe_bench_row *row)
 static double ceiling_of(const struct moe_bench_move *move,
                          const struct moe_bench_ceilings *ceilings)
 {
-    if (strcmp(move->family, "read") == 0) {
+    if (strcmp(move->family, "read") == 0 || strncmp(move->family, "kv ", 3) == 0) {
         return ceilings->read_bytes_per_s;
     }
     return strcmp(move->family, "write") == 0 ? ceilings->write_bytes_per_s

@@ -9,6 +9,7 @@
 #include "calibrate/bench_around.h"
 #include "calibrate/bench_bar.h"
 #include "calibrate/bench_ffn.h"
+#include "calibrate/bench_kv.h"
 #include "calibrate/bench_plan.h"
 #include "calibrate/bench_record.h"
 #include "calibrate/bench_table.h"
@@ -23,6 +24,8 @@ enum { SENTINEL_TOKENS = 256, ROUTE_LIMIT = 16 };
 static const char *const default_routes[] = { "256x7168x256x8", "4096x7168x256x8",
                                               "16384x7168x256x8", "4096x2048x128x8",
                                               "16384x2048x128x8" };
+
+static const char *const default_contexts[] = { "64x1024", "64x8192" };
 
 /* Set by a signal: the run ends after the point under way, and tells what it has. */
 static volatile sig_atomic_t stop_asked;
@@ -46,6 +49,8 @@ struct request {
     bool around;
     struct moe_bench_route routes[ROUTE_LIMIT];
     uint32_t route_count;
+    struct moe_bench_context contexts[ROUTE_LIMIT];
+    uint32_t context_count;
     const char *csv;
     const char *json;
     bool overwrite;
@@ -169,6 +174,22 @@ static enum moe_status choose_plan(const struct moe_option_list *shapes, const c
     return MOE_OK;
 }
 
+static enum moe_status choose_contexts(const struct moe_option_list *contexts,
+                                       struct request *request, struct moe_error *err)
+{
+    const size_t count = contexts->count > 0 ? contexts->count
+                                             : sizeof default_contexts / sizeof default_contexts[0];
+    for (size_t i = 0; i < count; i++) {
+        if (request->context_count == ROUTE_LIMIT) {
+            return moe_fail(err, MOE_RANGE, "--context: more than %d", ROUTE_LIMIT);
+        }
+        MOE_TRY(
+            moe_bench_context_parse(contexts->count > 0 ? contexts->items[i] : default_contexts[i],
+                                    &request->contexts[request->context_count++], err));
+    }
+    return MOE_OK;
+}
+
 static enum moe_status choose_suite(const char *text, const struct moe_option_list *routes,
                                     struct request *request, struct moe_error *err)
 {
@@ -258,7 +279,7 @@ static void run_close(struct run *run)
     if (run->timer != NULL && moe_graph_timer_stuck(run->timer)) {
         return; /* whatever is left would wait for a kernel that does not end */
     }
-    moe_expert_data_destroy(run->ffn.data);
+    moe_bench_ffn_finish(&run->ffn);
     moe_blas_destroy(run->blas);
     moe_graph_timer_destroy(run->timer);
     moe_nvml_destroy(run->nvml);
@@ -306,8 +327,16 @@ static enum moe_status measure_ffn(struct run *run, const struct request *reques
 {
     double slowest_s = 0.0;
     make_sentinels(run, request);
-    const int32_t sentinel_rows =
+    /* As many as any point of the shape has, so that operands are made once. */
+    int32_t sentinel_rows =
         run->sentinels[0].rows_per_expert * run->sentinels[0].shape.expert_count;
+    for (size_t i = 0; i < run->row_count; i++) {
+        const int32_t rows = run->rows[i].rows_per_expert * run->rows[i].shape.expert_count;
+        if (rows > sentinel_rows &&
+            moe_bench_same_shape(&run->rows[i].shape, &run->sentinels[0].shape)) {
+            sentinel_rows = rows;
+        }
+    }
     MOE_TRY(measure_row(run, &run->sentinels[0], sentinel_rows, err));
     for (size_t i = 0; i < run->row_count; i++) {
         const double before_s = now_s();
@@ -338,6 +367,10 @@ static enum moe_status measure_all(struct run *run, const struct request *reques
     for (uint32_t i = 0; request->around && i < request->route_count; i++) {
         MOE_TRY(moe_bench_around_measure(run->timer, &request->routes[i], request->plan.seed,
                                          &run->moves, err));
+    }
+    for (uint32_t i = 0; request->around && i < request->context_count; i++) {
+        MOE_TRY(moe_bench_kv_measure(run->timer, &request->contexts[i], request->plan.seed,
+                                     &run->moves, err));
     }
     return request->ffn ? measure_ffn(run, request, err) : MOE_OK;
 }
@@ -400,6 +433,7 @@ static enum moe_status report(struct run *run, const struct request *request, in
 struct words {
     struct moe_option_list shapes;
     struct moe_option_list routes;
+    struct moe_option_list contexts;
     const char *suite;
     const char *tokens;
     const char *dtypes;
@@ -424,6 +458,8 @@ static enum moe_status parse(int argc, char **argv, struct request *request, boo
         { "backends", MOE_OPTION_TEXT, &words.backends, "NAME,...", "which to measure", 0, 0 },
         { "route", MOE_OPTION_LIST, &words.routes, "TxHxExK",
           "tokens x hidden x experts x choices, for the suite around; may be repeated", 0, 0 },
+        { "context", MOE_OPTION_LIST, &words.contexts, "SxT",
+          "sequences x tokens of each, for the suite around; may be repeated", 0, 0 },
         { "seconds", MOE_OPTION_REAL, &request->seconds, "S", "end after this long", 1, 86400 },
         { "seed", MOE_OPTION_SEED, &request->plan.seed, "N", "of the order of the points", 0, 0 },
         { "csv", MOE_OPTION_TEXT, &request->csv, "FILE", "one line per point and backend", 0, 0 },
@@ -448,6 +484,7 @@ static enum moe_status parse(int argc, char **argv, struct request *request, boo
     }
     MOE_TRY(choose_backends(words.backends, request, err));
     MOE_TRY(choose_plan(&words.shapes, words.tokens, words.dtypes, words.spreads, request, err));
+    MOE_TRY(choose_contexts(&words.contexts, request, err));
     return choose_suite(words.suite, &words.routes, request, err);
 }
 

@@ -11,6 +11,7 @@
 #include "kernels/gate.h"
 #include "kernels/hold.h"
 #include "kernels/kernels.h"
+#include "kernels/kv_read.h"
 #include "kernels/permute.h"
 #include "kernels/random_fill.h"
 #include "kernels/reference_number.h"
@@ -455,4 +456,38 @@ int moe_gate_choose(const struct moe_gate *gate, int32_t token_count, int32_t *i
         weights[i] = logits[i / gate->top_k * gate->expert_count] + (bias == NULL ? 0.0F : bias[0]);
     }
     return version < 1 ? (int) cudaErrorInvalidValue : pretend_launch(stream);
+}
+
+int moe_kv_split_count(const struct moe_kv_shape *shape, int32_t *out)
+{
+    *out = shape->context_limit > 1 ? 2 : 1;
+    return 0;
+}
+
+size_t moe_kv_workspace_bytes(const struct moe_kv_shape *shape, int32_t split_count)
+{
+    return split_count == 1 ? 0 : (size_t) shape->sequence_count * (size_t) shape->q_heads;
+}
+
+int moe_kv_read(const struct moe_kv_shape *shape, const struct moe_kv_batch *batch,
+                int32_t split_count, void *stream)
+{
+    const int64_t pages = (int64_t) shape->sequence_count * shape->page_limit;
+    int64_t sum = 0;
+    for (int64_t i = 0; i < pages; i++) {
+        sum += batch->page_table_dev[i];
+    }
+    if (sum != pages * (pages - 1) / 2) { /* each page once */
+        return (int) cudaErrorInvalidValue;
+    }
+    for (int64_t i = 0; i < shape->sequence_count; i++) {
+        sum += batch->context_dev[i];
+    }
+    memset(batch->out_dev, 0,
+           (size_t) shape->sequence_count * (size_t) shape->q_heads * (size_t) shape->head_dim * 2);
+    if (split_count > 1) {
+        memset(batch->workspace_dev, 0, moe_kv_workspace_bytes(shape, split_count));
+    }
+    return (batch->v_dev == NULL) != (shape->kind == MOE_KV_MLA) ? (int) cudaErrorInvalidValue
+                                                                 : pretend_launch(stream);
 }

@@ -22,7 +22,7 @@ MAY_REFUSE = {'lt-fp8-block'}
 
 def run(program, *arguments):
     return subprocess.run([program, 'bench-kernels', '--stream-mib', '1', '--product', '32',
-                           '--route', '40x128x16x4', *arguments],
+                           '--route', '40x128x16x4', '--context', '2x130', *arguments],
                           capture_output=True, text=True, check=False)
 
 

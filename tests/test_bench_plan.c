@@ -32,7 +32,9 @@ Test(bench_plan, tokens_and_routes_are_read_and_bad_ones_refused)
     static const char *const routes[] = { "1x64x8",   "1x64x8x0",  "1x64x8x5",
                                           "1x72x8x2", "1x64x12x2", "1x64x8x2x1" };
     struct moe_bench_request request = { 0 };
+    static const char *const contexts[] = { "", "64", "64x", "64x8192x1", "0x1", "4096x1025" };
     struct moe_bench_route route = { 0 };
+    struct moe_bench_context context = { 0 };
     struct moe_error err = { 0 };
     cr_assert_eq(moe_bench_tokens_parse("1,16,1024", &request, &err), MOE_OK);
     cr_assert_eq(request.tokens_count, 3);
@@ -42,6 +44,12 @@ Test(bench_plan, tokens_and_routes_are_read_and_bad_ones_refused)
                      tokens[i]);
     }
     cr_assert_eq(request.tokens_count, 3);
+    cr_assert_eq(moe_bench_context_parse("4096x1024", &context, &err), MOE_OK);
+    cr_assert_eq(context.tokens, 1024);
+    for (size_t i = 0; i < sizeof contexts / sizeof contexts[0]; i++) {
+        cr_assert_eq(moe_bench_context_parse(contexts[i], &context, &err), MOE_RANGE, "%s",
+                     contexts[i]);
+    }
     cr_assert_eq(moe_bench_route_parse("4096x7168x256x8", &route, &err), MOE_OK);
     cr_assert_eq(route.top_k, 8);
     for (size_t i = 0; i < sizeof routes / sizeof routes[0]; i++) {
