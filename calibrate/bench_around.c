@@ -220,7 +220,7 @@ static enum moe_status around_launch(void *context, uint32_t set, void *stream,
         code = gate(a, work->kernel == GATE_GROUPS, work->version, stream);
         break;
     }
-    return moe_device_check(code, "a kernel", err);
+    return moe_device_check(code, "launch", err);
 }
 
 /* Versions 1 .. version_count of one kernel. */

@@ -11,6 +11,9 @@
 
 enum { PROBE_REPLAYS = 3 };
 
+enum { SLOW_READINGS = 2 };
+
+static const double SLOW_READING_S = 1e-3;
 static const double BATCH_S = 0.1;    /* a batch of long replays is shorter than ten */
 static const double CACHE_PASSES = 5; /* of the set rule */
 /* Should the driver refuse to queue more behind a hold, it ends by itself after this; the untimed
@@ -25,10 +28,18 @@ struct moe_graph_timer {
     struct moe_nvml_gpu *gpu;
     struct moe_hold *hold;
     bool stuck;
+    double reading_s; /* what one reading of the sensors takes */
     int32_t sm_count;
     struct moe_clock_reading *stamps_dev[2];
     struct moe_clock_reading *stamps[2];
 };
+
+static double now_s(void)
+{
+    struct timespec now;
+    (void) clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double) now.tv_sec + (double) now.tv_nsec * 1e-9;
+}
 
 static enum moe_status make_clock(struct moe_graph_timer *timer, struct moe_error *err)
 {
@@ -53,8 +64,14 @@ enum moe_status moe_graph_timer_create(const struct moe_device *device, const st
     }
     enum moe_status status = MOE_OK;
     if (nvml != NULL) {
+        struct moe_nvml_load load;
         status = moe_nvml_find(nvml, device->pci_bus_id, &timer->gpu, err);
         timer->nvml = nvml;
+        if (status == MOE_OK) {
+            const double begin_s = now_s();
+            moe_nvml_read_load(nvml, timer->gpu, &load);
+            timer->reading_s = now_s() - begin_s;
+        }
     }
     if (status == MOE_OK) {
         status =
@@ -114,13 +131,6 @@ void *moe_graph_timer_stream(const struct moe_graph_timer *timer)
 bool moe_graph_timer_stuck(const struct moe_graph_timer *timer)
 {
     return timer->stuck;
-}
-
-static double now_s(void)
-{
-    struct timespec now;
-    (void) clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double) now.tv_sec + (double) now.tv_nsec * 1e-9;
 }
 
 enum moe_status moe_graph_wait(struct moe_graph_timer *timer, const char *what,
@@ -248,11 +258,13 @@ static uint32_t batch_size(const struct moe_graph_work *work)
     return size < room ? size : room;
 }
 
-/* The sensors are read while the batch runs: afterwards they would tell of an idle GPU. */
+/* The sensors are read while the batch runs: afterwards they would tell of an idle GPU. Where a
+ * reading is slow, a work gets few, so that measuring does not become waiting. */
 static uint64_t read_sensors(struct moe_graph_timer *timer, struct moe_graph_work *work)
 {
     struct moe_nvml_load load;
-    if (timer->nvml == NULL) {
+    if (timer->nvml == NULL || !work->warm ||
+        (timer->reading_s > SLOW_READING_S && work->reading_count >= SLOW_READINGS)) {
         return 0;
     }
     moe_nvml_read_load(timer->nvml, timer->gpu, &load);

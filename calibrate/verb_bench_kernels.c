@@ -384,8 +384,12 @@ static void print_all(const struct run *run)
     (void) printf("%s, %s, driver %s, CUDA %s, cuBLAS %s\n", run->gpu.name, run->gpu.uuid,
                   run->gpu.driver, run->gpu.cuda, run->gpu.cublas);
     moe_bench_print_ceilings(stdout, &run->ceilings);
-    (void) printf("%zu of %zu points measured; medians in us; 'xfloor' is time over floor\n",
-                  measured, run->row_count);
+    if (measured > 0) {
+        (void) printf(
+            "%zu of %zu points measured; medians in us; 'xfloor' is time over floor; W is "
+            "the sensor's last interval, in which backends take turns\n",
+            measured, run->row_count);
+    }
     moe_bench_print_tables(stdout, run->rows, run->row_count, &run->ceilings, &run->gpu);
     moe_bench_print_tables(stdout, run->sentinels, 2, &run->ceilings, &run->gpu);
 }

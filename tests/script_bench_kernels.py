@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 
-SHAPES = ['128x128x4', '192x64x3:relu', '64x80x3:gelu']
+SHAPES = ['64x128x3', '128x64x2:relu', '64x80x2:gelu']
 TOKENS = [1, 5]
 SPREADS = ['uniform', 'hot8x', 'zipf1.2', 'half-empty']
 BACKENDS = {'bf16': ['own', 'lt-expert', 'lt-padded', 'blas-grouped'],
