@@ -87,40 +87,42 @@ static enum moe_status reference_of(struct point *point, enum moe_expert_scaling
     return MOE_OK;
 }
 
-/* One run outside of any graph, on a poisoned output. */
-static enum moe_status check(const struct moe_bench_ffn *bench, struct point *point,
-                             const struct entrant *entrant, struct moe_error *err)
+/* Judges what the stream leaves in out when it is idle; how tells what wrote it. */
+static enum moe_status judge(const struct moe_bench_ffn *bench, struct point *point,
+                             const struct entrant *entrant, const char *how, struct moe_error *err)
 {
-    void *stream = moe_graph_timer_stream(bench->tools.timer);
     const struct moe_expert_backend *backend = entrant->backend;
     struct moe_bench_cell *cell = entrant->cell;
     struct moe_expert_reference *reference = NULL;
     struct moe_expert_verdict verdict;
-    MOE_TRY(reference_of(point, backend->scaling, &reference, err));
-    MOE_TRY(moe_expert_data_poison(point->kase.data, err));
-    MOE_TRY(backend->run(entrant->state, 0, stream, err));
     if (backend->collect != NULL) {
-        MOE_TRY(backend->collect(entrant->state, stream, err));
+        MOE_TRY(backend->collect(entrant->state, moe_graph_timer_stream(bench->tools.timer), err));
     }
-    MOE_TRY(moe_graph_wait(bench->tools.timer, "the first run", err));
+    MOE_TRY(moe_graph_wait(bench->tools.timer, how, err));
+    MOE_TRY(reference_of(point, backend->scaling, &reference, err));
     MOE_TRY(moe_expert_reference_judge(reference, &point->kase, &verdict, err));
     cell->error = verdict.error;
     const double limit = moe_expert_error_limit(point->kase.data->shape.dtype);
     if (verdict.unwritten != 0) {
-        (void) snprintf(cell->refusal, sizeof cell->refusal,
-                        "WRONG: %llu cells of the output are no number (error %.2e on 8 rows)",
-                        (unsigned long long) verdict.unwritten, verdict.error);
+        (void) snprintf(
+            cell->refusal, sizeof cell->refusal,
+            "WRONG: %s leaves %llu cells of the output no number (error %.2e on 8 rows)", how,
+            (unsigned long long) verdict.unwritten, verdict.error);
     } else if (!(verdict.error <= limit)) {
         (void) snprintf(cell->refusal, sizeof cell->refusal,
-                        "WRONG: relative error %.2e, at most %.1e is right", verdict.error, limit);
+                        "WRONG: %s has a relative error of %.2e, at most %.1e is right", how,
+                        verdict.error, limit);
     }
     return MOE_OK;
 }
 
+/* Once outside of any graph and once as a replay, each on a poisoned output. */
 static enum moe_status try_entrant(struct moe_bench_ffn *bench, struct point *point, uint32_t index,
                                    struct moe_error *err)
 {
     struct entrant *entrant = &point->entrants[index];
+    struct moe_graph_timer *timer = bench->tools.timer;
+    struct moe_graph_work *work = &point->contenders[index].work;
     const struct moe_expert_backend *backend = entrant->backend;
     struct moe_bench_cell *cell = entrant->cell;
     enum moe_status status = backend->create(&bench->tools, &point->kase, &entrant->state, err);
@@ -129,12 +131,17 @@ static enum moe_status try_entrant(struct moe_bench_ffn *bench, struct point *po
         return status;
     }
     (void) snprintf(cell->detail, sizeof cell->detail, "%s", backend->describe(entrant->state));
-    MOE_TRY(check(bench, point, entrant, err));
+    MOE_TRY(moe_expert_data_poison(point->kase.data, err));
+    MOE_TRY(backend->run(entrant->state, 0, moe_graph_timer_stream(timer), err));
+    MOE_TRY(judge(bench, point, entrant, "the first run", err));
     if (cell->refusal[0] != '\0') {
         return MOE_OK;
     }
-    return moe_graph_capture(bench->tools.timer, backend->run, entrant->state,
-                             point->kase.data->set_count, &point->contenders[index].work, err);
+    MOE_TRY(moe_expert_data_poison(point->kase.data, err));
+    MOE_TRY(moe_graph_capture(timer, backend->run, entrant->state, point->kase.data->set_count,
+                              work, err));
+    MOE_TRY(moe_graph_replay(timer, work, err));
+    return judge(bench, point, entrant, "a replay", err);
 }
 
 /* A backend that refuses or fails stays out, with its reason in the cell. */
@@ -154,6 +161,9 @@ static enum moe_status enter(struct moe_bench_ffn *bench, struct point *point, u
     enum moe_status status = try_entrant(bench, point, index, &own);
     status = moe_contest_absorb(bench->tools.timer, status, &own, cell->refusal,
                                 sizeof cell->refusal, err);
+    if (cell->refusal[0] != '\0' && !moe_graph_timer_stuck(bench->tools.timer)) {
+        moe_graph_release(&point->contenders[index].work); /* it takes no part */
+    }
     if (status != MOE_OK && err != NULL) { /* which backend it was is what matters then */
         (void) snprintf(err->text, sizeof err->text, "%s: %.400s", backend->name, own.text);
     }

@@ -79,6 +79,11 @@ void moe_graph_release(struct moe_graph_work *work); /* a zeroed one is allowed 
 /* Mean clock of the SMs during the timed replays; 0 when unknown. */
 double moe_graph_mhz(const struct moe_graph_work *work);
 
+/* One replay with the weights of set 0, for looking at its result; asynchronous on the timer's
+ * stream. Errors: MOE_DEVICE. */
+enum moe_status moe_graph_replay(struct moe_graph_timer *timer, struct moe_graph_work *work,
+                                 struct moe_error *err) MOE_MUST_CHECK;
+
 /* True when the work needs no further batch. */
 bool moe_graph_enough(const struct moe_graph_work *work, double budget_s);
 
