@@ -76,30 +76,53 @@ static struct matrix activations(const struct moe_reference_expert *ffn, const v
                              .column_block_stride = ffn->scale_stride };
 }
 
-static double dot(const struct matrix *x, int64_t row, const struct matrix *w, int64_t w_row)
+/* Row `row` as doubles, so that nothing is decoded twice: to[columns]. */
+static void decode(const struct matrix *matrix, int64_t row, double *to)
+{
+    for (int32_t c = 0; c < matrix->columns; c++) {
+        to[c] = element(matrix, row, c);
+    }
+}
+
+static double dot(const double *a, const double *b, int32_t count)
 {
     double sum = 0.0;
-    for (int32_t c = 0; c < x->columns; c++) {
-        sum += element(x, row, c) * element(w, w_row, c);
+    for (int32_t i = 0; i < count; i++) {
+        sum += a[i] * b[i];
     }
     return sum;
 }
 
-void moe_reference_expert_first(const struct moe_reference_expert *ffn, double *mid)
+size_t moe_reference_expert_scratch_count(const struct moe_expert_ffn_shape *shape)
+{
+    return (size_t) shape->hidden * (size_t) shape->inter * 2 +
+           (size_t) (shape->hidden > shape->inter ? shape->hidden : shape->inter);
+}
+
+void moe_reference_expert_first(const struct moe_reference_expert *ffn, double *scratch,
+                                double *mid)
 {
     const struct moe_expert_ffn_shape *shape = &ffn->shape;
     const int32_t matrix_count = shape->activation == MOE_EXPERT_SWIGLU ? 2 : 1;
     const struct matrix x = activations(ffn, ffn->x, ffn->x_scale, shape->hidden);
+    double *x_row = scratch;
+    double *w[2] = { scratch + shape->hidden,
+                     scratch + shape->hidden + (size_t) shape->hidden * (size_t) shape->inter };
     for (int32_t expert = 0; expert < shape->expert_count; expert++) {
-        struct matrix w[2];
         for (int32_t m = 0; m < matrix_count; m++) {
-            w[m] = weights(ffn, ffn->w1, ffn->w1_scale, (int64_t) expert * matrix_count + m,
-                           shape->inter, shape->hidden);
+            const struct matrix matrix =
+                weights(ffn, ffn->w1, ffn->w1_scale, (int64_t) expert * matrix_count + m,
+                        shape->inter, shape->hidden);
+            for (int32_t i = 0; i < shape->inter; i++) {
+                decode(&matrix, i, w[m] + (size_t) i * (size_t) shape->hidden);
+            }
         }
         for (int32_t row = ffn->row_offset[expert]; row < ffn->row_offset[expert + 1]; row++) {
+            decode(&x, row, x_row);
             for (int32_t i = 0; i < shape->inter; i++) {
-                const double gate = dot(&x, row, &w[0], i);
-                const double up = matrix_count == 2 ? dot(&x, row, &w[1], i) : 0.0;
+                const size_t at = (size_t) i * (size_t) shape->hidden;
+                const double gate = dot(x_row, w[0] + at, shape->hidden);
+                const double up = matrix_count == 2 ? dot(x_row, w[1] + at, shape->hidden) : 0.0;
                 mid[(int64_t) row * shape->inter + i] = activate(shape->activation, gate, up);
             }
         }
@@ -140,16 +163,23 @@ void moe_reference_expert_round(const struct moe_reference_expert *ffn, const do
 }
 
 void moe_reference_expert_second(const struct moe_reference_expert *ffn, const void *values,
-                                 const float *scales, double *out)
+                                 const float *scales, double *scratch, double *out)
 {
     const struct moe_expert_ffn_shape *shape = &ffn->shape;
     const struct matrix mid = activations(ffn, values, scales, shape->inter);
+    double *mid_row = scratch;
+    double *w = scratch + shape->inter;
     for (int32_t expert = 0; expert < shape->expert_count; expert++) {
-        const struct matrix w = weights(ffn, ffn->w2, ffn->w2_scale, expert, shape->hidden,
-                                        shape->inter);
+        const struct matrix matrix = weights(ffn, ffn->w2, ffn->w2_scale, expert, shape->hidden,
+                                             shape->inter);
+        for (int32_t h = 0; h < shape->hidden; h++) {
+            decode(&matrix, h, w + (size_t) h * (size_t) shape->inter);
+        }
         for (int32_t row = ffn->row_offset[expert]; row < ffn->row_offset[expert + 1]; row++) {
+            decode(&mid, row, mid_row);
             for (int32_t h = 0; h < shape->hidden; h++) {
-                out[(int64_t) row * shape->hidden + h] = dot(&mid, row, &w, h);
+                out[(int64_t) row * shape->hidden + h] =
+                    dot(mid_row, w + (size_t) h * (size_t) shape->inter, shape->inter);
             }
         }
     }

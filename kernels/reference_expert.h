@@ -5,6 +5,7 @@
 #ifndef MOE_KERNELS_REFERENCE_EXPERT_H
 #define MOE_KERNELS_REFERENCE_EXPERT_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #include "kernels/expert_ffn.h"
@@ -21,8 +22,12 @@ struct moe_reference_expert {
     const float *w2_scale;
 };
 
+/* Doubles that the two GEMMs need as scratch. */
+size_t moe_reference_expert_scratch_count(const struct moe_expert_ffn_shape *shape);
+
 /* The first GEMM with the activation: mid[row_count][inter] before it is rounded. */
-void moe_reference_expert_first(const struct moe_reference_expert *ffn, double *mid);
+void moe_reference_expert_first(const struct moe_reference_expert *ffn, double *scratch,
+                                double *mid);
 
 /* mid as the kernels store it: values[row_count][inter] in bf16 or e4m3, and in e4m3 the scales
  * [ceil(inter / 128)][scale_stride] (in bf16 scales is not touched and may be NULL). */
@@ -33,6 +38,6 @@ void moe_reference_expert_round(const struct moe_reference_expert *ffn, const do
  * Thus each GEMM is judged by itself: a value of mid near the middle of two e4m3 numbers may
  * fall to either side, which is 6 % of it, and no error. */
 void moe_reference_expert_second(const struct moe_reference_expert *ffn, const void *values,
-                                 const float *scales, double *out);
+                                 const float *scales, double *scratch, double *out);
 
 #endif

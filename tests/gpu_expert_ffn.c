@@ -60,6 +60,7 @@ struct host_data {
     size_t x_scale_count, w1_scale_count, w2_scale_count, mid_scale_count;
     void *x, *w1, *w2;
     float *x_scale, *w1_scale, *w2_scale;
+    double *scratch;
     double *mid; /* the twin's, not rounded */
     void *mid_rounded;
     float *mid_rounded_scale;
@@ -160,6 +161,7 @@ static void host_init(struct host_data *d, const struct test_case *c, enum moe_e
     d->x_scale = fill_scales(d->x_scale_count, &seed);
     d->w1_scale = fill_scales(d->w1_scale_count, &seed);
     d->w2_scale = fill_scales(d->w2_scale_count, &seed);
+    d->scratch = allocate(moe_reference_expert_scratch_count(&d->shape), sizeof *d->scratch);
     d->mid = allocate(d->mid_count, sizeof *d->mid);
     d->mid_rounded = allocate(d->mid_count, d->element_bytes);
     d->mid_rounded_scale = allocate(d->mid_scale_count, sizeof(float));
@@ -170,7 +172,7 @@ static void host_init(struct host_data *d, const struct test_case *c, enum moe_e
     d->twin = (struct moe_reference_expert) { d->shape, d->row_offset, d->scale_stride,
                                               d->x,     d->x_scale,    d->w1,
                                               d->w1_scale, d->w2,      d->w2_scale };
-    moe_reference_expert_first(&d->twin, d->mid);
+    moe_reference_expert_first(&d->twin, d->scratch, d->mid);
     moe_reference_expert_round(&d->twin, d->mid, d->mid_rounded, d->mid_rounded_scale);
 }
 
@@ -182,6 +184,7 @@ static void host_finish(struct host_data *d)
     free(d->x_scale);
     free(d->w1_scale);
     free(d->w2_scale);
+    free(d->scratch);
     free(d->mid);
     free(d->mid_rounded);
     free(d->mid_rounded_scale);
@@ -333,7 +336,8 @@ static bool check(const struct test_case *c, enum moe_expert_dtype dtype, bool e
         }
         int32_t row = 0;
         run_on_gpu(&d, version);
-        moe_reference_expert_second(&d.twin, d.mid_found, d.mid_scale_found, d.expected);
+        moe_reference_expert_second(&d.twin, d.mid_found, d.mid_scale_found, d.scratch,
+                                    d.expected);
         const double steps = mid_error(&d);
         const double error = largest_error(&d, &row);
         const bool passed = exact ? steps == 0.0 && error == 0.0
