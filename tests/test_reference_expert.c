@@ -16,9 +16,10 @@ static void *zeros(size_t count, size_t size)
     return memory;
 }
 
-/* `factor` where column = (row + shift) % SMALL, in a SMALL x SMALL matrix. */
-static void set_shift(uint16_t *matrix, int shift, float factor)
+/* `factor` where column = (row + shift) % SMALL, in the index-th of SMALL x SMALL matrices. */
+static void set_shift(uint16_t *matrices, size_t index, int shift, float factor)
 {
+    uint16_t *matrix = matrices + index * SMALL * SMALL;
     for (int row = 0; row < SMALL; row++) {
         for (int column = 0; column < SMALL; column++) {
             matrix[row * SMALL + column] =
@@ -51,14 +52,15 @@ Test(reference_expert, every_row_meets_its_own_expert)
     uint16_t x[ROWS * SMALL];
     double mid[ROWS * SMALL];
     double out[ROWS * SMALL];
-    set_shift(w1, 0, 1.0F);
-    set_shift(w2, 0, 1.0F);
-    set_shift(w1 + SMALL * SMALL, 0, 512.0F);
-    set_shift(w2 + SMALL * SMALL, 0, 512.0F);
-    set_shift(w1 + 2 * SMALL * SMALL, 1, 2.0F);
-    set_shift(w2 + 2 * SMALL * SMALL, 2, 1.0F);
+    set_shift(w1, 0, 0, 1.0F);
+    set_shift(w2, 0, 0, 1.0F);
+    set_shift(w1, 1, 0, 512.0F);
+    set_shift(w2, 1, 0, 512.0F);
+    set_shift(w1, 2, 1, 2.0F);
+    set_shift(w2, 2, 2, 1.0F);
     for (int i = 0; i < ROWS * SMALL; i++) {
-        x[i] = moe_bf16_from_float((float) (i % SMALL - 32 + i / SMALL));
+        const int value = i % SMALL - 32 + i / SMALL;
+        x[i] = moe_bf16_from_float((float) value);
     }
     const struct moe_reference_expert ffn = {
         .shape = { SMALL, SMALL, EXPERTS, MOE_EXPERT_BF16, MOE_EXPERT_RELU },
@@ -93,12 +95,12 @@ Test(reference_expert, gate_comes_first_and_up_second)
     uint16_t x[EXPERTS * SMALL];
     double mid[EXPERTS * SMALL];
     double out[EXPERTS * SMALL];
-    set_shift(w1, 0, 64.0F);                      /* gate of expert 0 */
-    set_shift(w1 + SMALL * SMALL, 0, -3.0F);      /* up */
-    set_shift(w1 + 2 * SMALL * SMALL, 0, 128.0F); /* gate of expert 1 */
-    set_shift(w1 + 3 * SMALL * SMALL, 0, 5.0F);
-    set_shift(w2, 0, 1.0F);
-    set_shift(w2 + SMALL * SMALL, 0, 0.5F);
+    set_shift(w1, 0, 0, 64.0F);  /* gate of expert 0 */
+    set_shift(w1, 1, 0, -3.0F);  /* up */
+    set_shift(w1, 2, 0, 128.0F); /* gate of expert 1 */
+    set_shift(w1, 3, 0, 5.0F);
+    set_shift(w2, 0, 0, 1.0F);
+    set_shift(w2, 1, 0, 0.5F);
     for (int i = 0; i < EXPERTS * SMALL; i++) {
         x[i] = moe_bf16_from_float((float) (i % 3 - 1)); /* -1, 0, 1, .. */
     }
@@ -126,7 +128,7 @@ Test(reference_expert, gelu_is_the_exact_one)
     uint16_t x[SMALL] = { 0 };
     double mid[SMALL];
     double out[SMALL];
-    set_shift(w, 0, 1.0F);
+    set_shift(w, 0, 0, 1.0F);
     x[1] = moe_bf16_from_float(1.0F);
     x[2] = moe_bf16_from_float(-1.0F);
     x[3] = moe_bf16_from_float(40.0F);
