@@ -19,7 +19,6 @@
 
 #include "kernels/expert_epilogue.cuh"
 #include "kernels/expert_ffn_parts.h"
-#include "kernels/expert_tiles.cuh"
 #include "kernels/mma.cuh"
 #include "kernels/number.cuh"
 #include "kernels/warp.cuh"
@@ -70,11 +69,20 @@ template <typename Shape> static __device__ __forceinline__ uint32_t swizzle_key
     return Shape::CHUNKS == 8 ? row % 8 : row % 8 / 2;
 }
 
-// Tile `index` of the launch, in the order of expert_tiles.cuh. Called by full warps; false when
-// there are fewer tiles.
+struct row_tile {
+    int32_t expert;
+    int32_t weight_tile;
+    int32_t row;       // first row of x
+    int32_t row_count; // 1 .. ROWS
+};
+
+// Tile `index` of the launch. They are numbered expert by expert; within an expert the row tiles of
+// one block of weights follow each other, so that the blocks that run at the same time share that
+// block in the L2 cache. An expert without rows has none. Called by full warps; false when there are
+// fewer tiles.
 static __device__ __forceinline__ bool find_tile(const moe_expert_gemm &gemm, int32_t tile_rows,
                                                  int32_t tile_columns, int32_t index,
-                                                 expert_tile &tile)
+                                                 row_tile &tile)
 {
     constexpr unsigned ALL = 0xffffffffU;
     const int32_t lane = (int32_t) threadIdx.x % 32;
@@ -100,7 +108,6 @@ static __device__ __forceinline__ bool find_tile(const moe_expert_gemm &gemm, in
             tile.weight_tile = inside / count;
             tile.row = __shfl_sync(ALL, row, owner) + skipped;
             tile.row_count = min(tile_rows, __shfl_sync(ALL, rows, owner) - skipped);
-            tile.row_tile_count = count;
             return true;
         }
         index -= __shfl_sync(ALL, end, 31);
@@ -122,7 +129,7 @@ template <typename Shape> struct tile_source {
     int32_t row_count;
     int32_t depth; // bytes into a row, of the next stage
 
-    __device__ __forceinline__ tile_source(const moe_expert_gemm &gemm, const expert_tile &tile)
+    __device__ __forceinline__ tile_source(const moe_expert_gemm &gemm, const row_tile &tile)
     {
         const int32_t column = tile.weight_tile * Shape::COLUMNS;
         first_row = (int32_t) threadIdx.x / Shape::CHUNKS;
@@ -267,7 +274,7 @@ template <typename Shape> struct block_scales {
     float x[Shape::M][2]; // rows g and g + 8
     float w[Shape::MATRICES];
 
-    __device__ __forceinline__ void load(const moe_expert_gemm &gemm, const expert_tile &tile,
+    __device__ __forceinline__ void load(const moe_expert_gemm &gemm, const row_tile &tile,
                                          int32_t first_row, int32_t block)
     {
         const int32_t lane_row = first_row + (int32_t) threadIdx.x % 32 / 4;
@@ -310,9 +317,9 @@ template <typename Shape> struct block_scales {
 
 // The sums of a tile over the whole depth.
 template <typename Shape>
-static __device__ __forceinline__ void
-sum_tile(const moe_expert_gemm &gemm, const expert_tile &tile, uint32_t shared,
-         const lane_place<Shape> &place, tile_sums<Shape> &sum)
+static __device__ __forceinline__ void sum_tile(const moe_expert_gemm &gemm, const row_tile &tile,
+                                                uint32_t shared, const lane_place<Shape> &place,
+                                                tile_sums<Shape> &sum)
 {
     constexpr int STEP = Shape::ROW_BYTES / (Shape::FP8 ? 1 : 2);
     const int32_t steps = (gemm.depth + STEP - 1) / STEP;
@@ -353,6 +360,16 @@ sum_tile(const moe_expert_gemm &gemm, const expert_tile &tile, uint32_t shared,
     __syncthreads();
 }
 
+static __device__ __forceinline__ float swiglu(float gate, float up)
+{
+    return expert_epilogue(MOE_EPILOGUE_SWIGLU, gate, up);
+}
+
+static __device__ __forceinline__ float activate(int epilogue, float value)
+{
+    return expert_epilogue(epilogue, value, 0.0F);
+}
+
 // The warp's sums into the block's staging area, SwiGLU done. Other activations wait for
 // store_rows, where a thread has four values at a time and not all of them.
 template <typename Shape>
@@ -369,8 +386,8 @@ static __device__ __forceinline__ void stage_sums(const tile_sums<Shape> &sum,
                 float2 v = make_float2(sum[m][n][2 * half], sum[m][n][2 * half + 1]);
                 if constexpr (Shape::GATED) {
                     const float(&up)[4] = sum[m][n + Shape::N / 2];
-                    v.x = expert_epilogue(MOE_EPILOGUE_SWIGLU, v.x, up[2 * half]);
-                    v.y = expert_epilogue(MOE_EPILOGUE_SWIGLU, v.y, up[2 * half + 1]);
+                    v.x = swiglu(v.x, up[2 * half]);
+                    v.y = swiglu(v.y, up[2 * half + 1]);
                 }
                 const int32_t row = place.row + m * 16 + half * 8 + lane / 4;
                 const int32_t column = place.column + n * 8 + lane % 4 * 2;
@@ -383,8 +400,8 @@ static __device__ __forceinline__ void stage_sums(const tile_sums<Shape> &sum,
 // Staged rows to memory, four columns a thread. Rows beyond the expert's are left out. Columns
 // beyond the last are zeros, which no scale notices.
 template <typename Shape>
-static __device__ __forceinline__ void store_rows(const moe_expert_gemm &gemm,
-                                                  const expert_tile &tile, const float *staging)
+static __device__ __forceinline__ void store_rows(const moe_expert_gemm &gemm, const row_tile &tile,
+                                                  const float *staging)
 {
     constexpr int32_t THREADS_PER_ROW = Shape::COLUMNS / 4;
     const int32_t in_tile = (int32_t) threadIdx.x % THREADS_PER_ROW * 4;
@@ -393,10 +410,10 @@ static __device__ __forceinline__ void store_rows(const moe_expert_gemm &gemm,
     for (int32_t row = (int32_t) threadIdx.x / THREADS_PER_ROW; row < tile.row_count;
          row += THREADS / THREADS_PER_ROW) {
         float4 v = *(const float4 *) (staging + row * Shape::STAGED + in_tile);
-        v.x = expert_epilogue(epilogue, v.x, 0.0F);
-        v.y = expert_epilogue(epilogue, v.y, 0.0F);
-        v.z = expert_epilogue(epilogue, v.z, 0.0F);
-        v.w = expert_epilogue(epilogue, v.w, 0.0F);
+        v.x = activate(epilogue, v.x);
+        v.y = activate(epilogue, v.y);
+        v.z = activate(epilogue, v.z);
+        v.w = activate(epilogue, v.w);
         const int64_t at = (int64_t) (tile.row + row) * gemm.columns + column;
         if (Shape::FP8 && gemm.out_is_fp8) { // a warp has a row, all columns of a scale
             const float scale = expert_scale(
@@ -422,7 +439,7 @@ static __global__ void __launch_bounds__(THREADS, Shape::BLOCKS_LEAST)
     grouped_gemm(const __grid_constant__ moe_expert_gemm gemm)
 {
     extern __shared__ uint4 shared_memory[];
-    expert_tile tile;
+    row_tile tile;
     if (!find_tile(gemm, Shape::ROWS, Shape::COLUMNS, (int32_t) blockIdx.x, tile)) {
         return;
     }
