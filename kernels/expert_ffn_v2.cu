@@ -1,10 +1,10 @@
 // Version 2: tiles in shared memory, tensor cores. What it gains over version 1, and why:
 //  - Bytes: version 1 reads every weight anew for each row. Here a block of 16, 64 or 128 rows
 //    reads it once, and the blocks that share it run side by side, so that it comes from memory
-//    once and from the L2 cache after that; in a tile each byte of shared memory serves all warps.
-//  - Instructions: version 1 spends two loads, two conversions and an addition on a product.
-//    Here one mma of a warp makes 2048 products, and its operands come by ldmatrix, one for
-//    every 2.7 of them in the largest tile.
+//    once and from the L2 cache after that; in shared memory it serves all rows of the block.
+//  - Instructions: version 1 spends two loads, three conversions, a multiplication and an addition
+//    of a thread on each product. Here one mma of a warp makes 2048 products, and its operands come
+//    by ldmatrix, one for every 2.7 of them in the largest tile.
 //  - Waiting: version 1 waits for each load. Here cp.async brings three stages of depth in while
 //    the fourth is multiplied, past the registers, so that the loads on their way are bounded by
 //    shared memory and not by what threads can hold.
