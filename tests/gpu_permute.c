@@ -75,7 +75,8 @@ static void compare(const struct drawn *d, const char *what, int version, const 
 {
     const unsigned char *a = found;
     const unsigned char *b = expected;
-    for (size_t i = 0; i < bytes; i++) {
+    const int equal = memcmp(a, b, bytes) == 0;
+    for (size_t i = 0; !equal && i < bytes; i++) {
         gpu_require(a[i] == b[i],
                     "%s version %d, %" PRId32 " tokens, top %" PRId32 " of %" PRId32
                     ", hidden %" PRId32 ": byte %zu is %d, its twin says %d",
