@@ -26,7 +26,7 @@ template <int ACTIVATION> static __device__ float activate(float gate, float up)
     if (ACTIVATION == MOE_EXPERT_RELU) {
         return fmaxf(gate, 0.0f);
     }
-    return 0.5f * gate * (1.0f + erff(gate * 0.70710678f));
+    return 0.5f * gate * erfcf(gate * -0.70710678f); // 1 + erf would cancel below 0
 }
 
 // 8 columns of one row of projected, activated.

@@ -9,8 +9,9 @@ static __device__ __forceinline__ float expert_swiglu(float gate, float up)
     return __fdividef(gate, 1.0F + __expf(-gate)) * up;
 }
 
-/* GELU with erf after Abramowitz and Stegun, 7.1.26: off by less than 2e-7, which no bf16 shows,
- * and a tenth of erff's code, of which every sum in registers would hold a copy. */
+/* GELU with erfc(z) for z > 0 after Abramowitz and Stegun, 7.1.26: off by less than 2e-7, which no
+ * bf16 shows, and a tenth of erfcf's code, of which every sum in registers would hold a copy. The
+ * lower half takes erfc itself, since 1 + erf would cancel there. */
 static __device__ __forceinline__ float expert_gelu(float value)
 {
     const float z = fabsf(value) * 0.70710678F;
@@ -18,14 +19,21 @@ static __device__ __forceinline__ float expert_gelu(float value)
     const float polynomial =
         t * (0.254829592F +
              t * (-0.284496736F + t * (1.421413741F + t * (-1.453152027F + t * 1.061405429F))));
-    const float erf = copysignf(1.0F - polynomial * __expf(-z * z), value);
-    return 0.5F * value * (1.0F + erf);
+    const float erfc = polynomial * __expf(-z * z);
+    return 0.5F * value * (value < 0.0F ? erfc : 2.0F - erfc);
 }
 
-/* ReLU or GELU. */
+/* None, ReLU or GELU. */
 static __device__ __forceinline__ float expert_activate(int epilogue, float value)
 {
-    return epilogue == MOE_EPILOGUE_RELU ? fmaxf(value, 0.0F) : expert_gelu(value);
+    switch (epilogue) {
+    case MOE_EPILOGUE_RELU:
+        return fmaxf(value, 0.0F);
+    case MOE_EPILOGUE_GELU:
+        return expert_gelu(value);
+    default:
+        return value;
+    }
 }
 
 /* The scale under which the largest of 128 values becomes e4m3's largest, 448. A block of zeros

@@ -55,7 +55,7 @@ static __device__ double activate(int epilogue, double gate, double up)
     case MOE_EPILOGUE_RELU:
         return fmax(gate, 0.0);
     case MOE_EPILOGUE_GELU:
-        return 0.5 * gate * (1.0 + erf(gate * 0.70710678118654752));
+        return 0.5 * gate * erfc(gate * -0.70710678118654752);
     default:
         return gate;
     }

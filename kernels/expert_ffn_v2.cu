@@ -362,12 +362,12 @@ static __device__ __forceinline__ void sum_tile(const moe_expert_gemm &gemm, con
 
 static __device__ __forceinline__ float swiglu(float gate, float up)
 {
-    return expert_epilogue(MOE_EPILOGUE_SWIGLU, gate, up);
+    return expert_swiglu(gate, up);
 }
 
 static __device__ __forceinline__ float activate(int epilogue, float value)
 {
-    return expert_epilogue(epilogue, value, 0.0F);
+    return expert_activate(epilogue, value);
 }
 
 // The warp's sums into the block's staging area, SwiGLU done. Other activations wait for

@@ -18,16 +18,6 @@
 
 enum { THREADS = (CONSUMERS + 1) * WARPGROUP };
 
-// 0 for 8 rows, 1 for 16, .. : the smallest token tile that holds them.
-static __device__ __forceinline__ int32_t token_tile_class(int32_t rows)
-{
-    int32_t c = 0;
-    while ((MOE_V3_TOKEN_TILE_LEAST << c) < rows) {
-        c++;
-    }
-    return c;
-}
-
 template <bool Gated>
 static __device__ __forceinline__ void load_weights(const moe_expert_v3 &p, const expert_tile &tile,
                                                     uint32_t to, uint32_t barrier, int32_t depth)

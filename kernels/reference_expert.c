@@ -57,7 +57,7 @@ static double activate(enum moe_expert_activation activation, double gate, doubl
     case MOE_EXPERT_RELU:
         return gate > 0.0 ? gate : 0.0;
     case MOE_EXPERT_GELU:
-        return 0.5 * gate * (1.0 + erf(gate * sqrt(0.5)));
+        return 0.5 * gate * erfc(gate * -sqrt(0.5)); /* 1 + erf would cancel below 0 */
     case MOE_EXPERT_ACTIVATION_COUNT:
         break;
     }

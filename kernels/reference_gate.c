@@ -1,5 +1,6 @@
 #include "kernels/reference_gate.h"
 
+#include <assert.h>
 #include <math.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -54,9 +55,10 @@ static void note_margin(struct token *t, double higher, double lower)
 static void close_groups(const struct moe_gate *gate, struct token *t)
 {
     const int32_t size = gate->expert_count / gate->group_count;
-    double score[MOE_GATE_GROUP_LIMIT];
-    bool open[MOE_GATE_GROUP_LIMIT];
+    double score[MOE_GATE_GROUP_LIMIT] = { 0.0 };
+    bool open[MOE_GATE_GROUP_LIMIT] = { false };
     int32_t last = -1;
+    assert(size >= 1 && gate->group_count >= 1 && gate->group_keep >= 1);
     for (int32_t g = 0; g < gate->group_count; g++) {
         bool candidate[MOE_GATE_EXPERT_LIMIT];
         for (int32_t i = 0; i < size; i++) {
@@ -104,7 +106,7 @@ void moe_reference_gate_choose(const struct moe_gate *gate, int32_t token_count,
                                double *weights, const float *logits, const float *bias,
                                double *margin)
 {
-    struct token t;
+    struct token t = { .margin = INFINITY };
     for (int64_t token = 0; token < token_count; token++) {
         compute_scores(gate, logits + token * gate->expert_count, bias, &t);
         if (gate->group_count > 1) {

@@ -28,22 +28,28 @@ void moe_reference_permute_plan(const struct moe_permute_shape *shape, const int
     row_offset[shape->expert_count] = row;
 }
 
-void moe_reference_permute_rows(const struct moe_permute_shape *shape, enum moe_expert_dtype dtype,
-                                void *rows, float *row_scale, int32_t row_scale_stride,
-                                const void *x, const float *x_scale, int32_t x_scale_stride,
-                                const int32_t *position)
+void moe_reference_permute_values(const struct moe_permute_shape *shape,
+                                  enum moe_expert_dtype dtype, void *rows, const void *x,
+                                  const int32_t *position)
 {
     const size_t row_bytes = (size_t) shape->hidden * (dtype == MOE_EXPERT_FP8 ? 1 : 2);
     for (int32_t i = 0; i < shape->token_count * shape->top_k; i++) {
-        const int32_t token = i / shape->top_k;
-        if (position[i] < 0) {
-            continue;
+        if (position[i] >= 0) {
+            memcpy((char *) rows + (size_t) position[i] * row_bytes,
+                   (const char *) x + (size_t) (i / shape->top_k) * row_bytes, row_bytes);
         }
-        memcpy((char *) rows + (size_t) position[i] * row_bytes,
-               (const char *) x + (size_t) token * row_bytes, row_bytes);
-        for (int64_t b = 0; dtype == MOE_EXPERT_FP8 && b * MOE_EXPERT_SCALE_BLOCK < shape->hidden;
-             b++) {
-            row_scale[b * row_scale_stride + position[i]] = x_scale[b * x_scale_stride + token];
+    }
+}
+
+void moe_reference_permute_scales(const struct moe_permute_shape *shape, float *row_scale,
+                                  int32_t row_scale_stride, const float *x_scale,
+                                  int32_t x_scale_stride, const int32_t *position)
+{
+    const int64_t columns = (shape->hidden + MOE_EXPERT_SCALE_BLOCK - 1) / MOE_EXPERT_SCALE_BLOCK;
+    for (int32_t i = 0; i < shape->token_count * shape->top_k; i++) {
+        for (int64_t c = 0; c < columns && position[i] >= 0; c++) {
+            row_scale[c * row_scale_stride + position[i]] =
+                x_scale[c * x_scale_stride + i / shape->top_k];
         }
     }
 }

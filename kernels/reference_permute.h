@@ -9,10 +9,13 @@
 void moe_reference_permute_plan(const struct moe_permute_shape *shape, const int32_t *expert_ids,
                                 int32_t *row_offset, int32_t *position, int32_t *row_source);
 
-void moe_reference_permute_rows(const struct moe_permute_shape *shape, enum moe_expert_dtype dtype,
-                                void *rows, float *row_scale, int32_t row_scale_stride,
-                                const void *x, const float *x_scale, int32_t x_scale_stride,
-                                const int32_t *position);
+/* moe_permute_rows in two: the values, and with fp8 their scales. */
+void moe_reference_permute_values(const struct moe_permute_shape *shape,
+                                  enum moe_expert_dtype dtype, void *rows, const void *x,
+                                  const int32_t *position);
+void moe_reference_permute_scales(const struct moe_permute_shape *shape, float *row_scale,
+                                  int32_t row_scale_stride, const float *x_scale,
+                                  int32_t x_scale_stride, const int32_t *position);
 
 void moe_reference_combine_rows(const struct moe_permute_shape *shape, uint16_t *out,
                                 const uint16_t *rows, const int32_t *position, const float *weight);

@@ -38,7 +38,8 @@ Test(reference_permute, rows_take_their_scales_along)
     for (int i = 0; i < 288; i++) {
         x[i] = (uint8_t) (i < 144 ? i : 255 - i % 144);
     }
-    moe_reference_permute_rows(&shape, MOE_EXPERT_FP8, rows, row_scale, 4, x, x_scale, 3, position);
+    moe_reference_permute_values(&shape, MOE_EXPERT_FP8, rows, x, position);
+    moe_reference_permute_scales(&shape, row_scale, 4, x_scale, 3, position);
     cr_assert_arr_eq(rows, x, 144);
     cr_assert_arr_eq(rows + 144, x + 144, 144);
     cr_assert_arr_eq(rows + 288, x, 144);
