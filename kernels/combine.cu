@@ -26,38 +26,35 @@ static __global__ void __launch_bounds__(THREADS)
     out[i] = (uint16_t) bf16_pair(sum, 0.0F);
 }
 
-// pieces blocks per token, of 8 * THREADS values each. Rows are asked for AHEAD at a time before
-// the first is used.
+// pieces blocks per token, of 8 * THREADS values each. Lane p of each warp fetches position and
+// weight of place p, which costs one wait for all places; rows are then asked for AHEAD at a time
+// before the first is used.
 static __global__ void __launch_bounds__(THREADS)
     combine_v2(uint4 *out, const uint4 *rows, const int32_t *position, const float *weight,
                int32_t top_k, int32_t chunks, int32_t pieces)
 {
     const int64_t token = blockIdx.x / (unsigned) pieces;
+    const int32_t lane = (int32_t) threadIdx.x % 32;
     const int32_t chunk =
         (int32_t) (blockIdx.x % (unsigned) pieces) * THREADS + (int32_t) threadIdx.x;
-    const int32_t *position_of = position + token * top_k;
-    const float *weight_of = weight + token * top_k;
+    const bool inside = chunk < chunks;
+    const int32_t my_row = lane < top_k ? position[token * top_k + lane] : -1;
+    const float my_weight = lane < top_k ? weight[token * top_k + lane] : 0.0F;
     float sum[8] = { 0.0F, 0.0F, 0.0F, 0.0F, 0.0F, 0.0F, 0.0F, 0.0F };
-    if (chunk >= chunks) {
-        return;
-    }
-    for (int32_t first = 0; first < top_k; first += AHEAD) {
+    for (int32_t first = 0; first < top_k; first += AHEAD) { // top_k is at most 32
         uint4 v[AHEAD];
-        int32_t row[AHEAD];
 #pragma unroll
         for (int j = 0; j < AHEAD; j++) {
-            row[j] = first + j < top_k ? position_of[first + j] : -1;
-        }
-#pragma unroll
-        for (int j = 0; j < AHEAD; j++) {
-            if (row[j] >= 0) {
-                v[j] = load_once(rows + (int64_t) row[j] * chunks + chunk);
+            const int32_t row = __shfl_sync(0xffffffffU, my_row, first + j);
+            if (row >= 0 && inside) {
+                v[j] = load_once(rows + (int64_t) row * chunks + chunk);
             }
         }
 #pragma unroll
         for (int j = 0; j < AHEAD; j++) {
-            if (row[j] >= 0) {
-                const float w = weight_of[first + j];
+            const int32_t row = __shfl_sync(0xffffffffU, my_row, first + j);
+            const float w = __shfl_sync(0xffffffffU, my_weight, first + j);
+            if (row >= 0 && inside) {
                 float value[8];
                 bf16_unpack(value, v[j]);
 #pragma unroll
@@ -67,7 +64,9 @@ static __global__ void __launch_bounds__(THREADS)
             }
         }
     }
-    store_once(out + token * chunks + chunk, bf16_pack(sum));
+    if (inside) {
+        store_once(out + token * chunks + chunk, bf16_pack(sum));
+    }
 }
 
 extern "C" int moe_combine_rows(const struct moe_permute_shape *shape, void *out_dev,

@@ -20,6 +20,7 @@
 enum {
     STAGES = 4,
     TILE_SLOTS = 2,
+    TURN_BARRIER = 4, /* and 5: one per warpgroup */
     CONSUMERS = 2, /* warpgroups */
     W_BOX_BYTES = MOE_V3_WEIGHT_ROWS * MOE_V3_ROW_BYTES,
     W_BYTES = 2 * W_BOX_BYTES,
@@ -38,7 +39,7 @@ struct expert_shared {
     uint64_t empty[STAGES];
     uint64_t tile_full[TILE_SLOTS];
     uint64_t tile_empty[TILE_SLOTS];
-    int32_t tile_index[TILE_SLOTS]; /* -1: there are no more */
+    expert_tile tile[TILE_SLOTS];
     int32_t tile_start[MOE_EXPERT_COUNT_LIMIT + 1];
 };
 
@@ -59,9 +60,9 @@ using stage_ring = ring<STAGES>;
 using tile_ring = ring<TILE_SLOTS>;
 
 /* Output columns of one tile. */
-static __host__ __device__ constexpr int32_t tile_columns(int epilogue)
+static __host__ __device__ constexpr int32_t tile_columns(bool gated)
 {
-    return epilogue == MOE_EPILOGUE_SWIGLU ? MOE_V3_WEIGHT_ROWS : 2 * MOE_V3_WEIGHT_ROWS;
+    return gated ? MOE_V3_WEIGHT_ROWS : 2 * MOE_V3_WEIGHT_ROWS;
 }
 
 static __device__ __forceinline__ int32_t depth_steps(const moe_expert_gemm &gemm, bool fp8)
@@ -124,15 +125,14 @@ struct box_scales {
 };
 
 static __device__ __forceinline__ box_scales find_box_scales(const moe_expert_gemm &gemm,
-                                                             const expert_tile &tile, int epilogue,
+                                                             const expert_tile &tile, bool gated,
                                                              int32_t depth_blocks)
 {
-    const bool gated = epilogue == MOE_EPILOGUE_SWIGLU;
     const int64_t column_blocks =
         (gemm.columns + MOE_EXPERT_SCALE_BLOCK - 1) / MOE_EXPERT_SCALE_BLOCK;
     const int64_t matrix = (int64_t) tile.expert * (gated ? 2 : 1);
     const int64_t block =
-        (int64_t) tile.weight_tile * tile_columns(epilogue) / MOE_EXPERT_SCALE_BLOCK;
+        (int64_t) tile.weight_tile * tile_columns(gated) / MOE_EXPERT_SCALE_BLOCK;
     /* A second box beyond the last column holds zeros; any scale will do. */
     const int64_t second = gated ? (matrix + 1) * column_blocks + block
                                  : matrix * column_blocks + min(block + 1, column_blocks - 1);
@@ -140,7 +140,16 @@ static __device__ __forceinline__ box_scales find_box_scales(const moe_expert_ge
              gemm.w_scale_dev + second * depth_blocks };
 }
 
-template <int N, int Epilogue, bool Fp8>
+template <int Count>
+static __device__ __forceinline__ void activate(int epilogue, float (&sums)[Count])
+{
+#pragma unroll
+    for (int i = 0; i < Count; i++) {
+        sums[i] = expert_activate(epilogue, sums[i]);
+    }
+}
+
+template <int N, bool Gated, bool Fp8>
 static __device__ __forceinline__ void consume_turned(const moe_expert_gemm &gemm,
                                                       expert_shared &sm, const expert_tile &tile,
                                                       const expert_output &o, stage_ring &at)
@@ -168,7 +177,7 @@ static __device__ __forceinline__ void consume_turned(const moe_expert_gemm &gem
                 wgmma_keep(second);
             });
     } else {
-        const box_scales w = find_box_scales(gemm, tile, Epilogue, steps);
+        const box_scales w = find_box_scales(gemm, tile, Gated, steps);
         for (int32_t s = 0; s < steps; s++) {
             const float w0 = __ldg(w.first + s);
             const float w1 = __ldg(w.second + s);
@@ -192,36 +201,35 @@ static __device__ __forceinline__ void consume_turned(const moe_expert_gemm &gem
             at.next();
         }
     }
-    const int32_t column = tile.weight_tile * tile_columns(Epilogue);
-    const auto value0 = [&](int j, int i) {
-        return expert_epilogue(Epilogue, first[4 * j + i], second[4 * j + i]);
-    };
-    const auto value1 = [&](int j, int i) {
-        return expert_epilogue(Epilogue, second[4 * j + i], 0.0F);
-    };
-    constexpr bool GATED = Epilogue == MOE_EPILOGUE_SWIGLU;
-    if (Fp8 && Epilogue != MOE_EPILOGUE_NONE) {
-        store_turned_e4m3<N>(o, column, value0);
-        if (!GATED) {
-            store_turned_e4m3<N>(o, column + MOE_V3_WEIGHT_ROWS, value1);
-        }
+    const int32_t column = tile.weight_tile * tile_columns(Gated);
+    if constexpr (Gated) {
+        store_turned<N, Fp8>(o, column, [&](int j, int i) {
+            return expert_swiglu(first[4 * j + i], second[4 * j + i]);
+        });
+    } else if (gemm.epilogue == MOE_EPILOGUE_NONE) {
+        store_turned<N, false>(o, column, [&](int j, int i) { return first[4 * j + i]; });
+        store_turned<N, false>(o, column + MOE_V3_WEIGHT_ROWS,
+                               [&](int j, int i) { return second[4 * j + i]; });
     } else {
-        store_turned_bf16<N>(o, column + o.warpgroup * 64, value0);
-        if (!GATED) {
-            store_turned_bf16<N>(o, column + MOE_V3_WEIGHT_ROWS + o.warpgroup * 64, value1);
-        }
+        activate(gemm.epilogue, first);
+        activate(gemm.epilogue, second);
+        store_turned<N, Fp8>(o, column, [&](int j, int i) { return first[4 * j + i]; });
+        store_turned<N, Fp8>(o, column + MOE_V3_WEIGHT_ROWS,
+                             [&](int j, int i) { return second[4 * j + i]; });
     }
 }
 
 /* fp8, upright: each box in turn, so that one box's products and both boxes' sums fit into the
- * registers; meanwhile the other warpgroup keeps the tensor cores busy. */
+ * registers. The warpgroups take turns in asking for products: while one scales and adds, the
+ * other's are made. Without the turns both ask and then both add, and the tensor cores rest. */
+template <bool Gated>
 static __device__ __forceinline__ void sum_upright_e4m3(const moe_expert_gemm &gemm,
                                                         expert_shared &sm, const expert_tile &tile,
-                                                        int epilogue, int32_t warpgroup,
-                                                        stage_ring &at, float (&sum)[128])
+                                                        int32_t warpgroup, stage_ring &at,
+                                                        float (&sum)[128])
 {
     const int32_t steps = depth_steps(gemm, true);
-    const box_scales w = find_box_scales(gemm, tile, epilogue, steps);
+    const box_scales w = find_box_scales(gemm, tile, Gated, steps);
     const int32_t row = tile.row % 4 + warpgroup * 64 +
                         (int32_t) threadIdx.x % WARPGROUP / 32 * 16 + (int32_t) threadIdx.x % 32 / 4;
     for (int32_t s = 0; s < steps; s++) {
@@ -236,12 +244,14 @@ static __device__ __forceinline__ void sum_upright_e4m3(const moe_expert_gemm &g
             const uint64_t b = wgmma_descriptor(shared_address(sm.w[at.stage]) +
                                                 (uint32_t) box * W_BOX_BYTES);
             float part[64];
+            named_barrier(TURN_BARRIER + warpgroup, BOTH_WARPGROUPS);
             wgmma_fence();
 #pragma unroll
             for (uint64_t k = 0; k < 2 * K_STEPS; k += 2) {
                 multiply<128, true>(part, x + k, b + k, k == 0);
             }
             wgmma_commit();
+            named_barrier_arrive(TURN_BARRIER + 1 - warpgroup, BOTH_WARPGROUPS);
             wgmma_wait<0>();
             wgmma_keep(part);
             if (box == 1) {
@@ -257,14 +267,14 @@ static __device__ __forceinline__ void sum_upright_e4m3(const moe_expert_gemm &g
     }
 }
 
-template <int Epilogue, bool Fp8>
+template <bool Gated, bool Fp8>
 static __device__ __forceinline__ void consume_upright(const moe_expert_gemm &gemm,
                                                        expert_shared &sm, const expert_tile &tile,
                                                        const expert_output &o, stage_ring &at)
 {
     float sum[128] = {}; /* [box][16 groups of 8 columns][4] */
     if (Fp8) {
-        sum_upright_e4m3(gemm, sm, tile, Epilogue, o.warpgroup, at, sum);
+        sum_upright_e4m3<Gated>(gemm, sm, tile, o.warpgroup, at, sum);
     } else {
         sum_bf16(
             sm, at, depth_steps(gemm, false),
@@ -279,20 +289,24 @@ static __device__ __forceinline__ void consume_upright(const moe_expert_gemm &ge
             },
             [&]() { wgmma_keep(sum); });
     }
-    constexpr bool GATED = Epilogue == MOE_EPILOGUE_SWIGLU;
-    const int32_t column = tile.weight_tile * tile_columns(Epilogue);
+    const int32_t column = tile.weight_tile * tile_columns(Gated);
+    if constexpr (Gated) {
+        store_upright<Fp8>(o, column, [&](int j, int i) {
+            return expert_swiglu(sum[4 * j + i], sum[64 + 4 * j + i]);
+        });
+    } else {
+        if (gemm.epilogue != MOE_EPILOGUE_NONE) {
+            activate(gemm.epilogue, sum);
+        }
 #pragma unroll
-    for (int box = 0; box < (GATED ? 1 : 2); box++) {
-        const auto value = [&](int j, int i) {
-            return expert_epilogue(Epilogue, sum[64 * box + 4 * j + i],
-                                   GATED ? sum[64 + 4 * j + i] : 0.0F);
-        };
-        const int32_t c = column + box * MOE_V3_WEIGHT_ROWS;
-        if (Fp8 && Epilogue != MOE_EPILOGUE_NONE) {
-            store_upright_e4m3(o, c, value);
-        } else {
-            store_upright_bf16(o, c, value);
-            store_upright_bf16(o, c + 64, [&](int j, int i) { return value(j + 8, i); });
+        for (int box = 0; box < 2; box++) {
+            const int32_t c = column + box * MOE_V3_WEIGHT_ROWS;
+            const auto value = [&](int j, int i) { return sum[64 * box + 4 * j + i]; };
+            if (Fp8 && gemm.epilogue != MOE_EPILOGUE_NONE) {
+                store_upright<true>(o, c, value);
+            } else {
+                store_upright<false>(o, c, value);
+            }
         }
     }
 }

@@ -18,32 +18,21 @@
 
 enum { THREADS = (CONSUMERS + 1) * WARPGROUP };
 
-// 0 for 8 rows, 1 for 16, .. : the smallest token tile that holds them.
-static __device__ __forceinline__ int32_t token_tile_class(int32_t rows)
-{
-    int32_t c = 0;
-    while ((MOE_V3_TOKEN_TILE_LEAST << c) < rows) {
-        c++;
-    }
-    return c;
-}
-
-template <int Epilogue>
+template <bool Gated>
 static __device__ __forceinline__ void load_weights(const moe_expert_v3 &p, const expert_tile &tile,
                                                     uint32_t to, uint32_t barrier, int32_t depth)
 {
-    constexpr bool GATED = Epilogue == MOE_EPILOGUE_SWIGLU;
-    const int32_t column = tile.weight_tile * tile_columns(Epilogue);
-    const int32_t matrix = GATED ? 2 * tile.expert : tile.expert;
+    const int32_t column = tile.weight_tile * tile_columns(Gated);
+    const int32_t matrix = Gated ? 2 * tile.expert : tile.expert;
     tma_load_3d(to, &p.w, barrier, depth, column, matrix, TMA_READ_SOME);
     tma_load_3d(to + W_BOX_BYTES, &p.w, barrier, depth,
-                GATED ? column : column + MOE_V3_WEIGHT_ROWS, GATED ? matrix + 1 : matrix, TMA_READ_SOME);
+                Gated ? column : column + MOE_V3_WEIGHT_ROWS, Gated ? matrix + 1 : matrix, TMA_READ_SOME);
 }
 
 // Asks for one tile, stage by stage. Weights do not depend on the launch before this one, tokens
 // do: a block's first round of the ring asks for its weights, then waits for that launch,
 // then asks for its tokens.
-template <int Epilogue, bool Fp8>
+template <bool Gated, bool Fp8>
 static __device__ __forceinline__ void load_tile(const moe_expert_v3 &p, expert_shared &sm,
                                                  const expert_tile &tile, bool first,
                                                  stage_ring &at)
@@ -58,7 +47,7 @@ static __device__ __forceinline__ void load_tile(const moe_expert_v3 &p, expert_
     for (int32_t s = 0; s < ahead; s++) {
         const uint32_t barrier = shared_address(&sm.full[s]);
         mbarrier_arrive_expect(barrier, bytes);
-        load_weights<Epilogue>(p, tile, shared_address(sm.w[s]), barrier, s * STEP);
+        load_weights<Gated>(p, tile, shared_address(sm.w[s]), barrier, s * STEP);
     }
     if (first) {
         wait_for_previous_launch();
@@ -68,7 +57,7 @@ static __device__ __forceinline__ void load_tile(const moe_expert_v3 &p, expert_
         if (s >= ahead) {
             mbarrier_wait(shared_address(&sm.empty[at.stage]), at.parity ^ 1);
             mbarrier_arrive_expect(barrier, bytes);
-            load_weights<Epilogue>(p, tile, shared_address(sm.w[at.stage]), barrier, s * STEP);
+            load_weights<Gated>(p, tile, shared_address(sm.w[at.stage]), barrier, s * STEP);
         }
         tma_load_2d(shared_address(sm.x[at.stage]), &p.x[size], barrier, s * STEP, tile.row,
                     TMA_READ_OFTEN);
@@ -81,7 +70,7 @@ static __device__ __forceinline__ void load_tile(const moe_expert_v3 &p, expert_
 }
 
 // One thread: takes tiles, tells the consumers which, and brings them in.
-template <int Epilogue, bool Fp8>
+template <bool Gated, bool Fp8>
 static __device__ __forceinline__ void produce(const moe_expert_v3 &p, expert_shared &sm)
 {
     const int32_t total = sm.tile_start[p.gemm.expert_count];
@@ -90,65 +79,68 @@ static __device__ __forceinline__ void produce(const moe_expert_v3 &p, expert_sh
     tile_ring slot = { 0, 0 };
     bool first = true;
     for (int32_t index = (int32_t) blockIdx.x;;) {
+        expert_tile tile = {};
+        if (index < total) {
+            tile = expert_tile_find(sm.tile_start, p.gemm.row_offset_dev, MOE_V3_TOKEN_TILE_MOST,
+                                    index, &expert);
+        }
         mbarrier_wait(shared_address(&sm.tile_empty[slot.stage]), slot.parity ^ 1);
-        sm.tile_index[slot.stage] = index < total ? index : -1;
+        sm.tile[slot.stage] = tile;
         mbarrier_arrive(shared_address(&sm.tile_full[slot.stage]));
         slot.next();
-        if (index >= total) {
+        if (tile.row_count == 0) {
             break;
         }
         const int32_t next = expert_tile_take(p.gemm.counter_dev); /* here long before it is used */
-        const expert_tile tile = expert_tile_find(sm.tile_start, p.gemm.row_offset_dev,
-                                                  MOE_V3_TOKEN_TILE_MOST, index, &expert);
-        load_tile<Epilogue, Fp8>(p, sm, tile, first, at);
+        load_tile<Gated, Fp8>(p, sm, tile, first, at);
         first = false;
         index = next;
     }
     expert_tiles_finish(p.gemm.counter_dev);
 }
 
-template <int Epilogue, bool Fp8>
+template <bool Gated, bool Fp8>
 static __device__ __forceinline__ void consume(const moe_expert_gemm &gemm, expert_shared &sm,
                                                int32_t warpgroup)
 {
     expert_output o = { gemm.out_dev, gemm.out_scale_dev, gemm.scale_stride,    gemm.columns, 0, 0,
                         warpgroup,    sm.staging[warpgroup], sm.exchange };
-    int32_t expert = 0;
     stage_ring at = { 0, 0 };
     tile_ring slot = { 0, 0 };
+    if (Fp8 && warpgroup == 1) {
+        named_barrier_arrive(TURN_BARRIER, BOTH_WARPGROUPS); /* the first turn is the other's */
+    }
     for (;;) {
         mbarrier_wait(shared_address(&sm.tile_full[slot.stage]), slot.parity);
-        const int32_t index = sm.tile_index[slot.stage];
+        const expert_tile tile = sm.tile[slot.stage];
         mbarrier_arrive(shared_address(&sm.tile_empty[slot.stage]));
         slot.next();
-        if (index < 0) {
+        if (tile.row_count == 0) {
             break;
         }
-        const expert_tile tile = expert_tile_find(sm.tile_start, gemm.row_offset_dev,
-                                                  MOE_V3_TOKEN_TILE_MOST, index, &expert);
         o.row = tile.row;
         o.row_count = tile.row_count;
         switch (token_tile_class(tile.row_count)) {
         case 0:
-            consume_turned<8, Epilogue, Fp8>(gemm, sm, tile, o, at);
+            consume_turned<8, Gated, Fp8>(gemm, sm, tile, o, at);
             break;
         case 1:
-            consume_turned<16, Epilogue, Fp8>(gemm, sm, tile, o, at);
+            consume_turned<16, Gated, Fp8>(gemm, sm, tile, o, at);
             break;
         case 2:
-            consume_turned<32, Epilogue, Fp8>(gemm, sm, tile, o, at);
+            consume_turned<32, Gated, Fp8>(gemm, sm, tile, o, at);
             break;
         case 3:
-            consume_turned<64, Epilogue, Fp8>(gemm, sm, tile, o, at);
+            consume_turned<64, Gated, Fp8>(gemm, sm, tile, o, at);
             break;
         default:
-            consume_upright<Epilogue, Fp8>(gemm, sm, tile, o, at);
+            consume_upright<Gated, Fp8>(gemm, sm, tile, o, at);
             break;
         }
     }
 }
 
-template <int Epilogue, bool Fp8>
+template <bool Gated, bool Fp8>
 static __global__ void __launch_bounds__(THREADS, 1)
     grouped_gemm(const __grid_constant__ moe_expert_v3 p)
 {
@@ -170,23 +162,23 @@ static __global__ void __launch_bounds__(THREADS, 1)
     } else if (threadIdx.x / 32 == 1) {
         expert_tiles_count(sm.tile_start, p.gemm.row_offset_dev, p.gemm.expert_count,
                            MOE_V3_TOKEN_TILE_MOST,
-                           (p.gemm.columns + tile_columns(Epilogue) - 1) / tile_columns(Epilogue));
+                           (p.gemm.columns + tile_columns(Gated) - 1) / tile_columns(Gated));
     }
     __syncthreads();
     if (warpgroup == CONSUMERS) {
         registers_give<40>();
         if (threadIdx.x == CONSUMERS * WARPGROUP) {
-            produce<Epilogue, Fp8>(p, sm);
+            produce<Gated, Fp8>(p, sm);
         }
     } else {
         registers_take<232>();
-        consume<Epilogue, Fp8>(p.gemm, sm, warpgroup);
+        consume<Gated, Fp8>(p.gemm, sm, warpgroup);
     }
 #endif
 }
 
 // Each block takes the whole shared memory of a multiprocessor, so one each is all that fits.
-template <int Epilogue, bool Fp8>
+template <bool Gated, bool Fp8>
 static int launch(const moe_expert_v3 *v3, int second, cudaStream_t stream)
 {
     const size_t bytes = sizeof(expert_shared) + 1024;
@@ -197,7 +189,7 @@ static int launch(const moe_expert_v3 *v3, int second, cudaStream_t stream)
         error = cudaDeviceGetAttribute(&sm_count, cudaDevAttrMultiProcessorCount, device);
     }
     if (error == cudaSuccess) {
-        error = cudaFuncSetAttribute(grouped_gemm<Epilogue, Fp8>,
+        error = cudaFuncSetAttribute(grouped_gemm<Gated, Fp8>,
                                      cudaFuncAttributeMaxDynamicSharedMemorySize, (int) bytes);
     }
     if (error != cudaSuccess) {
@@ -213,25 +205,15 @@ static int launch(const moe_expert_v3 *v3, int second, cudaStream_t stream)
     config.stream = stream;
     config.attrs = &attribute;
     config.numAttrs = second ? 1 : 0;
-    return (int) cudaLaunchKernelEx(&config, grouped_gemm<Epilogue, Fp8>, *v3);
-}
-
-template <bool Fp8> static int launch_any(const moe_expert_v3 *v3, int second, cudaStream_t stream)
-{
-    switch (v3->gemm.epilogue) {
-    case MOE_EPILOGUE_SWIGLU:
-        return launch<MOE_EPILOGUE_SWIGLU, Fp8>(v3, second, stream);
-    case MOE_EPILOGUE_RELU:
-        return launch<MOE_EPILOGUE_RELU, Fp8>(v3, second, stream);
-    case MOE_EPILOGUE_GELU:
-        return launch<MOE_EPILOGUE_GELU, Fp8>(v3, second, stream);
-    default:
-        return launch<MOE_EPILOGUE_NONE, Fp8>(v3, second, stream);
-    }
+    return (int) cudaLaunchKernelEx(&config, grouped_gemm<Gated, Fp8>, *v3);
 }
 
 extern "C" int moe_expert_v3_run(const struct moe_expert_v3 *v3, int second, void *stream)
 {
-    return v3->gemm.dtype == MOE_EXPERT_FP8 ? launch_any<true>(v3, second, (cudaStream_t) stream)
-                                            : launch_any<false>(v3, second, (cudaStream_t) stream);
+    const auto s = (cudaStream_t) stream;
+    const bool gated = v3->gemm.epilogue == MOE_EPILOGUE_SWIGLU;
+    if (v3->gemm.dtype == MOE_EXPERT_FP8) {
+        return gated ? launch<true, true>(v3, second, s) : launch<false, true>(v3, second, s);
+    }
+    return gated ? launch<true, false>(v3, second, s) : launch<false, false>(v3, second, s);
 }

@@ -1,11 +1,11 @@
 /*
- * From the sums in registers to the output in memory, for a warpgroup of version 3. Rows pass
- * through a staging area of 64 rows of 128 bytes a warpgroup, so that memory is written 16
- * bytes a thread, 128 bytes in a row. 16-byte chunk c of row r lies at chunk c ^ (r % 8), which
- * keeps the banks apart.
+ * From the sums in registers to the output in memory, for a warpgroup of version 3, 16 bytes a
+ * thread.
  *
- * "Upright" sums have tokens as rows (wgmma's M), "turned" ones have weight rows there and tokens
- * as columns.
+ * "Upright" sums have tokens as rows (wgmma's M): four neighbouring lanes hold two columns each
+ * of every 8, exchange them so that each has whole eights, and store. "Turned" sums have weight
+ * rows there and tokens as columns: they pass through a staging area of 64 rows of 128 bytes a
+ * warpgroup, whose 16-byte chunk c of row r lies at chunk c ^ (r % 8), which keeps the banks apart.
  */
 #ifndef MOE_KERNELS_EXPERT_STORE_CUH
 #define MOE_KERNELS_EXPERT_STORE_CUH
@@ -48,22 +48,15 @@ static __device__ __forceinline__ uint32_t pack_e4m3(float low, float high)
     return __nv_cvt_float2_to_fp8x2(make_float2(low, high), __NV_SATFINITE, __NV_E4M3);
 }
 
-/* Four 8 x 8 matrices of 2-byte elements; lane l gives the address of row l % 8 of matrix l / 8. */
-template <bool Turned>
+/* Four 8 x 8 matrices of 2-byte elements, each turned; lane l gives the address of row l % 8 of
+ * matrix l / 8. */
 static __device__ __forceinline__ void store_matrices(uint32_t address, uint32_t r0, uint32_t r1,
                                                       uint32_t r2, uint32_t r3)
 {
-    if (Turned) {
-        asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(
-                         address),
-                     "r"(r0), "r"(r1), "r"(r2), "r"(r3)
-                     : "memory");
-    } else {
-        asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(
-                         address),
-                     "r"(r0), "r"(r1), "r"(r2), "r"(r3)
-                     : "memory");
-    }
+    asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(
+                     address),
+                 "r"(r0), "r"(r1), "r"(r2), "r"(r3)
+                 : "memory");
 }
 
 /* Copies staged rows [first, end) out: row r is row output_row + r of out, staged bytes start at
@@ -88,28 +81,62 @@ static __device__ __forceinline__ void copy_out(const expert_output &o, int32_t 
     }
 }
 
-/* Upright, bf16: the warpgroup's 64 tokens, 64 columns from `column`. value(j, i) is element i of
- * the j-th 8 columns. A warp stores and copies its own 16 rows. */
+/* Lane q of four neighbours holds words[k] for k = 0 .. 3; afterwards words[i] is what lane i had
+ * for k = q: a 4 x 4 transpose in two exchanges. */
+static __device__ __forceinline__ void transpose_words(uint32_t (&words)[4])
+{
+    const bool odd = threadIdx.x % 2 != 0;
+    const bool upper = threadIdx.x % 4 >= 2;
+#pragma unroll
+    for (int k = 0; k < 4; k += 2) {
+        const uint32_t got =
+            __shfl_xor_sync(0xffffffffU, odd ? words[k] : words[k + 1], 1);
+        (odd ? words[k] : words[k + 1]) = got;
+    }
+#pragma unroll
+    for (int k = 0; k < 2; k++) {
+        const uint32_t got =
+            __shfl_xor_sync(0xffffffffU, upper ? words[k] : words[k + 2], 2);
+        (upper ? words[k] : words[k + 2]) = got;
+    }
+}
+
+/* Upright: the row of this thread in the tile, the first or the second of its two. */
+static __device__ __forceinline__ int32_t upright_row(const expert_output &o, int half)
+{
+    return o.warpgroup * 64 + (int32_t) threadIdx.x % WARPGROUP / 32 * 16 + half * 8 +
+           (int32_t) threadIdx.x % 32 / 4;
+}
+
+static __device__ __forceinline__ void store_16_bytes(void *to, const uint32_t (&words)[4])
+{
+    *(uint4 *) to = make_uint4(words[0], words[1], words[2], words[3]);
+}
+
+/* Upright, bf16: the warpgroup's 64 tokens, 128 columns from `column`. value(j, i) is element i of
+ * the j-th 8 columns. */
 template <typename Value>
 static __device__ __forceinline__ void store_upright_bf16(const expert_output &o, int32_t column,
                                                           Value value)
 {
-    const int32_t lane = (int32_t) threadIdx.x % 32;
-    const int32_t first = (int32_t) threadIdx.x % WARPGROUP / 32 * 16;
-    const int32_t row = first + lane / 8 % 2 * 8 + lane % 8;
-    const uint32_t base = shared_address(o.staging);
-    __syncwarp();
+    const int32_t own = (int32_t) threadIdx.x % 4 * 8;
 #pragma unroll
-    for (int j = 0; j < 8; j += 2) {
-        store_matrices<false>(base + staging_offset(row, j + lane / 16),
-                              pack_bf16(value(j, 0), value(j, 1)),
-                              pack_bf16(value(j, 2), value(j, 3)),
-                              pack_bf16(value(j + 1, 0), value(j + 1, 1)),
-                              pack_bf16(value(j + 1, 2), value(j + 1, 3)));
+    for (int half = 0; half < 2; half++) {
+        const int32_t row = upright_row(o, half);
+        __nv_bfloat16 *to = (__nv_bfloat16 *) o.out + (int64_t) (o.row + row) * o.columns + column + own;
+#pragma unroll
+        for (int j = 0; j < 16; j += 4) {
+            uint32_t words[4];
+#pragma unroll
+            for (int k = 0; k < 4; k++) {
+                words[k] = pack_bf16(value(j + k, 2 * half), value(j + k, 2 * half + 1));
+            }
+            transpose_words(words);
+            if (row < o.row_count && column + 8 * j + own < o.columns) {
+                store_16_bytes(to + 8 * j, words);
+            }
+        }
     }
-    __syncwarp();
-    copy_out<__nv_bfloat16>(o, lane, 32, first, first + 16, o.row + o.warpgroup * STAGING_ROWS,
-                            column, STAGING_ROW_BYTES);
 }
 
 /* Upright, e4m3: the warpgroup's 64 tokens, the 128 columns of one scale. */
@@ -117,11 +144,10 @@ template <typename Value>
 static __device__ __forceinline__ void store_upright_e4m3(const expert_output &o, int32_t column,
                                                           Value value)
 {
-    const int32_t lane = (int32_t) threadIdx.x % 32;
-    const int32_t first = (int32_t) threadIdx.x % WARPGROUP / 32 * 16;
-    __syncwarp();
+    const int32_t own = (int32_t) threadIdx.x % 4 * 16;
 #pragma unroll
-    for (int half = 0; half < 2; half++) { /* rows lane / 4 and lane / 4 + 8 */
+    for (int half = 0; half < 2; half++) {
+        const int32_t row = upright_row(o, half);
         float largest = 0.0F;
 #pragma unroll
         for (int j = 0; j < 16; j++) {
@@ -131,21 +157,32 @@ static __device__ __forceinline__ void store_upright_e4m3(const expert_output &o
         largest = fmaxf(largest, __shfl_xor_sync(0xffffffffU, largest, 2));
         const float scale = expert_scale(largest);
         const float inverse = 1.0F / scale;
-        const int32_t row = first + 8 * half + lane / 4;
-        const int32_t in_tile = o.warpgroup * STAGING_ROWS + row;
-        if (lane % 4 == 0 && in_tile < o.row_count && column < o.columns) {
-            o.scale[(int64_t) (column / MOE_EXPERT_SCALE_BLOCK) * o.scale_stride + o.row + in_tile] =
+        if (own == 0 && row < o.row_count && column < o.columns) {
+            o.scale[(int64_t) (column / MOE_EXPERT_SCALE_BLOCK) * o.scale_stride + o.row + row] =
                 scale;
         }
+        uint8_t *to = (uint8_t *) o.out + (int64_t) (o.row + row) * o.columns + column + own;
 #pragma unroll
-        for (int j = 0; j < 16; j++) {
-            *(uint16_t *) (o.staging + staging_offset(row, j / 2) + j % 2 * 8 + lane % 4 * 2) =
-                (uint16_t) pack_e4m3(value(j, 2 * half) * inverse, value(j, 2 * half + 1) * inverse);
+        for (int j = 0; j < 16; j += 8) {
+            uint32_t words[4]; /* two eights each */
+#pragma unroll
+            for (int k = 0; k < 4; k++) {
+                const int g = j + 2 * k;
+                words[k] =
+                    pack_e4m3(value(g, 2 * half) * inverse, value(g, 2 * half + 1) * inverse) |
+                    pack_e4m3(value(g + 1, 2 * half) * inverse, value(g + 1, 2 * half + 1) * inverse)
+                        << 16;
+            }
+            transpose_words(words);
+            const uint32_t bytes[4] = {
+                __byte_perm(words[0], words[1], 0x5410), __byte_perm(words[2], words[3], 0x5410),
+                __byte_perm(words[0], words[1], 0x7632), __byte_perm(words[2], words[3], 0x7632)
+            };
+            if (row < o.row_count && column + 8 * j + own < o.columns) {
+                store_16_bytes(to + 8 * j, bytes);
+            }
         }
     }
-    __syncwarp();
-    copy_out<__nv_fp8_e4m3>(o, lane, 32, first, first + 16, o.row + o.warpgroup * STAGING_ROWS,
-                            column, STAGING_ROW_BYTES);
 }
 
 /* Turned, bf16: N tokens (64 at most), the warpgroup's 64 columns from `column`. */
@@ -162,7 +199,7 @@ static __device__ __forceinline__ void store_turned_bf16(const expert_output &o,
     for (int j = 0; j < N / 8; j += 2) {
         /* With one group of 8 tokens the other two matrices fall on rows that nobody reads. */
         const int other = N == 8 ? j : j + 1;
-        store_matrices<true>(base + staging_offset(8 * (j + lane / 16) + lane % 8, chunk),
+        store_matrices(base + staging_offset(8 * (j + lane / 16) + lane % 8, chunk),
                              pack_bf16(value(j, 0), value(j, 1)),
                              pack_bf16(value(j, 2), value(j, 3)),
                              pack_bf16(value(other, 0), value(other, 1)),
@@ -250,6 +287,30 @@ static __device__ __forceinline__ void store_turned_e4m3(const expert_output &o,
     named_barrier(3, BOTH_WARPGROUPS);
     copy_out<__nv_fp8_e4m3>(o, thread, WARPGROUP, 0, N, o.row, column + o.warpgroup * 64, 64);
     named_barrier(3, BOTH_WARPGROUPS);
+}
+
+/* Either type of output: 128 columns from `column`, of which upright each warpgroup has all and
+ * turned its 64. */
+template <int N, bool Fp8, typename Value>
+static __device__ __forceinline__ void store_turned(const expert_output &o, int32_t column,
+                                                    Value value)
+{
+    if (Fp8) {
+        store_turned_e4m3<N>(o, column, value);
+    } else {
+        store_turned_bf16<N>(o, column + o.warpgroup * 64, value);
+    }
+}
+
+template <bool Fp8, typename Value>
+static __device__ __forceinline__ void store_upright(const expert_output &o, int32_t column,
+                                                     Value value)
+{
+    if (Fp8) {
+        store_upright_e4m3(o, column, value);
+    } else {
+        store_upright_bf16(o, column, value);
+    }
 }
 
 #endif

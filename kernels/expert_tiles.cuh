@@ -10,12 +10,13 @@
 
 #include <stdint.h>
 
-struct expert_tile {
+#include "kernels/expert_ffn_parts.h"
+
+struct alignas(16) expert_tile {
     int32_t expert;
     int32_t weight_tile;
     int32_t row;       /* first row of x */
-    int32_t row_count; /* 1 .. tile_rows */
-    int32_t row_tile_count; /* of this expert */
+    int32_t row_count; /* 1 .. tile_rows; 0 behind the last tile */
 };
 
 /* tile_start[expert_count + 1] in shared memory, filled by one full warp. */
@@ -63,7 +64,17 @@ static __device__ __forceinline__ expert_tile expert_tile_find(const int32_t *ti
     const int32_t inside = index - tile_start[*expert];
     const int32_t row_tile = inside % row_tiles;
     return { *expert, inside / row_tiles, first_row + row_tile * tile_rows,
-             min(tile_rows, rows - row_tile * tile_rows), row_tiles };
+             min(tile_rows, rows - row_tile * tile_rows) };
+}
+
+/* 0 for 8 rows, 1 for 16, .. : the smallest token tile that holds them. */
+static __device__ __forceinline__ int32_t token_tile_class(int32_t rows)
+{
+    int32_t c = 0;
+    while ((MOE_V3_TOKEN_TILE_LEAST << c) < rows) {
+        c++;
+    }
+    return c;
 }
 
 /* The next tile that nobody has. counter[0] is what was handed out beyond the first gridDim.x. */

@@ -5,7 +5,9 @@
  *
  * One moe_hold may be enqueued any number of times, on any stream of any GPU; moe_hold_open lets
  * go of all that were enqueued before it. It must not be captured into a graph: a replay would
- * meet a hold that was opened long ago.
+ * meet a hold that was opened long ago. And what is queued behind it must have run once before:
+ * CUDA brings a kernel's code to the GPU at its first launch, which may wait for the GPU, and so
+ * for the hold. (CUDA Programming Guide, lazy loading, concurrent execution.)
  *
  * As in kernels.h, results are cudaError_t as int.
  */

@@ -77,11 +77,6 @@ static __device__ __forceinline__ void tma_load_3d(uint32_t to, const CUtensorMa
                  : "memory");
 }
 
-static __device__ __forceinline__ void tma_prefetch_map(const CUtensorMap *map)
-{
-    asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
-}
-
 /* What the launch before this one in the stream wrote may be read from here on. */
 static __device__ __forceinline__ void wait_for_previous_launch()
 {
@@ -108,6 +103,12 @@ template <int Count> static __device__ __forceinline__ void registers_take()
 static __device__ __forceinline__ void named_barrier(int id, int threads)
 {
     asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+
+/* Counts for the barrier without waiting. */
+static __device__ __forceinline__ void named_barrier_arrive(int id, int threads)
+{
+    asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 
 #endif

@@ -35,7 +35,7 @@ struct test_case {
     enum moe_expert_activation activation;
     bool large;
     int32_t expert_count;
-    int32_t rows[8];
+    int32_t rows[70];
 };
 
 static const struct test_case cases[] = {
@@ -44,6 +44,8 @@ static const struct test_case cases[] = {
     { 192, 320, MOE_EXPERT_GELU, false, 3, { 17, 128, 3 } },
     { 64, 64, MOE_EXPERT_SWIGLU, false, 2, { 2, 5 } },
     { 80, 176, MOE_EXPERT_SWIGLU, false, 3, { 12, 0, 70 } },
+    { 592, 336, MOE_EXPERT_SWIGLU, false, 3, { 3, 16, 9 } }, /* few rows, rings that come round */
+    { 64, 64, MOE_EXPERT_RELU, false, 70, { [2] = 3, [32] = 17, [33] = 1, [69] = 5 } },
     { 512, 384, MOE_EXPERT_SWIGLU, true, 8, { 129, 0, 256, 1, 31, 127, 0, 300 } },
     { 1024, 768, MOE_EXPERT_RELU, true, 4, { 100, 7, 40, 0 } },
     { 2880, 720, MOE_EXPERT_SWIGLU, true, 2, { 30, 66 } },
@@ -62,6 +64,7 @@ struct host_data {
     float *x_scale, *w1_scale, *w2_scale;
     double *scratch;
     double *mid; /* the twin's, not rounded */
+    double mid_rms;
     void *mid_rounded;
     float *mid_rounded_scale;
     void *mid_found;
@@ -174,6 +177,10 @@ static void host_init(struct host_data *d, const struct test_case *c, enum moe_e
                                               d->w1_scale, d->w2,      d->w2_scale };
     moe_reference_expert_first(&d->twin, d->scratch, d->mid);
     moe_reference_expert_round(&d->twin, d->mid, d->mid_rounded, d->mid_rounded_scale);
+    for (size_t i = 0; i < d->mid_count; i++) {
+        d->mid_rms += d->mid[i] * d->mid[i] / (double) d->mid_count;
+    }
+    d->mid_rms = sqrt(d->mid_rms);
 }
 
 static void host_finish(struct host_data *d)
@@ -289,12 +296,14 @@ static int rank_of(uint8_t bits)
 }
 
 /* How far element i of the stored mid lies from the twin's, in steps of its type; a scale that
- * is off by more than a rounding counts as a thousand. */
+ * is off by more than a rounding counts as a thousand. A small value of bf16 is what is left of
+ * large products that cancel, each sum of which is rounded to fp32: it is not judged more finely
+ * than those can be. */
 static double mid_steps(const struct host_data *d, size_t i)
 {
     if (d->shape.dtype == MOE_EXPERT_BF16) {
         const double found = (double) moe_float_from_bf16(((const uint16_t *) d->mid_found)[i]);
-        const double step = fmax(fabs(d->mid[i]), 0x1p-60) * 0x1p-8;
+        const double step = fmax(fabs(d->mid[i]), d->mid_rms * 0x1p-8) * 0x1p-8;
         return isfinite(found) ? floor(fabs(found - d->mid[i]) / step) : 1000.0;
     }
     const int32_t row = (int32_t) (i / (size_t) d->shape.inter);

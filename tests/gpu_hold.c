@@ -14,12 +14,8 @@ static void wait_ns(long ns)
     (void) nanosleep(&pause, NULL);
 }
 
-static void check_hold(cudaStream_t *streams)
+static void check_open(struct moe_hold *hold, cudaStream_t *streams)
 {
-    struct moe_hold *hold = NULL;
-    gpu_demand(moe_hold_create(&hold), "moe_hold_create");
-    gpu_require(moe_hold_enqueue(hold, 0, streams[0]) == (int) cudaErrorInvalidValue,
-                "a timeout of 0 is taken");
     /* Twice over, as an opened hold must not leave the next one open. */
     for (int round = 0; round < 2; round++) {
         for (int i = 0; i < 2; i++) {
@@ -35,6 +31,18 @@ static void check_hold(cudaStream_t *streams)
             gpu_demand((int) cudaStreamSynchronize(streams[i]), "moe_hold");
         }
         gpu_require(!moe_hold_timed_out(hold), "round %d: timed out though it was opened", round);
+    }
+}
+
+/* Tools that watch memory may make each launch wait for its end: then only the timeout is left. */
+static void check_hold(cudaStream_t *streams, int small)
+{
+    struct moe_hold *hold = NULL;
+    gpu_demand(moe_hold_create(&hold), "moe_hold_create");
+    gpu_require(moe_hold_enqueue(hold, 0, streams[0]) == (int) cudaErrorInvalidValue,
+                "a timeout of 0 is taken");
+    if (!small) {
+        check_open(hold, streams);
     }
     gpu_demand(moe_hold_enqueue(hold, 1000000, streams[0]), "moe_hold_enqueue");
     gpu_demand((int) cudaStreamSynchronize(streams[0]), "moe_hold");
@@ -79,12 +87,12 @@ static void check_clock(cudaStream_t stream)
 int main(int argc, char **argv)
 {
     cudaStream_t streams[2];
-    (void) gpu_begin(argc, argv);
+    const int small = gpu_begin(argc, argv);
     for (int i = 0; i < 2; i++) {
         gpu_demand((int) cudaStreamCreateWithFlags(&streams[i], cudaStreamNonBlocking),
                    "cudaStreamCreateWithFlags");
     }
-    check_hold(streams);
+    check_hold(streams, small);
     check_clock(streams[0]);
     for (int i = 0; i < 2; i++) {
         gpu_demand((int) cudaStreamDestroy(streams[i]), "cudaStreamDestroy");

@@ -167,11 +167,11 @@ static const struct moe_kv_shape shapes[] = {
     { MOE_KV_MLA, 3, 64, 1, MOE_KV_MLA_COLUMNS, 48, 4, 150, 0.25F },
     { MOE_KV_GQA, 2, 16, 1, 128, 64, 2, 128, 0.5F },
     /* large */
-    { MOE_KV_GQA, 7, 64, 4, 128, 64, 32, 2000, 0.5F },
-    { MOE_KV_GQA, 6, 64, 8, 64, 16, 66, 1055, 0.5F },
+    { MOE_KV_GQA, 6, 32, 2, 128, 64, 12, 700, 0.5F },
+    { MOE_KV_GQA, 6, 32, 8, 64, 16, 66, 1055, 0.5F },
     { MOE_KV_GQA, 1, 7, 1, 128, 256, 40, 10000, 0.5F },
-    { MOE_KV_MLA, 5, 128, 1, MOE_KV_MLA_COLUMNS, 64, 8, 500, 0.25F },
-    { MOE_KV_MLA, 1, 48, 1, MOE_KV_MLA_COLUMNS, 64, 32, 2048, 0.25F },
+    { MOE_KV_MLA, 4, 128, 1, MOE_KV_MLA_COLUMNS, 64, 4, 250, 0.25F },
+    { MOE_KV_MLA, 1, 48, 1, MOE_KV_MLA_COLUMNS, 64, 32, 1900, 0.25F },
 };
 
 static void check_refusals(void)
