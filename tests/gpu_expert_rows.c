@@ -7,7 +7,9 @@
 #include "kernels/reference_expert_rows.h"
 #include "tests/gpu_case.h"
 
-enum { HIDDEN = 144, INTER = 208, EXPERTS = 3, ROWS = 9, SAMPLES = 4, STRIDE = 12 };
+#define HIDDEN ((size_t) 144)
+#define INTER  ((size_t) 208)
+enum { EXPERTS = 3, ROWS = 9, SAMPLES = 4, STRIDE = 12 };
 
 /* The same operands on both sides; GPU first, so that the host's are copies of random fills. */
 struct sides {
@@ -53,8 +55,8 @@ static void make(struct sides *s, enum moe_expert_dtype dtype, enum moe_expert_s
 {
     const int kind = dtype == MOE_EXPERT_FP8;
     const size_t matrices = activation == MOE_EXPERT_SWIGLU ? 2 : 1;
-    s->dev = (struct moe_expert_rows){ .shape = { .hidden = HIDDEN,
-                                                  .inter = INTER,
+    s->dev = (struct moe_expert_rows){ .shape = { .hidden = (int32_t) HIDDEN,
+                                                  .inter = (int32_t) INTER,
                                                   .expert_count = EXPERTS,
                                                   .dtype = dtype,
                                                   .activation = activation },
@@ -99,7 +101,7 @@ static void check(enum moe_expert_dtype dtype, enum moe_expert_scaling scaling,
     gpu_demand(moe_kernel_expert_rows(&s.dev, NULL), "moe_kernel_expert_rows");
     gpu_download(found, s.dev.out_dev, sizeof found, "moe_kernel_expert_rows");
     moe_reference_expert_rows(&s.host);
-    for (int i = 0; i < SAMPLES * HIDDEN; i++) {
+    for (size_t i = 0; i < SAMPLES * HIDDEN; i++) {
         apart += (found[i] - out[i]) * (found[i] - out[i]);
         length += out[i] * out[i];
     }
@@ -113,15 +115,15 @@ static void check(enum moe_expert_dtype dtype, enum moe_expert_scaling scaling,
 
 static void check_poison(void)
 {
-    enum { COUNT = 80000 };
+    const size_t count = 80000;
     uint64_t found = 0;
     uint64_t *found_dev = gpu_upload(&found, sizeof found);
-    unsigned char *cells_dev = gpu_alloc(COUNT * 2);
-    gpu_demand(moe_kernel_fill_bf16(cells_dev, COUNT, 1.0F, 1, NULL), "fill");
+    unsigned char *cells_dev = gpu_alloc(count * 2);
+    gpu_demand(moe_kernel_fill_bf16(cells_dev, (int64_t) count, 1.0F, 1, NULL), "fill");
     gpu_demand((int) cudaDeviceSynchronize(), "fill");
     gpu_poison(cells_dev + 6, 2);
-    gpu_poison(cells_dev + 2 * (COUNT - 3), 6);
-    gpu_demand(moe_kernel_count_poison(cells_dev, COUNT, found_dev, NULL),
+    gpu_poison(cells_dev + 2 * (count - 3), 6);
+    gpu_demand(moe_kernel_count_poison(cells_dev, (int64_t) count, found_dev, NULL),
                "moe_kernel_count_poison");
     gpu_download(&found, found_dev, sizeof found, "moe_kernel_count_poison");
     gpu_require(found == 4, "%llu poisoned cells were found, 4 are there",

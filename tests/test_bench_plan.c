@@ -72,7 +72,7 @@ Test(bench_plan, has_every_point_once_and_what_the_bars_ask_for_first)
     size_t wanted = 0;
     moe_bench_request_default(&request);
     cr_assert_eq(moe_bench_plan_make(&request, &rows, &count, NULL), MOE_OK);
-    cr_assert_eq(count, 8 * 13 * 4 * 2);
+    cr_assert_eq(count, 832, "8 shapes, 13 sizes, 4 spreads, 2 dtypes");
     for (size_t i = 0; i < count; i++) {
         const bool large = moe_bench_is_large(&rows[i].shape);
         if (rows[i].histogram == MOE_ROW_UNIFORM &&
@@ -87,7 +87,7 @@ Test(bench_plan, has_every_point_once_and_what_the_bars_ask_for_first)
             cr_assert_not(same_point(&rows[i], &rows[j]));
         }
     }
-    cr_assert_eq(wanted, 2 * 13 + 3 * 5);
+    cr_assert_eq(wanted, 41, "13 in 2 dtypes of the large shape, 5 of 3 small ones");
     cr_assert_eq(last_wanted + 1, wanted);
     free(rows);
 }

@@ -19,7 +19,7 @@
 #include "kernels/reference_number.h"
 #include "kernels/stream.h"
 #include "sim/base/random.h"
-#include "tests/pretend_gpu.h"
+#include "tests/pretend/pretend_gpu.h"
 
 double pretend_read(const void *base, int type, long i)
 {

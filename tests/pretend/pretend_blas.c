@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "tests/pretend_gpu.h"
+#include "tests/pretend/pretend_gpu.h"
 
 struct pretend_handle {
     void *stream;
