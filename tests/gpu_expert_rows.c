@@ -69,7 +69,7 @@ static void make(struct sides *s, enum moe_expert_dtype dtype, enum moe_expert_s
          &s->host.weights.w1_dev);
     take(s, EXPERTS * HIDDEN * INTER, kind, 3, &s->dev.weights.w2_dev, &s->host.weights.w2_dev);
     /* Enough for either scaling. */
-    take_scales(s, STRIDE * 2, 4, &s->dev.x_scale_dev, &s->host.x_scale_dev);
+    take_scales(s, (size_t) STRIDE * 2, 4, &s->dev.x_scale_dev, &s->host.x_scale_dev);
     take_scales(s, EXPERTS * matrices * INTER, 5, &s->dev.weights.w1_scale_dev,
                 &s->host.weights.w1_scale_dev);
     take_scales(s, EXPERTS * HIDDEN, 6, &s->dev.weights.w2_scale_dev,
