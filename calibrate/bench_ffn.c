@@ -2,59 +2,78 @@
 
 #include <cuda_runtime_api.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "calibrate/bench_plan.h"
+#include "calibrate/contest.h"
 #include "calibrate/device.h"
 #include "calibrate/expert_reference.h"
-#include "sim/base/random.h"
 
-/* One backend while its point is measured. */
-struct contender {
+/* One backend while its point is measured; its work is in point.contenders. */
+struct entrant {
     const struct moe_expert_backend *backend;
     struct moe_bench_cell *cell;
     void *state;
-    struct moe_graph_work work;
 };
 
 struct point {
     struct moe_expert_case kase;
     struct moe_expert_reference
         *references[2]; /* by enum moe_expert_scaling; made when asked for */
-    struct contender contenders[MOE_BENCH_CELL_LIMIT];
+    struct entrant entrants[MOE_BENCH_CELL_LIMIT];
+    struct moe_contender contenders[MOE_BENCH_CELL_LIMIT];
     uint32_t count;
 };
 
-static enum moe_status ready_data(struct moe_bench_ffn *bench, int32_t row_capacity,
-                                  const struct moe_bench_row *row, struct moe_error *err)
+void moe_bench_ffn_finish(struct moe_bench_ffn *bench)
 {
-    if (bench->data != NULL && moe_bench_same_shape(&bench->data->shape, &row->shape) &&
-        bench->data->row_capacity >= row_capacity) {
-        return MOE_OK;
+    for (uint32_t i = 0; i < bench->data_count; i++) {
+        moe_expert_data_destroy(bench->data[i]);
     }
-    moe_expert_data_destroy(bench->data);
-    bench->data = NULL;
-    /* Half of the experts is the least that a histogram leaves active with enough rows. */
-    return moe_expert_data_create(&row->shape, row_capacity, bench->cache_bytes, 0.5, &bench->data,
-                                  err);
+    bench->data_count = 0;
 }
 
-/* An error that is the backend's own business ends up in its cell; one that leaves the GPU
- * unable to go on ends the run. */
-static enum moe_status keep_refusal(enum moe_status status, struct moe_bench_cell *cell,
-                                    const struct moe_error *own, struct moe_error *err)
+static void forget(struct moe_bench_ffn *bench, uint32_t index)
 {
-    (void) cudaGetLastError();
-    if (status != MOE_DEVICE || cudaDeviceSynchronize() == cudaSuccess) {
-        if (status != MOE_OK) {
-            (void) snprintf(cell->refusal, sizeof cell->refusal, "%.190s", own->text);
+    moe_expert_data_destroy(bench->data[index]);
+    bench->data_count--;
+    memmove(&bench->data[index], &bench->data[index + 1],
+            (bench->data_count - index) * sizeof(void *));
+}
+
+/* Operands of the row's shape, made if need be; the oldest go when there is no room. */
+static enum moe_status ready_data(struct moe_bench_ffn *bench, int32_t row_capacity,
+                                  const struct moe_bench_row *row, struct moe_expert_data **out,
+                                  struct moe_error *err)
+{
+    for (uint32_t i = 0; i < bench->data_count; i++) {
+        if (!moe_bench_same_shape(&bench->data[i]->shape, &row->shape)) {
+            continue;
         }
-        return MOE_OK;
+        if (bench->data[i]->row_capacity >= row_capacity) {
+            *out = bench->data[i];
+            return MOE_OK;
+        }
+        forget(bench, i);
+        break;
     }
-    if (err != NULL) {
-        *err = *own;
-        (void) snprintf(err->text, sizeof err->text, "%s: %.400s", cell->backend, own->text);
+    if (bench->data_count == MOE_BENCH_DATA_LIMIT) {
+        forget(bench, 0);
     }
-    return status;
+    for (;;) {
+        size_t free_bytes = 0;
+        size_t all_bytes = 0;
+        MOE_TRY(
+            moe_device_check((int) cudaMemGetInfo(&free_bytes, &all_bytes), "cudaMemGetInfo", err));
+        if (free_bytes >= all_bytes / 2 || bench->data_count == 0) {
+            break; /* half of the memory is left to the backends' own buffers */
+        }
+        forget(bench, 0);
+    }
+    /* Half of the experts is the least that a histogram leaves active with enough rows. */
+    MOE_TRY(moe_expert_data_create(&row->shape, row_capacity, bench->cache_bytes, 0.5, out, err));
+    bench->data[bench->data_count++] = *out;
+    return MOE_OK;
 }
 
 static enum moe_status reference_of(struct point *point, enum moe_expert_scaling scaling,
@@ -69,20 +88,21 @@ static enum moe_status reference_of(struct point *point, enum moe_expert_scaling
 }
 
 /* One run outside of any graph, on a poisoned output. */
-static enum moe_status check(struct point *point, struct contender *contender, void *stream,
-                             struct moe_error *err)
+static enum moe_status check(const struct moe_bench_ffn *bench, struct point *point,
+                             const struct entrant *entrant, struct moe_error *err)
 {
-    const struct moe_expert_backend *backend = contender->backend;
-    struct moe_bench_cell *cell = contender->cell;
+    void *stream = moe_graph_timer_stream(bench->tools.timer);
+    const struct moe_expert_backend *backend = entrant->backend;
+    struct moe_bench_cell *cell = entrant->cell;
     struct moe_expert_reference *reference = NULL;
     struct moe_expert_verdict verdict;
     MOE_TRY(reference_of(point, backend->scaling, &reference, err));
     MOE_TRY(moe_expert_data_poison(point->kase.data, err));
-    MOE_TRY(backend->run(contender->state, 0, stream, err));
+    MOE_TRY(backend->run(entrant->state, 0, stream, err));
     if (backend->collect != NULL) {
-        MOE_TRY(backend->collect(contender->state, stream, err));
+        MOE_TRY(backend->collect(entrant->state, stream, err));
     }
-    MOE_TRY(moe_device_check((int) cudaStreamSynchronize(stream), "first run", err));
+    MOE_TRY(moe_graph_wait(bench->tools.timer, "the first run", err));
     MOE_TRY(moe_expert_reference_judge(reference, &point->kase, &verdict, err));
     cell->error = verdict.error;
     const double limit = moe_expert_error_limit(point->kase.data->shape.dtype);
@@ -97,76 +117,51 @@ static enum moe_status check(struct point *point, struct contender *contender, v
     return MOE_OK;
 }
 
-static enum moe_status enter(struct moe_bench_ffn *bench, struct point *point,
-                             struct contender *contender, struct moe_error *err)
+static enum moe_status try_entrant(struct moe_bench_ffn *bench, struct point *point, uint32_t index,
+                                   struct moe_error *err)
 {
-    const struct moe_expert_backend *backend = contender->backend;
-    struct moe_bench_cell *cell = contender->cell;
+    struct entrant *entrant = &point->entrants[index];
+    const struct moe_expert_backend *backend = entrant->backend;
+    struct moe_bench_cell *cell = entrant->cell;
+    enum moe_status status = backend->create(&bench->tools, &point->kase, &entrant->state, err);
+    if (status != MOE_OK) {
+        entrant->state = NULL;
+        return status;
+    }
+    (void) snprintf(cell->detail, sizeof cell->detail, "%s", backend->describe(entrant->state));
+    MOE_TRY(check(bench, point, entrant, err));
+    if (cell->refusal[0] != '\0') {
+        return MOE_OK;
+    }
+    return moe_graph_capture(bench->tools.timer, backend->run, entrant->state,
+                             point->kase.data->set_count, &point->contenders[index].work, err);
+}
+
+/* A backend that refuses or fails stays out, with its reason in the cell. */
+static enum moe_status enter(struct moe_bench_ffn *bench, struct point *point, uint32_t index,
+                             struct moe_error *err)
+{
+    const struct moe_expert_backend *backend = point->entrants[index].backend;
+    struct moe_bench_cell *cell = point->entrants[index].cell;
     struct moe_error own = { 0 };
     const char *refusal = backend->refuse == NULL ? NULL : backend->refuse(&point->kase);
+    point->contenders[index] =
+        (struct moe_contender){ .failure = cell->refusal, .failure_size = sizeof cell->refusal };
     if (refusal != NULL) {
         (void) snprintf(cell->refusal, sizeof cell->refusal, "%s", refusal);
         return MOE_OK;
     }
-    enum moe_status status = backend->create(&bench->tools, &point->kase, &contender->state, &own);
-    if (status != MOE_OK) {
-        contender->state = NULL;
-        return keep_refusal(status, cell, &own, err);
+    enum moe_status status = try_entrant(bench, point, index, &own);
+    status = moe_contest_absorb(bench->tools.timer, status, &own, cell->refusal,
+                                sizeof cell->refusal, err);
+    if (status != MOE_OK && err != NULL) { /* which backend it was is what matters then */
+        (void) snprintf(err->text, sizeof err->text, "%s: %.400s", backend->name, own.text);
     }
-    (void) snprintf(cell->detail, sizeof cell->detail, "%s", backend->describe(contender->state));
-    status = check(point, contender, moe_graph_timer_stream(bench->tools.timer), &own);
-    if (status == MOE_OK && cell->refusal[0] == '\0') {
-        status = moe_graph_capture(bench->tools.timer, backend->run, contender->state,
-                                   point->kase.data->set_count, &contender->work, &own);
-    }
-    return keep_refusal(status, cell, &own, err);
+    return status;
 }
 
-static bool all_enough(const struct point *point)
+static void fill_cell(struct moe_bench_cell *cell, const struct moe_graph_work *work)
 {
-    for (uint32_t i = 0; i < point->count; i++) {
-        if (!moe_graph_enough(&point->contenders[i].work, MOE_TIMING_BUDGET_S)) {
-            return false;
-        }
-    }
-    return true;
-}
-
-/* Rounds: each backend in need gets one batch, in a new order each time. */
-static enum moe_status take_turns(struct moe_bench_ffn *bench, struct point *point,
-                                  struct moe_error *err)
-{
-    const uint64_t key = moe_random_key(bench->seed, MOE_RANDOM_TEST);
-    uint64_t draw = 0;
-    uint32_t order[MOE_BENCH_CELL_LIMIT];
-    for (uint32_t i = 0; i < point->count; i++) {
-        order[i] = i;
-    }
-    while (!all_enough(point)) {
-        for (uint32_t i = point->count; i > 1; i--) {
-            const uint32_t j = (uint32_t) moe_random_below(key, draw++, i);
-            const uint32_t moved = order[i - 1];
-            order[i - 1] = order[j];
-            order[j] = moved;
-        }
-        for (uint32_t i = 0; i < point->count; i++) {
-            struct contender *contender = &point->contenders[order[i]];
-            if (!moe_graph_enough(&contender->work, MOE_TIMING_BUDGET_S)) {
-                struct moe_error own = { 0 };
-                const enum moe_status status =
-                    moe_graph_batch(bench->tools.timer, &contender->work, &own);
-                contender->work.given_up = status != MOE_OK;
-                MOE_TRY(keep_refusal(status, contender->cell, &own, err));
-            }
-        }
-    }
-    return MOE_OK;
-}
-
-static void fill_cell(const struct contender *contender)
-{
-    struct moe_bench_cell *cell = contender->cell;
-    const struct moe_graph_work *work = &contender->work;
     if (cell->refusal[0] != '\0' || work->count == 0) {
         return;
     }
@@ -183,10 +178,10 @@ static void fill_cell(const struct contender *contender)
 static void leave(struct point *point)
 {
     for (uint32_t i = 0; i < point->count; i++) {
-        struct contender *contender = &point->contenders[i];
-        moe_graph_release(&contender->work);
-        if (contender->state != NULL) {
-            contender->backend->destroy(contender->state);
+        const struct entrant *entrant = &point->entrants[i];
+        moe_graph_release(&point->contenders[i].work);
+        if (entrant->state != NULL) {
+            entrant->backend->destroy(entrant->state);
         }
     }
     for (int i = 0; i < 2; i++) {
@@ -198,9 +193,9 @@ enum moe_status moe_bench_ffn_measure(struct moe_bench_ffn *bench, int32_t row_c
                                       struct moe_bench_row *row, struct moe_error *err)
 {
     struct point point = { 0 };
-    MOE_TRY(ready_data(bench, row_capacity, row, err));
-    MOE_TRY(
-        moe_expert_case_set(bench->data, row->histogram, row->rows_per_expert, &point.kase, err));
+    struct moe_expert_data *data = NULL;
+    MOE_TRY(ready_data(bench, row_capacity, row, &data, err));
+    MOE_TRY(moe_expert_case_set(data, row->histogram, row->rows_per_expert, &point.kase, err));
     row->load = point.kase.load;
     row->work = moe_expert_work_count(&row->shape, &row->load);
     row->cell_count = 0;
@@ -212,19 +207,20 @@ enum moe_status moe_bench_ffn_measure(struct moe_bench_ffn *bench, int32_t row_c
         }
         struct moe_bench_cell *cell = &row->cells[row->cell_count++];
         *cell = (struct moe_bench_cell){ .backend = backend->name, .library = backend->library };
-        struct contender *contender = &point.contenders[point.count++];
-        *contender = (struct contender){ .backend = backend, .cell = cell };
-        status = enter(bench, &point, contender, err);
-        contender->work.given_up = contender->work.set_count == 0;
+        point.entrants[point.count] = (struct entrant){ .backend = backend, .cell = cell };
+        status = enter(bench, &point, point.count++, err);
     }
     if (status == MOE_OK) {
-        status = take_turns(bench, &point, err);
+        status = moe_contest_run(bench->tools.timer, point.contenders, point.count,
+                                 MOE_TIMING_BUDGET_S, bench->seed, err);
     }
     if (status == MOE_OK) {
         for (uint32_t i = 0; i < point.count; i++) {
-            fill_cell(&point.contenders[i]);
+            fill_cell(point.entrants[i].cell, &point.contenders[i].work);
         }
     }
-    leave(&point);
+    if (!moe_graph_timer_stuck(bench->tools.timer)) {
+        leave(&point);
+    }
     return status;
 }

@@ -31,6 +31,17 @@ bool moe_bench_same_shape(const struct moe_expert_ffn_shape *a,
            a->dtype == b->dtype && a->activation == b->activation;
 }
 
+bool moe_bench_is_large(const struct moe_expert_ffn_shape *shape)
+{
+    return shape->hidden == LARGE.hidden && shape->inter == LARGE.inter &&
+           shape->expert_count == LARGE.expert_count && shape->activation == LARGE.activation;
+}
+
+bool moe_bench_is_small(const struct moe_expert_ffn_shape *shape)
+{
+    return (int64_t) shape->hidden * shape->inter <= SMALL_EXPERT_CELLS;
+}
+
 /* A number up to one of the characters of ends (the end of the text is always one). */
 static enum moe_status parse_part(const char **text, const char *ends, const char *what,
                                   uint64_t min, uint64_t max, int32_t *out, struct moe_error *err)
@@ -102,6 +113,45 @@ enum moe_status moe_bench_tokens_parse(const char *text, struct moe_bench_reques
     return MOE_OK;
 }
 
+enum moe_status moe_bench_route_parse(const char *text, struct moe_bench_route *out,
+                                      struct moe_error *err)
+{
+    struct moe_bench_route route = { 0 };
+    const char *at = text;
+    MOE_TRY(parse_part(&at, "x", "--route: tokens", 1, 1 << 18, &route.tokens, err));
+    at += *at == 'x';
+    MOE_TRY(parse_part(&at, "x", "--route: hidden size", 64, 32768, &route.hidden, err));
+    at += *at == 'x';
+    MOE_TRY(parse_part(&at, "x", "--route: experts", 8, MOE_EXPERT_COUNT_LIMIT, &route.expert_count,
+                       err));
+    at += *at == 'x';
+    MOE_TRY(parse_part(&at, "", "--route: choices", 1, 16, &route.top_k, err));
+    if (route.hidden % 16 != 0 || route.expert_count % 8 != 0 ||
+        route.top_k > route.expert_count / 2) {
+        return moe_fail(err, MOE_RANGE,
+                        "--route: %s: the hidden size must be a multiple of 16, the experts one of "
+                        "8, the choices at most half of the experts",
+                        text);
+    }
+    *out = route;
+    return MOE_OK;
+}
+
+enum moe_status moe_bench_context_parse(const char *text, struct moe_bench_context *out,
+                                        struct moe_error *err)
+{
+    struct moe_bench_context context = { 0 };
+    const char *at = text;
+    MOE_TRY(parse_part(&at, "x", "--context: sequences", 1, 4096, &context.sequences, err));
+    at += *at == 'x';
+    MOE_TRY(parse_part(&at, "", "--context: tokens", 1, 1 << 20, &context.tokens, err));
+    if ((int64_t) context.sequences * context.tokens > 1 << 22) {
+        return moe_fail(err, MOE_RANGE, "--context: %s: more than 4194304 tokens in all", text);
+    }
+    *out = context;
+    return MOE_OK;
+}
+
 void moe_bench_request_default(struct moe_bench_request *request)
 {
     static const struct moe_bench_shape shapes[] = {
@@ -128,10 +178,8 @@ void moe_bench_request_default(struct moe_bench_request *request)
 static int importance(const struct moe_bench_row *row)
 {
     const struct moe_expert_ffn_shape *shape = &row->shape;
-    const bool large = shape->hidden == LARGE.hidden && shape->inter == LARGE.inter &&
-                       shape->expert_count == LARGE.expert_count;
-    const bool small = (int64_t) shape->hidden * shape->inter <= SMALL_EXPERT_CELLS &&
-                       row->rows_per_expert <= SMALL_TOKENS_MAX;
+    const bool large = moe_bench_is_large(shape);
+    const bool small = moe_bench_is_small(shape) && row->rows_per_expert <= SMALL_TOKENS_MAX;
     if (row->histogram == MOE_ROW_UNIFORM) {
         if (large || (small && shape->dtype == MOE_EXPERT_BF16)) {
             return 0;

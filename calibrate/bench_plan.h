@@ -49,6 +49,28 @@ enum moe_status moe_bench_shape_parse(const char *text, struct moe_bench_shape *
 enum moe_status moe_bench_tokens_parse(const char *text, struct moe_bench_request *request,
                                        struct moe_error *err) MOE_MUST_CHECK;
 
+/* What one layer routes: each token to top_k different ones of the experts. */
+struct moe_bench_route {
+    int32_t tokens;
+    int32_t hidden;
+    int32_t expert_count;
+    int32_t top_k;
+};
+
+/* What one decode step attends to. */
+struct moe_bench_context {
+    int32_t sequences;
+    int32_t tokens; /* of each */
+};
+
+/* "64x8192". Errors: MOE_RANGE. */
+enum moe_status moe_bench_context_parse(const char *text, struct moe_bench_context *out,
+                                        struct moe_error *err) MOE_MUST_CHECK;
+
+/* "4096x7168x256x8": tokens, hidden size, experts, choices of a token. Errors: MOE_RANGE. */
+enum moe_status moe_bench_route_parse(const char *text, struct moe_bench_route *out,
+                                      struct moe_error *err) MOE_MUST_CHECK;
+
 /* The shapes and token counts of the published results. */
 void moe_bench_request_default(struct moe_bench_request *request);
 
@@ -61,6 +83,11 @@ enum moe_status moe_bench_plan_make(const struct moe_bench_request *request,
 
 /* Most rows of any point of the same shape and dtype as rows[index]. */
 int32_t moe_bench_plan_capacity(const struct moe_bench_row *rows, size_t row_count, size_t index);
+
+/* The shape that the bars for large experts are set on (DeepSeek-V3's on one of 8 GPUs), and
+ * those for small ones: at most 3 Mi cells per matrix. */
+bool moe_bench_is_large(const struct moe_expert_ffn_shape *shape);
+bool moe_bench_is_small(const struct moe_expert_ffn_shape *shape);
 
 bool moe_bench_same_shape(const struct moe_expert_ffn_shape *a,
                           const struct moe_expert_ffn_shape *b);

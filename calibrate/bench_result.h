@@ -53,6 +53,37 @@ struct moe_bench_row {
     struct moe_bench_cell cells[MOE_BENCH_CELL_LIMIT];
 };
 
+/* One way to do one thing that moves bytes: a stream, a permute, a gate. */
+struct moe_bench_move {
+    char family[32];  /* "copy", "permute bf16" */
+    char size[48];    /* "1024 MiB", "4096 tokens x 7168, top 8" */
+    char variant[32]; /* "v3", "cudaMemcpyAsync" */
+    bool library;
+    bool measured;
+    char refusal[200];
+    double bytes;   /* moved: read and written */
+    int32_t tokens; /* 0: not counted in tokens */
+    struct moe_timing timing;
+    double mhz;
+    double watts;
+};
+
+enum { MOE_BENCH_MOVE_LIMIT = 192 };
+
+struct moe_bench_moves {
+    uint32_t count;
+    struct moe_bench_move items[MOE_BENCH_MOVE_LIMIT];
+};
+
+/* Bytes per second; 0 when not measured. */
+double moe_bench_move_rate(const struct moe_bench_move *move);
+
+/* The fastest measured one of a family and size (NULL: any size), among ours or the library's;
+ * NULL when there is none. */
+const struct moe_bench_move *moe_bench_move_best(const struct moe_bench_moves *moves,
+                                                 const char *family, const char *size,
+                                                 bool library);
+
 /* The measured cell of least median among ours or the library's; NULL when there is none. */
 const struct moe_bench_cell *moe_bench_best(const struct moe_bench_row *row, bool library);
 

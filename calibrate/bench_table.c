@@ -37,10 +37,15 @@ static int order_of_shape(const struct moe_expert_ffn_shape *a,
     return 0;
 }
 
+/* One line to be printed. */
+struct line {
+    const struct moe_bench_row *row;
+};
+
 static int compare(const void *left, const void *right)
 {
-    const struct moe_bench_row *a = *(const struct moe_bench_row *const *) left;
-    const struct moe_bench_row *b = *(const struct moe_bench_row *const *) right;
+    const struct moe_bench_row *a = ((const struct line *) left)->row;
+    const struct moe_bench_row *b = ((const struct line *) right)->row;
     const int shape = order_of_shape(&a->shape, &b->shape);
     if (shape != 0) {
         return shape;
@@ -105,19 +110,19 @@ static void print_row(FILE *out, const struct moe_bench_row *row,
 }
 
 /* A refusal is told once for each backend of a shape, by its first text. */
-static void print_refusals(FILE *out, const struct moe_bench_row *const *rows, size_t count)
+static void print_refusals(FILE *out, const struct line *lines, size_t count)
 {
-    for (uint32_t i = 0; i < rows[0]->cell_count; i++) {
+    for (uint32_t i = 0; i < lines[0].row->cell_count; i++) {
         const char *told = "";
         for (size_t j = 0; j < count; j++) {
-            const struct moe_bench_cell *cell = &rows[j]->cells[i];
+            const struct moe_bench_cell *cell = &lines[j].row->cells[i];
             if (cell->refusal[0] == '\0' || strcmp(told, cell->refusal) == 0) {
                 continue;
             }
             told = cell->refusal;
             (void) fprintf(out, "  %s at %d rows, %s: %s\n", cell->backend,
-                           (int) rows[j]->rows_per_expert,
-                           moe_row_histogram_name(rows[j]->histogram), cell->refusal);
+                           (int) lines[j].row->rows_per_expert,
+                           moe_row_histogram_name(lines[j].row->histogram), cell->refusal);
         }
     }
 }
@@ -126,7 +131,7 @@ void moe_bench_print_tables(FILE *out, const struct moe_bench_row *rows, size_t 
                             const struct moe_bench_ceilings *ceilings,
                             const struct moe_bench_gpu *gpu)
 {
-    const struct moe_bench_row **sorted = calloc(row_count + 1, sizeof *sorted);
+    struct line *sorted = calloc(row_count + 1, sizeof *sorted);
     size_t count = 0;
     if (sorted == NULL) {
         (void) fputs("no memory for the table\n", out);
@@ -134,21 +139,22 @@ void moe_bench_print_tables(FILE *out, const struct moe_bench_row *rows, size_t 
     }
     for (size_t i = 0; i < row_count; i++) {
         if (rows[i].cell_count > 0) {
-            sorted[count++] = &rows[i];
+            sorted[count++].row = &rows[i];
         }
     }
     qsort(sorted, count, sizeof *sorted, compare);
     for (size_t first = 0; first < count;) {
         size_t last = first;
-        print_head(out, sorted[first]);
-        for (; last < count && order_of_shape(&sorted[first]->shape, &sorted[last]->shape) == 0;
+        print_head(out, sorted[first].row);
+        for (; last < count &&
+               order_of_shape(&sorted[first].row->shape, &sorted[last].row->shape) == 0;
              last++) {
-            print_row(out, sorted[last], ceilings, gpu);
+            print_row(out, sorted[last].row, ceilings, gpu);
         }
         print_refusals(out, sorted + first, last - first);
         first = last;
     }
-    free((void *) sorted);
+    free(sorted);
 }
 
 void moe_bench_print_progress(FILE *out, const struct moe_bench_row *row)
@@ -167,4 +173,49 @@ void moe_bench_print_progress(FILE *out, const struct moe_bench_row *row)
         }
     }
     (void) fputc('\n', out);
+}
+
+static double ceiling_of(const struct moe_bench_move *move,
+                         const struct moe_bench_ceilings *ceilings)
+{
+    if (strcmp(move->family, "read") == 0 || strncmp(move->family, "kv ", 3) == 0) {
+        return ceilings->read_bytes_per_s;
+    }
+    return strcmp(move->family, "write") == 0 ? ceilings->write_bytes_per_s
+                                              : ceilings->copy_bytes_per_s;
+}
+
+void moe_bench_print_moves(FILE *out, const struct moe_bench_moves *moves,
+                           const struct moe_bench_ceilings *ceilings)
+{
+    (void) fprintf(out, "\n%-20s %-36s %-15s %10s %7s %7s %5s %4s\n", "what", "size", "how", "us",
+                   "TB/s", "ceiling", "MHz", "W");
+    for (uint32_t i = 0; i < moves->count; i++) {
+        const struct moe_bench_move *move = &moves->items[i];
+        const bool repeated = i > 0 && strcmp(move->family, move[-1].family) == 0 &&
+                              strcmp(move->size, move[-1].size) == 0;
+        (void) fprintf(out, "%-20s %-36s %-15s", repeated ? "" : move->family,
+                       repeated ? "" : move->size, move->variant);
+        if (!move->measured) {
+            (void) fprintf(out, " %s\n", move->refusal);
+            continue;
+        }
+        const double rate = moe_bench_move_rate(move);
+        (void) fprintf(out, " %10.1f %7.3f %6.1f%% %5.0f %4.0f\n", move->timing.median_us,
+                       rate / 1e12, 100.0 * rate / ceiling_of(move, ceilings), move->mhz,
+                       move->watts);
+    }
+}
+
+void moe_bench_print_bars(FILE *out, const struct moe_bench_bar bars[MOE_BENCH_BAR_COUNT])
+{
+    (void) fputc('\n', out);
+    for (int i = 0; i < MOE_BENCH_BAR_COUNT; i++) {
+        (void) fprintf(out, "%-12s %s", moe_bench_verdict_name(bars[i].verdict), bars[i].name);
+        if (bars[i].count > 0) {
+            (void) fprintf(out, " (%u of %u)\n             worst: %s", bars[i].met, bars[i].count,
+                           bars[i].worst);
+        }
+        (void) fputc('\n', out);
+    }
 }

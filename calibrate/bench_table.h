@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <stdio.h>
 
+#include "calibrate/bench_bar.h"
 #include "calibrate/bench_result.h"
 
 /* What the lines are computed against. */
@@ -27,6 +28,13 @@ void moe_bench_print_ceilings(FILE *out, const struct moe_bench_ceilings *ceilin
 void moe_bench_print_tables(FILE *out, const struct moe_bench_row *rows, size_t row_count,
                             const struct moe_bench_ceilings *ceilings,
                             const struct moe_bench_gpu *gpu);
+
+/* Streams and what stands around the experts, with the share of the copy ceiling, or of the read
+ * or write ceiling for those. */
+void moe_bench_print_moves(FILE *out, const struct moe_bench_moves *moves,
+                           const struct moe_bench_ceilings *ceilings);
+
+void moe_bench_print_bars(FILE *out, const struct moe_bench_bar bars[MOE_BENCH_BAR_COUNT]);
 
 /* One line of one point, for watching a run. */
 void moe_bench_print_progress(FILE *out, const struct moe_bench_row *row);

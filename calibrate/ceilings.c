@@ -1,10 +1,12 @@
 #include "calibrate/ceilings.h"
 
 #include <cuda_runtime_api.h>
-#include <string.h>
+#include <math.h>
+#include <stdio.h>
 
 #include "calibrate/device.h"
 #include "calibrate/lt_plan.h"
+#include "calibrate/move_contest.h"
 #include "kernels/random_fill.h"
 #include "kernels/stream.h"
 
@@ -90,29 +92,57 @@ static enum moe_status median_of(struct moe_graph_timer *timer, moe_graph_launch
     return status;
 }
 
-static enum moe_status measure_streams(struct moe_graph_timer *timer, struct stream_work *work,
-                                       struct moe_bench_ceilings *out, struct moe_error *err)
+/* All versions of one kind side by side; the best is the ceiling. */
+static enum moe_status measure_stream(struct moe_graph_timer *timer, const struct stream_work *base,
+                                      enum stream_kind kind, struct moe_bench_moves *moves,
+                                      double *bytes_per_s, struct moe_error *err)
 {
-    double *const targets[] = { &out->read_bytes_per_s, &out->write_bytes_per_s,
-                                &out->copy_bytes_per_s };
-    for (int kind = STREAM_READ; kind <= STREAM_COPY; kind++) {
-        const double bytes = (double) work->bytes * (kind == STREAM_COPY ? 2.0 : 1.0);
-        const int first = kind == STREAM_READ ? 1 : LIBRARY_VERSION;
-        *targets[kind] = 0.0;
-        for (int version = first; version <= MOE_STREAM_VERSION_COUNT; version++) {
-            double us = 0.0;
-            struct moe_error refusal = { 0 };
-            work->kind = (enum stream_kind) kind;
-            work->version = version;
-            if (stream_launch(work, 0, moe_graph_timer_stream(timer), &refusal) != MOE_OK) {
-                continue; /* not for this GPU */
-            }
-            MOE_TRY(median_of(timer, stream_launch, work, &us, err));
-            if (bytes / us * 1e6 > *targets[kind]) {
-                *targets[kind] = bytes / us * 1e6;
-            }
+    static const char *const names[] = { "read", "write", "copy" };
+    static const char *const library[] = { "", "cudaMemsetAsync", "cudaMemcpyAsync" };
+    struct stream_work works[MOE_STREAM_VERSION_COUNT + 1];
+    struct moe_move_variant variants[MOE_STREAM_VERSION_COUNT + 1] = { 0 };
+    char size[32];
+    struct moe_move_family family = {
+        .name = names[kind],
+        .size = size,
+        .bytes = (double) base->bytes * (kind == STREAM_COPY ? 2.0 : 1.0),
+        .launch = stream_launch,
+        .variants = variants,
+    };
+    (void) snprintf(size, sizeof size, "%lld MiB", (long long) (base->bytes >> 20));
+    for (int version = kind == STREAM_READ ? 1 : LIBRARY_VERSION;
+         version <= MOE_STREAM_VERSION_COUNT; version++) {
+        const uint32_t i = family.variant_count++;
+        works[i] = *base;
+        works[i].kind = kind;
+        works[i].version = version;
+        variants[i].context = &works[i];
+        variants[i].library = version == LIBRARY_VERSION;
+        (void) snprintf(variants[i].name, sizeof variants[i].name, "v%d", version);
+        if (version == LIBRARY_VERSION) {
+            (void) snprintf(variants[i].name, sizeof variants[i].name, "%s", library[kind]);
         }
     }
+    const uint32_t first = moves->count;
+    MOE_TRY(moe_move_contest(timer, &family, BUDGET_S, (uint64_t) kind, moves, err));
+    *bytes_per_s = 0.0;
+    for (uint32_t i = first; i < moves->count; i++) {
+        *bytes_per_s = fmax(*bytes_per_s, moe_bench_move_rate(&moves->items[i]));
+    }
+    if (*bytes_per_s > 0.0) {
+        return MOE_OK;
+    }
+    return moe_fail(err, MOE_DEVICE, "no way to %s memory works: %s", names[kind],
+                    moves->items[first].refusal);
+}
+
+static enum moe_status measure_streams(struct moe_graph_timer *timer, struct stream_work *work,
+                                       struct moe_bench_moves *moves,
+                                       struct moe_bench_ceilings *out, struct moe_error *err)
+{
+    MOE_TRY(measure_stream(timer, work, STREAM_READ, moves, &out->read_bytes_per_s, err));
+    MOE_TRY(measure_stream(timer, work, STREAM_WRITE, moves, &out->write_bytes_per_s, err));
+    MOE_TRY(measure_stream(timer, work, STREAM_COPY, moves, &out->copy_bytes_per_s, err));
     work->kind = STREAM_NOTHING;
     return median_of(timer, stream_launch, work, &out->empty_graph_us, err);
 }
@@ -174,7 +204,8 @@ static enum moe_status measure_products(struct moe_blas *blas, struct moe_graph_
 
 enum moe_status moe_ceilings_measure(struct moe_blas *blas, struct moe_graph_timer *timer,
                                      int64_t stream_bytes, int32_t product_size,
-                                     struct moe_bench_ceilings *out, struct moe_error *err)
+                                     struct moe_bench_moves *moves, struct moe_bench_ceilings *out,
+                                     struct moe_error *err)
 {
     struct moe_bench_ceilings ceilings = { 0 };
     struct stream_work work = { .bytes = stream_bytes };
@@ -199,7 +230,7 @@ enum moe_status moe_ceilings_measure(struct moe_blas *blas, struct moe_graph_tim
         status = moe_device_check((int) cudaDeviceSynchronize(), "filling", err);
     }
     if (status == MOE_OK) {
-        status = measure_streams(timer, &work, &ceilings, err);
+        status = measure_streams(timer, &work, moves, &ceilings, err);
     }
     if (status == MOE_OK) {
         const size_t bytes = (size_t) product_size * (size_t) product_size * 6 +

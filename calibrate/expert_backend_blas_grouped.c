@@ -130,6 +130,9 @@ static enum moe_status prepare(struct grouped *grouped, struct moe_error *err)
     int32_t experts[MOE_EXPERT_COUNT_LIMIT];
     const uint32_t set_count = grouped->kase->data->set_count;
     make_groups(grouped, experts);
+    if (grouped->group_count == 0) {
+        return moe_fail(err, MOE_RANGE, "no expert has rows");
+    }
     const size_t per_set = LISTS * (size_t) grouped->group_count;
     const size_t bytes = set_count * per_set * sizeof(void *);
     const void **pointers = calloc(set_count * per_set, sizeof(void *));

@@ -2,8 +2,11 @@
  * cuBLASLt, one product per expert and GEMM, spread over streams that fork and join inside the
  * graph. Two things are tried out: how many streams, and whether all experts wait for one common
  * activation launch or each has its own in its stream.
+ *
+ * In bf16; in fp8 with a scale per row, and in fp8 with scales by block. The fp8 sums are the
+ * accurate ones (no fast accumulation), as ours are.
  */
-#include <assert.h>
+#include <cuda_runtime_api.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,13 +14,17 @@
 #include "calibrate/device.h"
 #include "calibrate/expert_backend.h"
 #include "calibrate/lt_plan.h"
+#include "calibrate/lt_scales.h"
 #include "kernels/activation.h"
 
-enum { SAMPLE_LIMIT = 4 };
+enum { SAMPLE_LIMIT = 4, ALL = -1 };
 
 struct lt_expert {
     const struct moe_expert_case *kase;
     struct moe_blas *blas;
+    enum moe_lt_precision precision;
+    int64_t cell;                /* bytes of an element of x, mid and the weights */
+    struct moe_lt_scales scales; /* by block only */
     int32_t matrix_count;
     int32_t active_count;
     int32_t order[MOE_EXPERT_COUNT_LIMIT];             /* active experts, most rows first */
@@ -34,7 +41,6 @@ static int32_t row_count(const struct moe_expert_case *kase, int32_t expert)
     return kase->row_offset[expert + 1] - kase->row_offset[expert];
 }
 
-/* Operands of the first product of an expert; the second's are beside it. */
 static struct moe_lt_operands first_operands(const struct lt_expert *lt, uint32_t set,
                                              int32_t expert)
 {
@@ -43,11 +49,19 @@ static struct moe_lt_operands first_operands(const struct lt_expert *lt, uint32_
     const int64_t columns = (int64_t) data->shape.inter * lt->matrix_count;
     const int64_t row = lt->kase->row_offset[expert];
     char *out = lt->fused ? data->mid_dev : data->projected_dev;
-    return (struct moe_lt_operands){
-        .weight = (const char *) data->w1_dev[set] + expert * columns * hidden * 2,
-        .rows = (const char *) data->x_dev + row * hidden * 2,
+    struct moe_lt_operands operands = {
+        .weight = (const char *) data->w1_dev[set] + expert * columns * hidden * lt->cell,
+        .rows = (const char *) data->x_dev + row * hidden * lt->cell,
         .out = out + row * columns * 2,
     };
+    if (lt->precision == MOE_LT_FP8_ROW) {
+        operands.weight_scale = data->w1_row_scale_dev + expert * columns;
+        operands.row_scale = data->x_row_scale_dev + row;
+    } else if (lt->precision == MOE_LT_FP8_BLOCK) {
+        operands.weight_scale = lt->scales.w1_dev + expert * lt->scales.w1_stride;
+        operands.row_scale = lt->scales.x_dev + lt->scales.x_offset[expert];
+    }
+    return operands;
 }
 
 static struct moe_lt_operands second_operands(const struct lt_expert *lt, uint32_t set,
@@ -57,25 +71,48 @@ static struct moe_lt_operands second_operands(const struct lt_expert *lt, uint32
     const int64_t hidden = data->shape.hidden;
     const int64_t inter = data->shape.inter;
     const int64_t row = lt->kase->row_offset[expert];
-    return (struct moe_lt_operands){
-        .weight = (const char *) data->w2_dev[set] + expert * hidden * inter * 2,
-        .rows = (const char *) data->mid_dev + row * inter * 2,
+    struct moe_lt_operands operands = {
+        .weight = (const char *) data->w2_dev[set] + expert * hidden * inter * lt->cell,
+        .rows = (const char *) data->mid_dev + row * inter * lt->cell,
         .out = (char *) data->out_dev + row * hidden * 2,
     };
+    if (lt->precision == MOE_LT_FP8_ROW) {
+        operands.weight_scale = data->w2_row_scale_dev + expert * hidden;
+        operands.row_scale = data->mid_row_scale_dev + row;
+    } else if (lt->precision == MOE_LT_FP8_BLOCK) {
+        operands.weight_scale = lt->scales.w2_dev + expert * lt->scales.w2_stride;
+        operands.row_scale = lt->scales.mid_dev + lt->scales.mid_offset[expert];
+    }
+    return operands;
 }
 
-/* Rows [row, row + count) from projected to mid. */
-static enum moe_status activate(const struct lt_expert *lt, int64_t row, int64_t count,
-                                void *stream, struct moe_error *err)
+/* From projected to mid: the rows of one expert, or of all when expert is ALL. */
+static enum moe_status activate(const struct lt_expert *lt, int32_t expert, void *stream,
+                                struct moe_error *err)
 {
     const struct moe_expert_data *data = lt->kase->data;
-    const int64_t inter = data->shape.inter;
-    return moe_device_check(moe_kernel_activation_bf16((const char *) data->projected_dev +
-                                                           row * inter * lt->matrix_count * 2,
-                                                       (char *) data->mid_dev + row * inter * 2,
-                                                       count, data->shape.inter,
-                                                       data->shape.activation, stream),
-                            "moe_kernel_activation_bf16", err);
+    const int32_t inter = data->shape.inter;
+    const enum moe_expert_activation activation = data->shape.activation;
+    const int64_t row = expert == ALL ? 0 : lt->kase->row_offset[expert];
+    const int64_t count = expert == ALL ? lt->kase->load.row_count : row_count(lt->kase, expert);
+    const char *projected = (const char *) data->projected_dev + row * inter * lt->matrix_count * 2;
+    char *mid = (char *) data->mid_dev + row * inter * lt->cell;
+    int code = 0;
+    switch (lt->precision) {
+    case MOE_LT_BF16:
+        code = moe_kernel_activation_bf16(projected, mid, count, inter, activation, stream);
+        break;
+    case MOE_LT_FP8_ROW:
+        code = moe_kernel_activation_fp8_row(projected, mid, data->mid_row_scale_dev + row, count,
+                                             inter, activation, stream);
+        break;
+    case MOE_LT_FP8_BLOCK: /* never for ALL: each expert's scales are a matrix of its own */
+        code = moe_kernel_activation_fp8(projected, mid,
+                                         lt->scales.mid_dev + lt->scales.mid_offset[expert], count,
+                                         inter, count, activation, stream);
+        break;
+    }
+    return moe_device_check(code, "an activation kernel", err);
 }
 
 static enum moe_status lt_run(void *state, uint32_t set, void *stream, struct moe_error *err)
@@ -95,8 +132,7 @@ static enum moe_status lt_run(void *state, uint32_t set, void *stream, struct mo
             continue;
         }
         if (!lt->fused) {
-            MOE_TRY(
-                activate(lt, lt->kase->row_offset[expert], row_count(lt->kase, expert), on, err));
+            MOE_TRY(activate(lt, expert, on, err));
         }
         MOE_TRY(moe_lt_plan_run(blas, lt->second[i], &second, lane, on, err));
     }
@@ -104,7 +140,7 @@ static enum moe_status lt_run(void *state, uint32_t set, void *stream, struct mo
     if (!lt->joined) {
         return MOE_OK;
     }
-    MOE_TRY(activate(lt, 0, lt->kase->load.row_count, stream, err));
+    MOE_TRY(activate(lt, ALL, stream, err));
     MOE_TRY(moe_blas_fork(blas, stream, lanes, err));
     for (int32_t i = 0; i < lt->active_count; i++) {
         const uint32_t lane = (uint32_t) i % lanes;
@@ -155,13 +191,13 @@ static enum moe_status make_plans(struct lt_expert *lt, void *stream, struct moe
                                                 .rows = rows,
                                                 .depth = shape->hidden,
                                                 .batch_count = 1,
-                                                .precision = MOE_LT_BF16,
+                                                .precision = (int32_t) lt->precision,
                                                 .relu = lt->fused };
         const struct moe_lt_problem back = { .columns = shape->hidden,
                                              .rows = rows,
                                              .depth = shape->inter,
                                              .batch_count = 1,
-                                             .precision = MOE_LT_BF16 };
+                                             .precision = (int32_t) lt->precision };
         MOE_TRY(moe_lt_plan_find(lt->blas, &problem, first, samples, stream, &lt->first[i], err));
         MOE_TRY(moe_lt_plan_find(lt->blas, &back, second, samples, stream, &lt->second[i], err));
     }
@@ -174,7 +210,8 @@ static enum moe_status choose_lanes(struct lt_expert *lt, struct moe_graph_timer
     float best_us = INFINITY;
     uint32_t best_lanes = 1;
     bool best_joined = false;
-    for (int joined = 0; joined <= (lt->fused ? 0 : 1); joined++) {
+    for (int joined = 0; joined <= (lt->fused || lt->precision == MOE_LT_FP8_BLOCK ? 0 : 1);
+         joined++) {
         for (uint32_t lanes = 1; lanes <= MOE_BLAS_LANE_LIMIT; lanes *= 2) {
             float us = 0.0F;
             if (lanes > (uint32_t) lt->active_count) {
@@ -192,26 +229,43 @@ static enum moe_status choose_lanes(struct lt_expert *lt, struct moe_graph_timer
     }
     lt->lane_count = best_lanes;
     lt->joined = best_joined;
-    (void) snprintf(lt->text, sizeof lt->text, "%u streams%s", best_lanes,
+    (void) snprintf(lt->text, sizeof lt->text, "%u stream%s%s", best_lanes,
+                    best_lanes == 1 ? "" : "s",
                     lt->fused ? "" : (best_joined ? ", one activation" : ", an activation each"));
     return MOE_OK;
 }
 
+static void lt_destroy(void *state)
+{
+    struct lt_expert *lt = state;
+    moe_lt_scales_finish(&lt->scales);
+    free(lt); /* the plans are the cache's */
+}
+
 static enum moe_status lt_create(const struct moe_expert_tools *tools,
-                                 const struct moe_expert_case *kase, void **state,
+                                 const struct moe_expert_case *kase,
+                                 enum moe_lt_precision precision, void **state,
                                  struct moe_error *err)
 {
     struct lt_expert *lt = calloc(1, sizeof *lt);
+    enum moe_status status = MOE_OK;
     if (lt == NULL) {
         return moe_fail(err, MOE_LIMIT, "no memory for a backend");
     }
+    void *stream = moe_graph_timer_stream(tools->timer);
     lt->kase = kase;
     lt->blas = tools->blas;
+    lt->precision = precision;
+    lt->cell = moe_expert_cell_bytes(&kase->data->shape);
     lt->matrix_count = moe_expert_ffn_w1_matrix_count(kase->data->shape.activation);
-    lt->fused = kase->data->shape.activation == MOE_EXPERT_RELU;
+    lt->fused = precision == MOE_LT_BF16 && kase->data->shape.activation == MOE_EXPERT_RELU;
     make_order(lt);
-    void *stream = moe_graph_timer_stream(tools->timer);
-    enum moe_status status = make_plans(lt, stream, err);
+    if (precision == MOE_LT_FP8_BLOCK) {
+        status = moe_lt_scales_init(&lt->scales, kase, err);
+    }
+    if (status == MOE_OK) {
+        status = make_plans(lt, stream, err);
+    }
     if (status == MOE_OK) {
         /* Once outside of any capture, so that every kernel is loaded. */
         lt->lane_count = 1;
@@ -221,7 +275,8 @@ static enum moe_status lt_create(const struct moe_expert_tools *tools,
         status = choose_lanes(lt, tools->timer, err);
     }
     if (status != MOE_OK) {
-        free(lt);
+        (void) cudaStreamSynchronize(stream);
+        lt_destroy(lt);
         return status;
     }
     *state = lt;
@@ -233,9 +288,30 @@ static const char *lt_describe(void *state)
     return ((const struct lt_expert *) state)->text;
 }
 
-static void lt_destroy(void *state)
+static enum moe_status create_bf16(const struct moe_expert_tools *tools,
+                                   const struct moe_expert_case *kase, void **state,
+                                   struct moe_error *err)
 {
-    free(state); /* the plans are the cache's */
+    return lt_create(tools, kase, MOE_LT_BF16, state, err);
+}
+
+static enum moe_status create_row(const struct moe_expert_tools *tools,
+                                  const struct moe_expert_case *kase, void **state,
+                                  struct moe_error *err)
+{
+    return lt_create(tools, kase, MOE_LT_FP8_ROW, state, err);
+}
+
+static enum moe_status create_block(const struct moe_expert_tools *tools,
+                                    const struct moe_expert_case *kase, void **state,
+                                    struct moe_error *err)
+{
+    return lt_create(tools, kase, MOE_LT_FP8_BLOCK, state, err);
+}
+
+static const char *refuse_block(const struct moe_expert_case *kase)
+{
+    return moe_lt_scales_refusal(&kase->data->shape);
 }
 
 const struct moe_expert_backend moe_expert_backend_lt_expert = {
@@ -244,7 +320,34 @@ const struct moe_expert_backend moe_expert_backend_lt_expert = {
     .library = true,
     .chosen = true,
     .dtype = MOE_EXPERT_BF16,
-    .create = lt_create,
+    .create = create_bf16,
+    .run = lt_run,
+    .describe = lt_describe,
+    .destroy = lt_destroy,
+};
+
+const struct moe_expert_backend moe_expert_backend_lt_expert_row = {
+    .name = "lt-fp8-row",
+    .help = "the same in fp8 with a scale per row",
+    .library = true,
+    .chosen = true,
+    .dtype = MOE_EXPERT_FP8,
+    .scaling = MOE_EXPERT_SCALING_ROW,
+    .create = create_row,
+    .run = lt_run,
+    .describe = lt_describe,
+    .destroy = lt_destroy,
+};
+
+const struct moe_expert_backend moe_expert_backend_lt_expert_block = {
+    .name = "lt-fp8-block",
+    .help = "the same in fp8 with scales by block (1 x 128 and 128 x 128)",
+    .library = true,
+    .chosen = true,
+    .dtype = MOE_EXPERT_FP8,
+    .scaling = MOE_EXPERT_SCALING_BLOCK,
+    .refuse = refuse_block,
+    .create = create_block,
     .run = lt_run,
     .describe = lt_describe,
     .destroy = lt_destroy,

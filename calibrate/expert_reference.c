@@ -192,7 +192,7 @@ enum moe_status moe_expert_reference_judge(const struct moe_expert_reference *re
     const int32_t hidden = kase->data->shape.hidden;
     const size_t row_bytes = (size_t) hidden * sizeof(uint16_t);
     struct moe_expert_verdict verdict = { 0 };
-    uint16_t *got = malloc((size_t) reference->count * row_bytes);
+    uint16_t *got = calloc((size_t) reference->count, row_bytes);
     if (got == NULL) {
         return moe_fail(err, MOE_LIMIT, "no memory for a comparison");
     }

@@ -11,6 +11,9 @@
 
 enum { PROBE_REPLAYS = 3 };
 
+enum { SLOW_READINGS = 2 };
+
+static const double SLOW_READING_S = 1e-3;
 static const double BATCH_S = 0.1;    /* a batch of long replays is shorter than ten */
 static const double CACHE_PASSES = 5; /* of the set rule */
 /* Should the driver refuse to queue more behind a hold, it ends by itself after this; the untimed
@@ -24,10 +27,19 @@ struct moe_graph_timer {
     const struct moe_nvml *nvml;
     struct moe_nvml_gpu *gpu;
     struct moe_hold *hold;
+    bool stuck;
+    double reading_s; /* what one reading of the sensors takes */
     int32_t sm_count;
     struct moe_clock_reading *stamps_dev[2];
     struct moe_clock_reading *stamps[2];
 };
+
+static double now_s(void)
+{
+    struct timespec now;
+    (void) clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double) now.tv_sec + (double) now.tv_nsec * 1e-9;
+}
 
 static enum moe_status make_clock(struct moe_graph_timer *timer, struct moe_error *err)
 {
@@ -52,8 +64,14 @@ enum moe_status moe_graph_timer_create(const struct moe_device *device, const st
     }
     enum moe_status status = MOE_OK;
     if (nvml != NULL) {
+        struct moe_nvml_load load;
         status = moe_nvml_find(nvml, device->pci_bus_id, &timer->gpu, err);
         timer->nvml = nvml;
+        if (status == MOE_OK) {
+            const double begin_s = now_s();
+            moe_nvml_read_load(nvml, timer->gpu, &load);
+            timer->reading_s = now_s() - begin_s;
+        }
     }
     if (status == MOE_OK) {
         status =
@@ -82,7 +100,7 @@ enum moe_status moe_graph_timer_create(const struct moe_device *device, const st
 /* Nothing to do about a failure here: what was measured is measured. */
 void moe_graph_timer_destroy(struct moe_graph_timer *timer)
 {
-    if (timer == NULL) {
+    if (timer == NULL || timer->stuck) { /* every call below would wait for ever */
         return;
     }
     for (int i = 0; i < MOE_GRAPH_BATCH; i++) {
@@ -108,6 +126,29 @@ void moe_graph_timer_destroy(struct moe_graph_timer *timer)
 void *moe_graph_timer_stream(const struct moe_graph_timer *timer)
 {
     return timer->stream;
+}
+
+bool moe_graph_timer_stuck(const struct moe_graph_timer *timer)
+{
+    return timer->stuck;
+}
+
+enum moe_status moe_graph_wait(struct moe_graph_timer *timer, const char *what,
+                               struct moe_error *err)
+{
+    const struct timespec pause = { .tv_nsec = 50000 };
+    const double begin_s = now_s();
+    cudaError_t code = cudaStreamQuery(timer->stream);
+    while (code == cudaErrorNotReady) {
+        if (now_s() - begin_s > MOE_GRAPH_PATIENCE_S) {
+            timer->stuck = true;
+            return moe_fail(err, MOE_DEVICE, "%s did not end within %.0f s", what,
+                            MOE_GRAPH_PATIENCE_S);
+        }
+        (void) nanosleep(&pause, NULL);
+        code = cudaStreamQuery(timer->stream);
+    }
+    return moe_device_check((int) code, what, err);
 }
 
 uint32_t moe_graph_set_count(double weight_bytes, double cache_bytes)
@@ -217,11 +258,13 @@ static uint32_t batch_size(const struct moe_graph_work *work)
     return size < room ? size : room;
 }
 
-/* The sensors are read while the batch runs: afterwards they would tell of an idle GPU. */
+/* The sensors are read while the batch runs: afterwards they would tell of an idle GPU. Where a
+ * reading is slow, a work gets few, so that measuring does not become waiting. */
 static uint64_t read_sensors(struct moe_graph_timer *timer, struct moe_graph_work *work)
 {
     struct moe_nvml_load load;
-    if (timer->nvml == NULL) {
+    if (timer->nvml == NULL || !work->warm ||
+        (timer->reading_s > SLOW_READING_S && work->reading_count >= SLOW_READINGS)) {
         return 0;
     }
     moe_nvml_read_load(timer->nvml, timer->gpu, &load);
@@ -289,7 +332,7 @@ enum moe_status moe_graph_batch(struct moe_graph_timer *timer, struct moe_graph_
     double mhz = 0.0;
     MOE_TRY(queue_batch(timer, work, size, err));
     const uint64_t throttle = read_sensors(timer, work);
-    MOE_TRY(moe_device_check((int) cudaStreamSynchronize(timer->stream), "graph replay", err));
+    MOE_TRY(moe_graph_wait(timer, "a graph replay", err));
     for (uint32_t i = 0; i < size; i++) {
         MOE_TRY(moe_device_check((int) cudaEventElapsedTime(&ms[i], timer->begin[i], timer->end[i]),
                                  "cudaEventElapsedTime", err));
@@ -320,8 +363,7 @@ enum moe_status moe_graph_probe(struct moe_graph_timer *timer, moe_graph_launch 
         status = replay_timed(timer, &work, PROBE_REPLAYS, err);
     }
     if (status == MOE_OK) {
-        status = moe_device_check((int) cudaEventSynchronize(timer->end[PROBE_REPLAYS - 1]),
-                                  "graph replay", err);
+        status = moe_graph_wait(timer, "a graph replay", err);
     }
     for (int i = 0; status == MOE_OK && i < PROBE_REPLAYS; i++) {
         float ms = 0.0F;

@@ -56,6 +56,14 @@ void moe_graph_timer_destroy(struct moe_graph_timer *timer); /* NULL is allowed 
 
 void *moe_graph_timer_stream(const struct moe_graph_timer *timer); /* a cudaStream_t */
 
+/* Waits until the stream is idle; what names the work in an error. Errors: MOE_DEVICE, also when
+ * the work does not end within MOE_GRAPH_PATIENCE_S: then the GPU is of no more use to this
+ * process, which moe_graph_timer_stuck tells from then on. */
+#define MOE_GRAPH_PATIENCE_S 20.0
+enum moe_status moe_graph_wait(struct moe_graph_timer *timer, const char *what,
+                               struct moe_error *err) MOE_MUST_CHECK;
+bool moe_graph_timer_stuck(const struct moe_graph_timer *timer);
+
 /* How many sets of weights of this size it takes so that at least five times the L2 cache passes
  * between two uses of one: 1 when one set is that large. At most MOE_GRAPH_SET_LIMIT.
  * Source of the rule: FlashInfer's benchmark (flashinfer/testing). */

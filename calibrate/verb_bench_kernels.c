@@ -1,17 +1,40 @@
 /* Expert kernels, ours and the library's, side by side in one run. */
 #include <cuda_runtime_api.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
+#include "calibrate/bench_around.h"
+#include "calibrate/bench_bar.h"
 #include "calibrate/bench_ffn.h"
+#include "calibrate/bench_kv.h"
 #include "calibrate/bench_plan.h"
+#include "calibrate/bench_record.h"
 #include "calibrate/bench_table.h"
 #include "calibrate/ceilings.h"
 #include "calibrate/device.h"
 #include "calibrate/verb.h"
 #include "sim/base/options.h"
+#include "sim/base/output_file.h"
+
+enum { SENTINEL_TOKENS = 256, ROUTE_LIMIT = 16 };
+
+static const char *const default_routes[] = { "256x7168x256x8", "4096x7168x256x8",
+                                              "16384x7168x256x8", "4096x2048x128x8",
+                                              "16384x2048x128x8" };
+
+static const char *const default_contexts[] = { "64x1024", "64x8192" };
+
+/* Set by a signal: the run ends after the point under way, and tells what it has. */
+static volatile sig_atomic_t stop_asked;
+
+static void ask_to_stop(int signal_number)
+{
+    (void) signal_number;
+    stop_asked = 1;
+}
 
 /* What the command line asks for. */
 struct request {
@@ -22,6 +45,15 @@ struct request {
     uint32_t gpu;
     uint32_t stream_mib;
     uint32_t product_size;
+    bool ffn; /* suites */
+    bool around;
+    struct moe_bench_route routes[ROUTE_LIMIT];
+    uint32_t route_count;
+    struct moe_bench_context contexts[ROUTE_LIMIT];
+    uint32_t context_count;
+    const char *csv;
+    const char *json;
+    bool overwrite;
 };
 
 /* What a run holds. */
@@ -32,6 +64,7 @@ struct run {
     struct moe_blas *blas;
     struct moe_bench_ffn ffn;
     struct moe_bench_ceilings ceilings;
+    struct moe_bench_moves moves;
     struct moe_bench_gpu gpu;
     char cublas[32];
     char cuda[32];
@@ -39,6 +72,8 @@ struct run {
     size_t row_count;
     struct moe_bench_row sentinels[2];
     double begin_s;
+    struct moe_output_file csv;
+    struct moe_output_file json;
 };
 
 static double now_s(void)
@@ -139,6 +174,55 @@ static enum moe_status choose_plan(const struct moe_option_list *shapes, const c
     return MOE_OK;
 }
 
+static enum moe_status choose_contexts(const struct moe_option_list *contexts,
+                                       struct request *request, struct moe_error *err)
+{
+    const size_t count = contexts->count > 0 ? contexts->count
+                                             : sizeof default_contexts / sizeof default_contexts[0];
+    for (size_t i = 0; i < count; i++) {
+        if (request->context_count == ROUTE_LIMIT) {
+            return moe_fail(err, MOE_RANGE, "--context: more than %d", ROUTE_LIMIT);
+        }
+        MOE_TRY(
+            moe_bench_context_parse(contexts->count > 0 ? contexts->items[i] : default_contexts[i],
+                                    &request->contexts[request->context_count++], err));
+    }
+    return MOE_OK;
+}
+
+static enum moe_status choose_suite(const char *text, const struct moe_option_list *routes,
+                                    struct request *request, struct moe_error *err)
+{
+    request->ffn = strcmp(text, "around") != 0;
+    request->around = strcmp(text, "ffn") != 0;
+    if (request->ffn && request->around && strcmp(text, "all") != 0) {
+        return moe_fail(err, MOE_RANGE, "--suite: there is no '%s'; allowed: ffn around all", text);
+    }
+    const size_t count =
+        routes->count > 0 ? routes->count : sizeof default_routes / sizeof default_routes[0];
+    for (size_t i = 0; i < count; i++) {
+        if (request->route_count == ROUTE_LIMIT) {
+            return moe_fail(err, MOE_RANGE, "--route: more than %d", ROUTE_LIMIT);
+        }
+        MOE_TRY(moe_bench_route_parse(routes->count > 0 ? routes->items[i] : default_routes[i],
+                                      &request->routes[request->route_count++], err));
+    }
+    return MOE_OK;
+}
+
+/* Files are opened before anything is measured: a name that can't be written costs no GPU time. */
+static enum moe_status open_files(struct run *run, const struct request *request,
+                                  struct moe_error *err)
+{
+    if (request->csv != NULL) {
+        MOE_TRY(moe_output_file_open(&run->csv, request->csv, request->overwrite, err));
+    }
+    if (request->json != NULL) {
+        MOE_TRY(moe_output_file_open(&run->json, request->json, request->overwrite, err));
+    }
+    return MOE_OK;
+}
+
 static enum moe_status run_open(struct run *run, const struct request *request,
                                 struct moe_error *err)
 {
@@ -149,6 +233,7 @@ static enum moe_status run_open(struct run *run, const struct request *request,
     struct moe_cuda_version driver;
     struct moe_cuda_version runtime;
     MOE_TRY(moe_device_count(&count, err));
+    MOE_TRY(open_files(run, request, err));
     if (request->gpu >= count) {
         return moe_fail(err, MOE_RANGE, "--gpu %u: there are GPUs 0 to %u", request->gpu,
                         count - 1);
@@ -188,11 +273,16 @@ static enum moe_status run_open(struct run *run, const struct request *request,
 
 static void run_close(struct run *run)
 {
-    moe_expert_data_destroy(run->ffn.data);
+    free(run->rows);
+    moe_output_file_discard(&run->csv);
+    moe_output_file_discard(&run->json);
+    if (run->timer != NULL && moe_graph_timer_stuck(run->timer)) {
+        return; /* whatever is left would wait for a kernel that does not end */
+    }
+    moe_bench_ffn_finish(&run->ffn);
     moe_blas_destroy(run->blas);
     moe_graph_timer_destroy(run->timer);
     moe_nvml_destroy(run->nvml);
-    free(run->rows);
 }
 
 static enum moe_status measure_row(struct run *run, struct moe_bench_row *row, int32_t capacity,
@@ -207,10 +297,16 @@ static enum moe_status measure_row(struct run *run, struct moe_bench_row *row, i
     return status;
 }
 
-/* The sentinel is the first shape at 256 rows, at both ends of the run. */
+/* The sentinel, measured at both ends of the run: the first shape at 256 rows per expert, or at
+ * the most below that are asked for. */
 static void make_sentinels(struct run *run, const struct request *request)
 {
     const struct moe_bench_shape *shape = &request->plan.shapes[0];
+    int32_t tokens = 1;
+    for (uint32_t i = 0; i < request->plan.tokens_count; i++) {
+        const int32_t asked = request->plan.tokens[i];
+        tokens = asked <= SENTINEL_TOKENS && asked > tokens ? asked : tokens;
+    }
     for (int i = 0; i < 2; i++) {
         run->sentinels[i] = (struct moe_bench_row){
             .shape = { .hidden = shape->hidden,
@@ -220,26 +316,32 @@ static void make_sentinels(struct run *run, const struct request *request)
                            request->plan.dtypes[MOE_EXPERT_BF16] ? MOE_EXPERT_BF16 : MOE_EXPERT_FP8,
                        .activation = shape->activation },
             .histogram = MOE_ROW_UNIFORM,
-            .rows_per_expert = 256,
+            .rows_per_expert = tokens,
             .sentinel = true,
         };
     }
 }
 
-static enum moe_status measure_all(struct run *run, const struct request *request,
+static enum moe_status measure_ffn(struct run *run, const struct request *request,
                                    struct moe_error *err)
 {
     double slowest_s = 0.0;
-    run->begin_s = now_s();
-    MOE_TRY(moe_ceilings_measure(run->blas, run->timer, (int64_t) request->stream_mib << 20,
-                                 (int32_t) request->product_size, &run->ceilings, err));
     make_sentinels(run, request);
-    const int32_t sentinel_rows = 256 * run->sentinels[0].shape.expert_count;
+    /* As many as any point of the shape has, so that operands are made once. */
+    int32_t sentinel_rows =
+        run->sentinels[0].rows_per_expert * run->sentinels[0].shape.expert_count;
+    for (size_t i = 0; i < run->row_count; i++) {
+        const int32_t rows = run->rows[i].rows_per_expert * run->rows[i].shape.expert_count;
+        if (rows > sentinel_rows &&
+            moe_bench_same_shape(&run->rows[i].shape, &run->sentinels[0].shape)) {
+            sentinel_rows = rows;
+        }
+    }
     MOE_TRY(measure_row(run, &run->sentinels[0], sentinel_rows, err));
     for (size_t i = 0; i < run->row_count; i++) {
         const double before_s = now_s();
         /* Room for the slowest point so far and for the last sentinel. */
-        if (before_s - run->begin_s + 2.0 * slowest_s > request->seconds) {
+        if (stop_asked != 0 || before_s - run->begin_s + 2.0 * slowest_s > request->seconds) {
             break;
         }
         MOE_TRY(measure_row(run, &run->rows[i],
@@ -248,6 +350,29 @@ static enum moe_status measure_all(struct run *run, const struct request *reques
         slowest_s = took_s > slowest_s ? took_s : slowest_s;
     }
     return measure_row(run, &run->sentinels[1], sentinel_rows, err);
+}
+
+/* What stands around the experts comes first: it takes seconds. */
+static enum moe_status measure_all(struct run *run, const struct request *request,
+                                   struct moe_error *err)
+{
+    const struct sigaction action = { .sa_handler = ask_to_stop, .sa_flags = (int) SA_RESETHAND };
+    (void) sigaction(SIGTERM, &action, NULL);
+    (void) sigaction(SIGINT, &action, NULL);
+    run->begin_s = now_s();
+    MOE_TRY(moe_ceilings_measure(run->blas, run->timer, (int64_t) request->stream_mib << 20,
+                                 (int32_t) request->product_size, &run->moves, &run->ceilings,
+                                 err));
+    moe_bench_print_ceilings(stderr, &run->ceilings);
+    for (uint32_t i = 0; request->around && i < request->route_count; i++) {
+        MOE_TRY(moe_bench_around_measure(run->timer, &request->routes[i], request->plan.seed,
+                                         &run->moves, err));
+    }
+    for (uint32_t i = 0; request->around && i < request->context_count; i++) {
+        MOE_TRY(moe_bench_kv_measure(run->timer, &request->contexts[i], request->plan.seed,
+                                     &run->moves, err));
+    }
+    return request->ffn ? measure_ffn(run, request, err) : MOE_OK;
 }
 
 static void print_all(const struct run *run)
@@ -259,98 +384,137 @@ static void print_all(const struct run *run)
     (void) printf("%s, %s, driver %s, CUDA %s, cuBLAS %s\n", run->gpu.name, run->gpu.uuid,
                   run->gpu.driver, run->gpu.cuda, run->gpu.cublas);
     moe_bench_print_ceilings(stdout, &run->ceilings);
-    (void) printf("%zu of %zu points measured; medians in us; 'xfloor' is time over floor\n",
-                  measured, run->row_count);
+    if (measured > 0) {
+        (void) printf(
+            "%zu of %zu points measured; medians in us; 'xfloor' is time over floor; W is "
+            "the sensor's last interval, in which backends take turns\n",
+            measured, run->row_count);
+    }
     moe_bench_print_tables(stdout, run->rows, run->row_count, &run->ceilings, &run->gpu);
     moe_bench_print_tables(stdout, run->sentinels, 2, &run->ceilings, &run->gpu);
+}
+
+/* The same to the screen and into the files. */
+static enum moe_status report(struct run *run, const struct request *request, int argc, char **argv,
+                              const char *failure, struct moe_error *err)
+{
+    const struct moe_bench_run judged = { .rows = run->rows,
+                                          .row_count = run->row_count,
+                                          .moves = &run->moves,
+                                          .ceilings = run->ceilings,
+                                          .sm_count = run->gpu.sm_count,
+                                          .fallback_mhz = run->gpu.fallback_mhz };
+    struct moe_bench_bar bars[MOE_BENCH_BAR_COUNT];
+    moe_bench_bars_judge(&judged, bars);
+    print_all(run);
+    if (request->around) {
+        moe_bench_print_moves(stdout, &run->moves, &run->ceilings);
+    }
+    moe_bench_print_bars(stdout, bars);
+    const struct moe_bench_record record = { .argc = argc,
+                                             .argv = argv,
+                                             .gpu = &run->gpu,
+                                             .ceilings = &run->ceilings,
+                                             .rows = run->rows,
+                                             .row_count = run->row_count,
+                                             .sentinels = run->sentinels,
+                                             .sentinel_count = 2,
+                                             .moves = &run->moves,
+                                             .bars = bars,
+                                             .failure = failure };
+    if (run->csv.stream != NULL) {
+        moe_bench_write_csv(run->csv.stream, &record);
+        MOE_TRY(moe_output_file_commit(&run->csv, err));
+    }
+    if (run->json.stream != NULL) {
+        moe_bench_write_json(run->json.stream, &record);
+        MOE_TRY(moe_output_file_commit(&run->json, err));
+    }
+    return MOE_OK;
+}
+
+/* What stands on the command line before it is understood. */
+struct words {
+    struct moe_option_list shapes;
+    struct moe_option_list routes;
+    struct moe_option_list contexts;
+    const char *suite;
+    const char *tokens;
+    const char *dtypes;
+    const char *spreads;
+    const char *backends;
+};
+
+/* help is set when the options were asked for and printed. */
+static enum moe_status parse(int argc, char **argv, struct request *request, bool *help,
+                             struct moe_error *err)
+{
+    struct words words = { .suite = "all" };
+    struct moe_positionals none = { 0 };
+    const struct moe_option options[] = {
+        { "suite", MOE_OPTION_TEXT, &words.suite, "NAME", "ffn, around or all", 0, 0 },
+        { "shape", MOE_OPTION_LIST, &words.shapes, "HxIxE[:ACT]",
+          "hidden x expert size x experts, ACT swiglu, relu or gelu; may be repeated", 0, 0 },
+        { "tokens", MOE_OPTION_TEXT, &words.tokens, "N,...", "rows per expert", 0, 0 },
+        { "dtype", MOE_OPTION_TEXT, &words.dtypes, "NAME,...", "bf16, fp8", 0, 0 },
+        { "spread", MOE_OPTION_TEXT, &words.spreads, "NAME,...",
+          "of the rows: uniform, hot8x, zipf1.2, half-empty", 0, 0 },
+        { "backends", MOE_OPTION_TEXT, &words.backends, "NAME,...", "which to measure", 0, 0 },
+        { "route", MOE_OPTION_LIST, &words.routes, "TxHxExK",
+          "tokens x hidden x experts x choices, for the suite around; may be repeated", 0, 0 },
+        { "context", MOE_OPTION_LIST, &words.contexts, "SxT",
+          "sequences x tokens of each, for the suite around; may be repeated", 0, 0 },
+        { "seconds", MOE_OPTION_REAL, &request->seconds, "S", "end after this long", 1, 86400 },
+        { "seed", MOE_OPTION_SEED, &request->plan.seed, "N", "of the order of the points", 0, 0 },
+        { "csv", MOE_OPTION_TEXT, &request->csv, "FILE", "one line per point and backend", 0, 0 },
+        { "json", MOE_OPTION_TEXT, &request->json, "FILE", "everything", 0, 0 },
+        { "overwrite", MOE_OPTION_FLAG, &request->overwrite, NULL, "replace these files", 0, 0 },
+        { "gpu", MOE_OPTION_COUNT, &request->gpu, "N", "as `moecal list` numbers them", 0, 1024 },
+        { "stream-mib", MOE_OPTION_COUNT, &request->stream_mib, "N",
+          "arrays by which the memory's ceilings are measured", 1, 16384 },
+        { "product", MOE_OPTION_COUNT, &request->product_size, "N",
+          "square matrices by which those of arithmetic are, a multiple of 16", 16, 32768 },
+    };
+    const size_t option_count = sizeof options / sizeof options[0];
+    *help = argc > 0 && strcmp(argv[0], "--help") == 0;
+    if (*help) {
+        moe_options_print(stdout, options, option_count);
+        return MOE_OK;
+    }
+    MOE_TRY(moe_options_parse(options, option_count, &none, argc, argv, err));
+    if (request->product_size % 16 != 0) {
+        return moe_fail(err, MOE_RANGE, "--product: %u is no multiple of 16",
+                        request->product_size);
+    }
+    MOE_TRY(choose_backends(words.backends, request, err));
+    MOE_TRY(choose_plan(&words.shapes, words.tokens, words.dtypes, words.spreads, request, err));
+    MOE_TRY(choose_contexts(&words.contexts, request, err));
+    return choose_suite(words.suite, &words.routes, request, err);
 }
 
 enum moe_status moe_verb_bench_kernels(int argc, char **argv, struct moe_error *err)
 {
     struct request request = { .seconds = 480.0, .stream_mib = 1024, .product_size = 8192 };
-    struct moe_option_list shapes = { 0 };
-    const char *tokens = NULL;
-    const char *dtypes = NULL;
-    const char *spreads = NULL;
-    const char *backends = NULL;
+    bool help = false;
     moe_bench_request_default(&request.plan);
-    const struct moe_option options[] = {
-        { .name = "shape",
-          .kind = MOE_OPTION_LIST,
-          .target = &shapes,
-          .value = "HxIxE[:ACT]",
-          .help = "hidden x expert size x experts, ACT swiglu, relu or gelu; may be repeated" },
-        { .name = "tokens",
-          .kind = MOE_OPTION_TEXT,
-          .target = &tokens,
-          .value = "N,...",
-          .help = "rows per expert" },
-        { .name = "dtype",
-          .kind = MOE_OPTION_TEXT,
-          .target = &dtypes,
-          .value = "NAME,...",
-          .help = "bf16, fp8" },
-        { .name = "spread",
-          .kind = MOE_OPTION_TEXT,
-          .target = &spreads,
-          .value = "NAME,...",
-          .help = "uniform, hot8x, zipf1.2, half-empty" },
-        { .name = "backends",
-          .kind = MOE_OPTION_TEXT,
-          .target = &backends,
-          .value = "NAME,...",
-          .help = "which to measure" },
-        { .name = "seconds",
-          .kind = MOE_OPTION_REAL,
-          .target = &request.seconds,
-          .value = "S",
-          .help = "stop after this long",
-          .min = 1.0,
-          .max = 86400.0 },
-        { .name = "seed",
-          .kind = MOE_OPTION_SEED,
-          .target = &request.plan.seed,
-          .value = "N",
-          .help = "of the order of the points" },
-        { .name = "stream-mib",
-          .kind = MOE_OPTION_COUNT,
-          .target = &request.stream_mib,
-          .value = "N",
-          .help = "size of the arrays by which the memory's ceilings are measured",
-          .min = 1,
-          .max = 16384 },
-        { .name = "product",
-          .kind = MOE_OPTION_COUNT,
-          .target = &request.product_size,
-          .value = "N",
-          .help = "size of the square products by which the ceilings of arithmetic are measured; a "
-                  "multiple of 16",
-          .min = 16,
-          .max = 32768 },
-        { .name = "gpu",
-          .kind = MOE_OPTION_COUNT,
-          .target = &request.gpu,
-          .value = "N",
-          .help = "which GPU, as `moecal list` numbers them",
-          .max = 1024 },
-    };
-    const size_t option_count = sizeof options / sizeof options[0];
-    struct moe_positionals none = { 0 };
-    if (argc > 0 && strcmp(argv[0], "--help") == 0) {
-        moe_options_print(stdout, options, option_count);
+    MOE_TRY(parse(argc, argv, &request, &help, err));
+    if (help) {
         return MOE_OK;
     }
-    MOE_TRY(moe_options_parse(options, option_count, &none, argc, argv, err));
-    if (request.product_size % 16 != 0) {
-        return moe_fail(err, MOE_RANGE, "--product: %u is no multiple of 16", request.product_size);
-    }
-    MOE_TRY(choose_backends(backends, &request, err));
-    MOE_TRY(choose_plan(&shapes, tokens, dtypes, spreads, &request, err));
-    struct run run = { 0 };
+    static struct run run; /* too large for the stack */
     enum moe_status status = run_open(&run, &request, err);
     if (status == MOE_OK) {
+        struct moe_error late = { 0 };
         status = measure_all(&run, &request, err);
-        print_all(&run); /* also what was measured before a failure */
+        /* Also what was measured before a failure is told. */
+        const char *failure = status == MOE_OK || err == NULL ? "" : err->text;
+        const enum moe_status told = report(&run, &request, argc, argv, failure, &late);
+        if (status == MOE_OK && told != MOE_OK) {
+            status = told;
+            if (err != NULL) {
+                *err = late;
+            }
+        }
     }
     run_close(&run);
     return status;

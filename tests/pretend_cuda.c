@@ -108,6 +108,15 @@ cudaError_t cudaMalloc(void **out, size_t bytes)
     return cudaSuccess;
 }
 
+/* Little is free, so that operands kept for later are given up at times. */
+cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *all_bytes)
+{
+    static unsigned turn;
+    *free_bytes = turn++ % 3 == 0 ? 100 : 600;
+    *all_bytes = 1000;
+    return cudaSuccess;
+}
+
 cudaError_t cudaFree(void *pointer)
 {
     free(pointer);
@@ -118,6 +127,19 @@ cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, enum cudaMemcpy
 {
     (void) kind;
     memmove(to, from, bytes);
+    return cudaSuccess;
+}
+
+cudaError_t cudaMemcpy2D(void *to, size_t to_pitch, const void *from, size_t from_pitch,
+                         size_t width, size_t height, enum cudaMemcpyKind kind)
+{
+    (void) kind;
+    if (width > to_pitch || width > from_pitch) {
+        return cudaErrorInvalidPitchValue;
+    }
+    for (size_t row = 0; row < height; row++) {
+        memmove((char *) to + row * to_pitch, (const char *) from + row * from_pitch, width);
+    }
     return cudaSuccess;
 }
 
@@ -171,6 +193,11 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream)
 {
     (void) stream;
     return capture == NULL ? cudaSuccess : cudaErrorStreamCaptureUnsupported;
+}
+
+cudaError_t cudaStreamQuery(cudaStream_t stream)
+{
+    return cudaStreamSynchronize(stream);
 }
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *out, unsigned flags)

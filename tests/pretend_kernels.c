@@ -8,9 +8,14 @@
 #include "kernels/clock.h"
 #include "kernels/expert_ffn.h"
 #include "kernels/expert_rows.h"
+#include "kernels/gate.h"
 #include "kernels/hold.h"
 #include "kernels/kernels.h"
+#include "kernels/kv_read.h"
+#include "kernels/permute.h"
 #include "kernels/random_fill.h"
+#include "kernels/reference_activation.h"
+#include "kernels/reference_expert_rows.h"
 #include "kernels/reference_number.h"
 #include "kernels/stream.h"
 #include "sim/base/random.h"
@@ -64,64 +69,18 @@ int moe_kernel_fill_f32(float *dst, int64_t count, float low, float high, uint64
     return pretend_launch(stream);
 }
 
-static double activate(double gate, double up, enum moe_expert_activation activation)
-{
-    if (activation == MOE_EXPERT_SWIGLU) {
-        return gate / (1.0 + exp(-gate)) * up;
-    }
-    return activation == MOE_EXPERT_RELU ? fmax(gate, 0.0)
-                                         : 0.5 * gate * (1.0 + erf(gate * 0.70710678118654752440));
-}
-
-static double activated(const void *projected, int64_t row, int32_t inter, int32_t column,
-                        enum moe_expert_activation activation)
-{
-    const int64_t width = inter * (int64_t) (activation == MOE_EXPERT_SWIGLU ? 2 : 1);
-    const double gate = pretend_read(projected, 0, row * width + column);
-    const double up = activation == MOE_EXPERT_SWIGLU
-                          ? pretend_read(projected, 0, row * width + inter + column)
-                          : 0.0;
-    return activate(gate, up, activation);
-}
-
 int moe_kernel_activation_bf16(const void *projected, void *mid, int64_t row_count, int32_t inter,
                                enum moe_expert_activation activation, void *stream)
 {
-    for (int64_t row = 0; row < row_count; row++) {
-        for (int32_t i = 0; i < inter; i++) {
-            pretend_write(mid, 0, row * inter + i, activated(projected, row, inter, i, activation));
-        }
-    }
+    moe_reference_activation_bf16(projected, mid, row_count, inter, activation);
     return pretend_launch(stream);
-}
-
-/* Columns [first, last) of a row under one scale. */
-static float quantise(const void *projected, void *mid, int64_t row, int32_t inter, int32_t first,
-                      int32_t last, enum moe_expert_activation activation)
-{
-    double most = 0.0;
-    for (int32_t i = first; i < last; i++) {
-        most = fmax(most, fabs(activated(projected, row, inter, i, activation)));
-    }
-    const float scale = (float) most / 448.0F;
-    for (int32_t i = first; i < last; i++) {
-        const double value = activated(projected, row, inter, i, activation);
-        pretend_write(mid, 1, row * inter + i, scale > 0.0F ? value / (double) scale : 0.0);
-    }
-    return scale;
 }
 
 int moe_kernel_activation_fp8(const void *projected, void *mid, float *scale, int64_t row_count,
                               int32_t inter, int64_t scale_stride,
                               enum moe_expert_activation activation, void *stream)
 {
-    for (int64_t row = 0; row < row_count; row++) {
-        for (int32_t first = 0; first < inter; first += 128) {
-            const int32_t last = first + 128 < inter ? first + 128 : inter;
-            scale[first / 128 * scale_stride + row] =
-                quantise(projected, mid, row, inter, first, last, activation);
-        }
-    }
+    moe_reference_activation_fp8(projected, mid, scale, row_count, inter, scale_stride, activation);
     return pretend_launch(stream);
 }
 
@@ -129,101 +88,20 @@ int moe_kernel_activation_fp8_row(const void *projected, void *mid, float *scale
                                   int32_t inter, enum moe_expert_activation activation,
                                   void *stream)
 {
-    for (int64_t row = 0; row < row_count; row++) {
-        scale[row] = quantise(projected, mid, row, inter, 0, inter, activation);
-    }
+    moe_reference_activation_fp8_row(projected, mid, scale, row_count, inter, activation);
     return pretend_launch(stream);
-}
-
-static long blocks(int32_t columns)
-{
-    return (columns + 127) / 128;
-}
-
-/* Scale of a weight; matrix counts over all experts. */
-static double weight_scale(const float *scale, enum moe_expert_scaling scaling, long matrix,
-                           int32_t row_count, int32_t column_count, int32_t row, int32_t column)
-{
-    if (scaling == MOE_EXPERT_SCALING_ROW) {
-        return (double) scale[matrix * row_count + row];
-    }
-    return (double)
-        scale[(matrix * blocks(row_count) + row / 128) * blocks(column_count) + column / 128];
-}
-
-static double x_at(const struct moe_expert_rows *rows, int32_t row, int32_t k)
-{
-    const int type = rows->shape.dtype == MOE_EXPERT_BF16 ? 0 : 1;
-    const double value = pretend_read(rows->x_dev, type, (long) row * rows->shape.hidden + k);
-    if (type == 0) {
-        return value;
-    }
-    return value * (double) (rows->scaling == MOE_EXPERT_SCALING_ROW
-                                 ? rows->x_scale_dev[row]
-                                 : rows->x_scale_dev[k / 128 * rows->scale_stride + row]);
-}
-
-static void one_row(const struct moe_expert_rows *rows, int32_t sample)
-{
-    const int32_t hidden = rows->shape.hidden;
-    const int32_t inter = rows->shape.inter;
-    const bool fp8 = rows->shape.dtype == MOE_EXPERT_FP8;
-    const int matrices = rows->shape.activation == MOE_EXPERT_SWIGLU ? 2 : 1;
-    const long expert = rows->expert_dev[sample];
-    double *mid = rows->mid_dev + (long) sample * inter;
-    for (int32_t i = 0; i < inter; i++) {
-        double sum[2] = { 0.0, 0.0 };
-        for (int m = 0; m < matrices; m++) {
-            const long matrix = expert * matrices + m;
-            for (int32_t k = 0; k < hidden; k++) {
-                const double w =
-                    pretend_read(rows->weights.w1_dev, fp8, (matrix * inter + i) * hidden + k);
-                sum[m] += x_at(rows, rows->row_dev[sample], k) * w *
-                          (fp8 ? weight_scale(rows->weights.w1_scale_dev, rows->scaling, matrix,
-                                              inter, hidden, i, k)
-                               : 1.0);
-            }
-        }
-        mid[i] = activate(sum[0], sum[1], rows->shape.activation);
-    }
-    const int32_t width = rows->scaling == MOE_EXPERT_SCALING_ROW ? inter : 128;
-    for (int32_t first = 0; fp8 && first < inter; first += width) {
-        double most = 0.0;
-        for (int32_t i = first; i < inter && i < first + width; i++) {
-            most = fmax(most, fabs(mid[i]));
-        }
-        const double scale = most > 0.0 ? (double) ((float) most / 448.0F) : 1.0;
-        for (int32_t i = first; i < inter && i < first + width; i++) {
-            mid[i] =
-                (double) moe_float_from_e4m3(moe_e4m3_from_float((float) (mid[i] / scale))) * scale;
-        }
-    }
-    for (int32_t i = 0; i < hidden; i++) {
-        double sum = 0.0;
-        for (int32_t k = 0; k < inter; k++) {
-            const double w =
-                pretend_read(rows->weights.w2_dev, fp8, (expert * hidden + i) * inter + k);
-            sum += mid[k] * w *
-                   (fp8 ? weight_scale(rows->weights.w2_scale_dev, rows->scaling, expert, hidden,
-                                       inter, i, k)
-                        : 1.0);
-        }
-        rows->out_dev[(long) sample * hidden + i] = sum;
-    }
 }
 
 int moe_kernel_expert_rows(const struct moe_expert_rows *rows, void *stream)
 {
-    for (int32_t sample = 0; sample < rows->sample_count; sample++) {
-        one_row(rows, sample);
-    }
+    moe_reference_expert_rows(rows);
     return pretend_launch(stream);
 }
 
 int moe_kernel_count_poison(const void *src, int64_t count, uint64_t *found, void *stream)
 {
     for (int64_t i = 0; i < count; i++) {
-        *found += !isfinite(pretend_read(src, 0, i));
+        *found += isfinite(pretend_read(src, 0, i)) ? 0 : 1;
     }
     return pretend_launch(stream);
 }
@@ -289,7 +167,7 @@ int moe_expert_ffn_run(const struct moe_expert_ffn *ffn, void *stream)
                                              .expert_dev = &expert,
                                              .mid_dev = mid,
                                              .out_dev = out };
-        one_row(&one, 0);
+        moe_reference_expert_rows(&one);
         for (int32_t i = 0; i < hidden; i++) {
             pretend_write(ffn->batch.out_dev, 0, (long) row * hidden + i, out[i]);
         }
@@ -369,4 +247,127 @@ void moe_hold_open(struct moe_hold *hold)
 int moe_hold_timed_out(const struct moe_hold *hold)
 {
     return hold->enqueued < 0;
+}
+
+static long blocks(int32_t columns)
+{
+    return (columns + 127) / 128;
+}
+
+/* What stands around the experts only writes where it should: its results have their own tests. */
+size_t moe_permute_workspace_bytes(const struct moe_permute_shape *shape)
+{
+    return (size_t) shape->token_count;
+}
+
+int moe_permute_plan(const struct moe_permute_shape *shape, const int32_t *expert_ids,
+                     int32_t *row_offset, int32_t *position, int32_t *row_source, void *workspace,
+                     void *stream)
+{
+    const size_t choices = (size_t) shape->token_count * (size_t) shape->top_k;
+    for (size_t i = 0; i < choices; i++) {
+        if (expert_ids[i] < 0 || expert_ids[i] >= shape->expert_count) {
+            return (int) cudaErrorInvalidValue;
+        }
+        position[i] = (int32_t) i;
+        row_source[i] = (int32_t) i;
+    }
+    memset(row_offset, 0, (size_t) (shape->expert_count + 1) * sizeof *row_offset);
+    memset(workspace, 0, (size_t) shape->token_count);
+    return pretend_launch(stream);
+}
+
+int moe_permute_rows(const struct moe_permute_shape *shape, enum moe_expert_dtype dtype, void *rows,
+                     float *row_scale, int32_t row_scale_stride, const void *x,
+                     const float *x_scale, int32_t x_scale_stride, const int32_t *position,
+                     const int32_t *row_source, const int32_t *row_offset, int version,
+                     void *stream)
+{
+    const size_t choices = (size_t) shape->token_count * (size_t) shape->top_k;
+    const size_t row_bytes = (size_t) shape->hidden * (dtype == MOE_EXPERT_BF16 ? 2 : 1);
+    if (version == 3 || position == NULL || row_source == NULL || row_offset == NULL) {
+        return (int) cudaErrorNotSupported;
+    }
+    for (size_t i = 0; i < choices; i++) {
+        memcpy((char *) rows + i * row_bytes,
+               (const char *) x + i / (size_t) shape->top_k * row_bytes, row_bytes);
+    }
+    for (long block = 0; dtype == MOE_EXPERT_FP8 && block < blocks(shape->hidden); block++) {
+        for (size_t i = 0; i < choices; i++) {
+            row_scale[(size_t) block * (size_t) row_scale_stride + i] =
+                x_scale[(size_t) block * (size_t) x_scale_stride + i / (size_t) shape->top_k];
+        }
+    }
+    return pretend_launch(stream);
+}
+
+int moe_combine_rows(const struct moe_permute_shape *shape, void *out, const void *rows,
+                     const int32_t *position, const float *weight, int version, void *stream)
+{
+    const size_t row_bytes = (size_t) shape->hidden * 2;
+    for (size_t token = 0; token < (size_t) shape->token_count; token++) {
+        const size_t place = token * (size_t) shape->top_k;
+        memcpy((char *) out + token * row_bytes,
+               (const char *) rows + (size_t) position[place] * row_bytes, row_bytes);
+        if (!(weight[place] > 0.0F)) {
+            return (int) cudaErrorInvalidValue;
+        }
+    }
+    return version < 1 ? (int) cudaErrorInvalidValue : pretend_launch(stream);
+}
+
+int moe_quantise_rows(int32_t row_count, int32_t hidden, void *q, float *scale,
+                      int32_t scale_stride, const void *x, int version, void *stream)
+{
+    memcpy(q, x, (size_t) row_count * (size_t) hidden);
+    for (long block = 0; block < blocks(hidden); block++) {
+        for (long row = 0; row < row_count; row++) {
+            scale[block * scale_stride + row] = 1.0F;
+        }
+    }
+    return version < 1 ? (int) cudaErrorInvalidValue : pretend_launch(stream);
+}
+
+int moe_gate_choose(const struct moe_gate *gate, int32_t token_count, int32_t *ids, float *weights,
+                    const float *logits, const float *bias, int version, void *stream)
+{
+    for (long i = 0; i < (long) token_count * gate->top_k; i++) {
+        ids[i] = 0;
+        weights[i] = logits[i / gate->top_k * gate->expert_count] + (bias == NULL ? 0.0F : bias[0]);
+    }
+    return version < 1 ? (int) cudaErrorInvalidValue : pretend_launch(stream);
+}
+
+int moe_kv_split_count(const struct moe_kv_shape *shape, int32_t *out)
+{
+    *out = shape->context_limit > 1 ? 2 : 1;
+    return 0;
+}
+
+size_t moe_kv_workspace_bytes(const struct moe_kv_shape *shape, int32_t split_count)
+{
+    return split_count == 1 ? 0 : (size_t) shape->sequence_count * (size_t) shape->q_heads;
+}
+
+int moe_kv_read(const struct moe_kv_shape *shape, const struct moe_kv_batch *batch,
+                int32_t split_count, void *stream)
+{
+    const int64_t pages = (int64_t) shape->sequence_count * shape->page_limit;
+    int64_t sum = 0;
+    for (int64_t i = 0; i < pages; i++) {
+        sum += batch->page_table_dev[i];
+    }
+    if (sum != pages * (pages - 1) / 2) { /* each page once */
+        return (int) cudaErrorInvalidValue;
+    }
+    for (int64_t i = 0; i < shape->sequence_count; i++) {
+        sum += batch->context_dev[i];
+    }
+    memset(batch->out_dev, 0,
+           (size_t) shape->sequence_count * (size_t) shape->q_heads * (size_t) shape->head_dim * 2);
+    if (split_count > 1) {
+        memset(batch->workspace_dev, 0, moe_kv_workspace_bytes(shape, split_count));
+    }
+    return (batch->v_dev == NULL) != (shape->kind == MOE_KV_MLA) ? (int) cudaErrorInvalidValue
+                                                                 : pretend_launch(stream);
 }
