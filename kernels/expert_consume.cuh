@@ -21,12 +21,12 @@ enum {
     STAGES = 4,
     TILE_SLOTS = 2,
     TURN_BARRIER = 4, /* and 5: one per warpgroup */
-    CONSUMERS = 2, /* warpgroups */
+    CONSUMERS = 2,    /* warpgroups */
     W_BOX_BYTES = MOE_V3_WEIGHT_ROWS * MOE_V3_ROW_BYTES,
     W_BYTES = 2 * W_BOX_BYTES,
     X_BYTES = MOE_V3_TOKEN_TILE_MOST * MOE_V3_ROW_BYTES,
     WARPGROUP_BYTES = 64 * MOE_V3_ROW_BYTES, /* 64 rows of either */
-    K_STEPS = MOE_V3_ROW_BYTES / 32, /* instructions per stage and operand */
+    K_STEPS = MOE_V3_ROW_BYTES / 32,         /* instructions per stage and operand */
 };
 
 struct expert_shared {
@@ -131,8 +131,7 @@ static __device__ __forceinline__ box_scales find_box_scales(const moe_expert_ge
     const int64_t column_blocks =
         (gemm.columns + MOE_EXPERT_SCALE_BLOCK - 1) / MOE_EXPERT_SCALE_BLOCK;
     const int64_t matrix = (int64_t) tile.expert * (gated ? 2 : 1);
-    const int64_t block =
-        (int64_t) tile.weight_tile * tile_columns(gated) / MOE_EXPERT_SCALE_BLOCK;
+    const int64_t block = (int64_t) tile.weight_tile * tile_columns(gated) / MOE_EXPERT_SCALE_BLOCK;
     /* A second box beyond the last column holds zeros; any scale will do. */
     const int64_t second = gated ? (matrix + 1) * column_blocks + block
                                  : matrix * column_blocks + min(block + 1, column_blocks - 1);
@@ -223,15 +222,15 @@ static __device__ __forceinline__ void consume_turned(const moe_expert_gemm &gem
  * registers. The warpgroups take turns in asking for products: while one scales and adds, the
  * other's are made. Without the turns both ask and then both add, and the tensor cores rest. */
 template <bool Gated>
-static __device__ __forceinline__ void sum_upright_e4m3(const moe_expert_gemm &gemm,
-                                                        expert_shared &sm, const expert_tile &tile,
-                                                        int32_t warpgroup, stage_ring &at,
-                                                        float (&sum)[128])
+static __device__ __forceinline__ void
+sum_upright_e4m3(const moe_expert_gemm &gemm, expert_shared &sm, const expert_tile &tile,
+                 int32_t warpgroup, stage_ring &at, float (&sum)[128])
 {
     const int32_t steps = depth_steps(gemm, true);
     const box_scales w = find_box_scales(gemm, tile, Gated, steps);
     const int32_t row = tile.row % 4 + warpgroup * 64 +
-                        (int32_t) threadIdx.x % WARPGROUP / 32 * 16 + (int32_t) threadIdx.x % 32 / 4;
+                        (int32_t) threadIdx.x % WARPGROUP / 32 * 16 +
+                        (int32_t) threadIdx.x % 32 / 4;
     for (int32_t s = 0; s < steps; s++) {
         const float w_scale[2] = { __ldg(w.first + s), __ldg(w.second + s) };
         mbarrier_wait(shared_address(&sm.full[at.stage]), at.parity);
@@ -241,8 +240,8 @@ static __device__ __forceinline__ void sum_upright_e4m3(const moe_expert_gemm &g
                                             (uint32_t) warpgroup * WARPGROUP_BYTES);
 #pragma unroll
         for (int box = 0; box < 2; box++) {
-            const uint64_t b = wgmma_descriptor(shared_address(sm.w[at.stage]) +
-                                                (uint32_t) box * W_BOX_BYTES);
+            const uint64_t b =
+                wgmma_descriptor(shared_address(sm.w[at.stage]) + (uint32_t) box * W_BOX_BYTES);
             float part[64];
             named_barrier(TURN_BARRIER + warpgroup, BOTH_WARPGROUPS);
             wgmma_fence();

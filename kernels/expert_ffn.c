@@ -110,22 +110,22 @@ static void describe_gemms(struct moe_expert_ffn *ffn, const struct moe_expert_f
         const int32_t rows = batch->row_offset[e + 1] - batch->row_offset[e];
         largest = rows > largest ? rows : largest;
     }
-    ffn->first = (struct moe_expert_gemm) { .expert_count = shape->expert_count,
-                                            .columns = shape->inter,
-                                            .depth = shape->hidden,
-                                            .row_count = batch->row_count,
-                                            .largest_row_count = largest,
-                                            .scale_stride = batch->scale_stride,
-                                            .dtype = shape->dtype,
-                                            .epilogue = epilogue_of(shape->activation),
-                                            .out_is_fp8 = shape->dtype == MOE_EXPERT_FP8,
-                                            .row_offset_dev = batch->row_offset_dev,
-                                            .x_dev = batch->x_dev,
-                                            .x_scale_dev = batch->x_scale_dev,
-                                            .w_dev = weights->w1_dev,
-                                            .w_scale_dev = weights->w1_scale_dev,
-                                            .out_dev = batch->mid_dev,
-                                            .out_scale_dev = batch->mid_scale_dev };
+    ffn->first = (struct moe_expert_gemm){ .expert_count = shape->expert_count,
+                                           .columns = shape->inter,
+                                           .depth = shape->hidden,
+                                           .row_count = batch->row_count,
+                                           .largest_row_count = largest,
+                                           .scale_stride = batch->scale_stride,
+                                           .dtype = shape->dtype,
+                                           .epilogue = epilogue_of(shape->activation),
+                                           .out_is_fp8 = shape->dtype == MOE_EXPERT_FP8,
+                                           .row_offset_dev = batch->row_offset_dev,
+                                           .x_dev = batch->x_dev,
+                                           .x_scale_dev = batch->x_scale_dev,
+                                           .w_dev = weights->w1_dev,
+                                           .w_scale_dev = weights->w1_scale_dev,
+                                           .out_dev = batch->mid_dev,
+                                           .out_scale_dev = batch->mid_scale_dev };
     ffn->second = ffn->first;
     ffn->second.columns = shape->hidden;
     ffn->second.depth = shape->inter;

@@ -73,16 +73,16 @@ struct moe_expert_ffn_weights {
 };
 
 struct moe_expert_ffn_batch {
-    int32_t row_count;              /* all rows, at least 1 */
-    const int32_t *row_offset;      /* host, [expert_count + 1]: expert e has rows row_offset[e]
+    int32_t row_count;             /* all rows, at least 1 */
+    const int32_t *row_offset;     /* host, [expert_count + 1]: expert e has rows row_offset[e]
                                        up to row_offset[e + 1]; from 0 up to row_count. Decides
                                        the tile shapes only, and may be freed after the call. */
-    const int32_t *row_offset_dev;  /* the same on the device */
-    int32_t scale_stride;           /* fp8: at least row_count, a multiple of 4 */
+    const int32_t *row_offset_dev; /* the same on the device */
+    int32_t scale_stride;          /* fp8: at least row_count, a multiple of 4 */
     const void *x_dev;
-    const float *x_scale_dev;       /* fp8; else NULL */
-    void *mid_dev;                  /* scratch */
-    float *mid_scale_dev;           /* fp8: scratch; else NULL */
+    const float *x_scale_dev; /* fp8; else NULL */
+    void *mid_dev;            /* scratch */
+    float *mid_scale_dev;     /* fp8: scratch; else NULL */
     void *out_dev;
 };
 

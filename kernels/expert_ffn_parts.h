@@ -28,9 +28,9 @@ enum moe_expert_epilogue {
 
 struct moe_expert_gemm {
     int32_t expert_count;
-    int32_t columns;     /* rows of one weight matrix */
-    int32_t depth;       /* columns of it, over which is summed */
-    int32_t row_count;   /* of all experts together */
+    int32_t columns;           /* rows of one weight matrix */
+    int32_t depth;             /* columns of it, over which is summed */
+    int32_t row_count;         /* of all experts together */
     int32_t largest_row_count; /* of one expert, as the host knew it */
     int32_t scale_stride;
     enum moe_expert_dtype dtype; /* of x and w */

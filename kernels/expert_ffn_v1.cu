@@ -9,7 +9,8 @@
 #include "kernels/expert_ffn_parts.h"
 
 // The expert of a row: the last one that starts at or before it and is not empty.
-static __device__ int32_t expert_of_row(const int32_t *row_offset, int32_t expert_count, int32_t row)
+static __device__ int32_t expert_of_row(const int32_t *row_offset, int32_t expert_count,
+                                        int32_t row)
 {
     int32_t expert = 0;
     while (expert + 1 < expert_count && row_offset[expert + 1] <= row) {
@@ -30,7 +31,7 @@ static __device__ double dot_bf16(const moe_expert_gemm &gemm, int32_t row, int6
 }
 
 static __device__ double dot_fp8(const moe_expert_gemm &gemm, int32_t row, int64_t w_row,
-                                const float *w_scale)
+                                 const float *w_scale)
 {
     const auto *x = (const __nv_fp8_e4m3 *) gemm.x_dev + (int64_t) row * gemm.depth;
     const auto *w = (const __nv_fp8_e4m3 *) gemm.w_dev + w_row * gemm.depth;
@@ -122,9 +123,9 @@ static __global__ void store_fp8(moe_expert_gemm gemm)
 
 extern "C" int moe_expert_gemm_v1(const struct moe_expert_gemm *gemm, void *stream)
 {
-    const dim3 grid((unsigned) ((gemm->columns + MOE_EXPERT_SCALE_BLOCK - 1) /
-                                MOE_EXPERT_SCALE_BLOCK),
-                    gemm->row_count < 4096 ? (unsigned) gemm->row_count : 4096U);
+    const dim3 grid(
+        (unsigned) ((gemm->columns + MOE_EXPERT_SCALE_BLOCK - 1) / MOE_EXPERT_SCALE_BLOCK),
+        gemm->row_count < 4096 ? (unsigned) gemm->row_count : 4096U);
     if (gemm->out_is_fp8) {
         store_fp8<<<grid, MOE_EXPERT_SCALE_BLOCK, 0, (cudaStream_t) stream>>>(*gemm);
     } else {

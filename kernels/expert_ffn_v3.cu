@@ -26,7 +26,8 @@ static __device__ __forceinline__ void load_weights(const moe_expert_v3 &p, cons
     const int32_t matrix = Gated ? 2 * tile.expert : tile.expert;
     tma_load_3d(to, &p.w, barrier, depth, column, matrix, TMA_READ_SOME);
     tma_load_3d(to + W_BOX_BYTES, &p.w, barrier, depth,
-                Gated ? column : column + MOE_V3_WEIGHT_ROWS, Gated ? matrix + 1 : matrix, TMA_READ_SOME);
+                Gated ? column : column + MOE_V3_WEIGHT_ROWS, Gated ? matrix + 1 : matrix,
+                TMA_READ_SOME);
 }
 
 // Asks for one tile, stage by stage. Weights do not depend on the launch before this one, tokens
@@ -62,8 +63,8 @@ static __device__ __forceinline__ void load_tile(const moe_expert_v3 &p, expert_
         tma_load_2d(shared_address(sm.x[at.stage]), &p.x[size], barrier, s * STEP, tile.row,
                     TMA_READ_OFTEN);
         if (Fp8) {
-            tma_load_2d(shared_address(sm.x_scale[at.stage]), &p.x_scale, barrier,
-                        tile.row / 4 * 4, s, TMA_READ_OFTEN);
+            tma_load_2d(shared_address(sm.x_scale[at.stage]), &p.x_scale, barrier, tile.row / 4 * 4,
+                        s, TMA_READ_OFTEN);
         }
         at.next();
     }
@@ -103,7 +104,7 @@ template <bool Gated, bool Fp8>
 static __device__ __forceinline__ void consume(const moe_expert_gemm &gemm, expert_shared &sm,
                                                int32_t warpgroup)
 {
-    expert_output o = { gemm.out_dev, gemm.out_scale_dev, gemm.scale_stride,    gemm.columns, 0, 0,
+    expert_output o = { gemm.out_dev, gemm.out_scale_dev,    gemm.scale_stride, gemm.columns, 0, 0,
                         warpgroup,    sm.staging[warpgroup], sm.exchange };
     stage_ring at = { 0, 0 };
     tile_ring slot = { 0, 0 };

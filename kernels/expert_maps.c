@@ -16,8 +16,8 @@ static encode_function find_encode(void)
 {
     void *function = NULL;
     enum cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
-    const cudaError_t error = cudaGetDriverEntryPointByVersion(
-        "cuTensorMapEncodeTiled", &function, 12000, cudaEnableDefault, &found);
+    const cudaError_t error = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function,
+                                                               12000, cudaEnableDefault, &found);
     union {
         void *object;
         encode_function function;
@@ -28,7 +28,7 @@ static encode_function find_encode(void)
 /* A tensor of rank dimensions, innermost first, tightly packed but for the second, whose
  * elements lie row_bytes apart. */
 struct tensor {
-    const void *base;
+    void *base; /* only read, but the driver's function takes it so */
     CUtensorMapDataType type;
     cuuint32_t rank;
     cuuint64_t size[3];
@@ -37,13 +37,22 @@ struct tensor {
     CUtensorMapSwizzle swizzle;
 };
 
+static void *pointer(const void *base)
+{
+    union {
+        const void *in;
+        void *out;
+    } both = { .in = base };
+    return both.out;
+}
+
 static int encode(encode_function function, CUtensorMap *map, const struct tensor *tensor)
 {
     const cuuint64_t strides[2] = { tensor->row_bytes, tensor->row_bytes * tensor->size[1] };
     const cuuint32_t steps[3] = { 1, 1, 1 };
     const CUresult result =
-        function(map, tensor->type, tensor->rank, (void *) tensor->base, tensor->size, strides,
-                 tensor->box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, tensor->swizzle,
+        function(map, tensor->type, tensor->rank, tensor->base, tensor->size, strides, tensor->box,
+                 steps, CU_TENSOR_MAP_INTERLEAVE_NONE, tensor->swizzle,
                  CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
     return result == CUDA_SUCCESS ? 0 : (int) cudaErrorInvalidValue;
 }
@@ -55,9 +64,9 @@ int moe_expert_v3_init(struct moe_expert_v3 *v3, const struct moe_expert_gemm *g
         return (int) cudaErrorNotSupported;
     }
     const int fp8 = gemm->dtype == MOE_EXPERT_FP8;
-    const cuuint32_t depth_box = MOE_V3_ROW_BYTES / (fp8 ? 1 : 2);
+    const cuuint32_t depth_box = fp8 ? MOE_V3_ROW_BYTES : MOE_V3_ROW_BYTES / 2;
     struct tensor tensor = {
-        .base = gemm->w_dev,
+        .base = pointer(gemm->w_dev),
         .type = fp8 ? CU_TENSOR_MAP_DATA_TYPE_UINT8 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
         .rank = 3,
         .size = { (cuuint64_t) gemm->depth, (cuuint64_t) gemm->columns,
@@ -68,7 +77,7 @@ int moe_expert_v3_init(struct moe_expert_v3 *v3, const struct moe_expert_gemm *g
         .swizzle = CU_TENSOR_MAP_SWIZZLE_128B,
     };
     int error = encode(function, &v3->w, &tensor);
-    tensor.base = gemm->x_dev;
+    tensor.base = pointer(gemm->x_dev);
     tensor.rank = 2;
     tensor.size[1] = (cuuint64_t) gemm->row_count;
     for (int i = 0; error == 0 && i < MOE_V3_TOKEN_TILE_COUNT; i++) {
@@ -77,7 +86,7 @@ int moe_expert_v3_init(struct moe_expert_v3 *v3, const struct moe_expert_gemm *g
     }
     if (error == 0 && fp8) {
         const struct tensor scales = {
-            .base = gemm->x_scale_dev,
+            .base = pointer(gemm->x_scale_dev),
             .type = CU_TENSOR_MAP_DATA_TYPE_FLOAT32,
             .rank = 2,
             .size = { (cuuint64_t) gemm->row_count,

@@ -22,14 +22,14 @@ enum { STAGING_ROWS = 64, STAGING_ROW_BYTES = 128, WARPGROUP = 128, BOTH_WARPGRO
 /* Where a warpgroup's results go. */
 struct expert_output {
     void *out;
-    float *scale;         /* fp8 only */
+    float *scale; /* fp8 only */
     int64_t scale_stride;
     int32_t columns;
-    int32_t row;          /* first row of the tile */
-    int32_t row_count;    /* of the tile */
+    int32_t row;       /* first row of the tile */
+    int32_t row_count; /* of the tile */
     int32_t warpgroup;
-    uint8_t *staging;     /* of this warpgroup */
-    float *exchange;      /* [9][64] shared by both warpgroups */
+    uint8_t *staging; /* of this warpgroup */
+    float *exchange;  /* [9][64] shared by both warpgroups */
 };
 
 static __device__ __forceinline__ uint32_t staging_offset(int32_t row, int32_t chunk)
@@ -53,10 +53,10 @@ static __device__ __forceinline__ uint32_t pack_e4m3(float low, float high)
 static __device__ __forceinline__ void store_matrices(uint32_t address, uint32_t r0, uint32_t r1,
                                                       uint32_t r2, uint32_t r3)
 {
-    asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(
-                     address),
-                 "r"(r0), "r"(r1), "r"(r2), "r"(r3)
-                 : "memory");
+    asm volatile(
+        "stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(address),
+        "r"(r0), "r"(r1), "r"(r2), "r"(r3)
+        : "memory");
 }
 
 /* Copies staged rows [first, end) out: row r is row output_row + r of out, staged bytes start at
@@ -89,14 +89,12 @@ static __device__ __forceinline__ void transpose_words(uint32_t (&words)[4])
     const bool upper = threadIdx.x % 4 >= 2;
 #pragma unroll
     for (int k = 0; k < 4; k += 2) {
-        const uint32_t got =
-            __shfl_xor_sync(0xffffffffU, odd ? words[k] : words[k + 1], 1);
+        const uint32_t got = __shfl_xor_sync(0xffffffffU, odd ? words[k] : words[k + 1], 1);
         (odd ? words[k] : words[k + 1]) = got;
     }
 #pragma unroll
     for (int k = 0; k < 2; k++) {
-        const uint32_t got =
-            __shfl_xor_sync(0xffffffffU, upper ? words[k] : words[k + 2], 2);
+        const uint32_t got = __shfl_xor_sync(0xffffffffU, upper ? words[k] : words[k + 2], 2);
         (upper ? words[k] : words[k + 2]) = got;
     }
 }
@@ -123,7 +121,8 @@ static __device__ __forceinline__ void store_upright_bf16(const expert_output &o
 #pragma unroll
     for (int half = 0; half < 2; half++) {
         const int32_t row = upright_row(o, half);
-        __nv_bfloat16 *to = (__nv_bfloat16 *) o.out + (int64_t) (o.row + row) * o.columns + column + own;
+        __nv_bfloat16 *to =
+            (__nv_bfloat16 *) o.out + (int64_t) (o.row + row) * o.columns + column + own;
 #pragma unroll
         for (int j = 0; j < 16; j += 4) {
             uint32_t words[4];
@@ -151,7 +150,8 @@ static __device__ __forceinline__ void store_upright_e4m3(const expert_output &o
         float largest = 0.0F;
 #pragma unroll
         for (int j = 0; j < 16; j++) {
-            largest = fmaxf(largest, fmaxf(fabsf(value(j, 2 * half)), fabsf(value(j, 2 * half + 1))));
+            largest =
+                fmaxf(largest, fmaxf(fabsf(value(j, 2 * half)), fabsf(value(j, 2 * half + 1))));
         }
         largest = fmaxf(largest, __shfl_xor_sync(0xffffffffU, largest, 1));
         largest = fmaxf(largest, __shfl_xor_sync(0xffffffffU, largest, 2));
@@ -170,14 +170,15 @@ static __device__ __forceinline__ void store_upright_e4m3(const expert_output &o
                 const int g = j + 2 * k;
                 words[k] =
                     pack_e4m3(value(g, 2 * half) * inverse, value(g, 2 * half + 1) * inverse) |
-                    pack_e4m3(value(g + 1, 2 * half) * inverse, value(g + 1, 2 * half + 1) * inverse)
+                    pack_e4m3(value(g + 1, 2 * half) * inverse,
+                              value(g + 1, 2 * half + 1) * inverse)
                         << 16;
             }
             transpose_words(words);
-            const uint32_t bytes[4] = {
-                __byte_perm(words[0], words[1], 0x5410), __byte_perm(words[2], words[3], 0x5410),
-                __byte_perm(words[0], words[1], 0x7632), __byte_perm(words[2], words[3], 0x7632)
-            };
+            const uint32_t bytes[4] = { __byte_perm(words[0], words[1], 0x5410),
+                                        __byte_perm(words[2], words[3], 0x5410),
+                                        __byte_perm(words[0], words[1], 0x7632),
+                                        __byte_perm(words[2], words[3], 0x7632) };
             if (row < o.row_count && column + 8 * j + own < o.columns) {
                 store_16_bytes(to + 8 * j, bytes);
             }
@@ -200,10 +201,9 @@ static __device__ __forceinline__ void store_turned_bf16(const expert_output &o,
         /* With one group of 8 tokens the other two matrices fall on rows that nobody reads. */
         const int other = N == 8 ? j : j + 1;
         store_matrices(base + staging_offset(8 * (j + lane / 16) + lane % 8, chunk),
-                             pack_bf16(value(j, 0), value(j, 1)),
-                             pack_bf16(value(j, 2), value(j, 3)),
-                             pack_bf16(value(other, 0), value(other, 1)),
-                             pack_bf16(value(other, 2), value(other, 3)));
+                       pack_bf16(value(j, 0), value(j, 1)), pack_bf16(value(j, 2), value(j, 3)),
+                       pack_bf16(value(other, 0), value(other, 1)),
+                       pack_bf16(value(other, 2), value(other, 3)));
     }
     named_barrier(1 + o.warpgroup, WARPGROUP);
     copy_out<__nv_bfloat16>(o, thread, WARPGROUP, 0, N, o.row, column, STAGING_ROW_BYTES);

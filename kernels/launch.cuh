@@ -41,7 +41,7 @@ static inline cudaError_t launch_prepare(Kernel kernel, int threads, int shared_
                                          int *blocks_per_sm)
 {
     cudaError_t code = cudaSuccess;
-    if (shared_bytes > 48 * 1024) {
+    if (shared_bytes > 32 * 1024) { /* static shared memory counts towards the 48 KiB too */
         code = cudaFuncSetAttribute((const void *) kernel,
                                     cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
     }

@@ -12,8 +12,8 @@ struct matrix {
     const void *values;
     const float *scale; /* NULL for bf16 */
     int32_t columns;
-    int32_t row_scale_step;    /* rows under one scale: 1 or 128 */
-    int64_t row_block_stride;  /* from one row block's scales to the next */
+    int32_t row_scale_step;   /* rows under one scale: 1 or 128 */
+    int64_t row_block_stride; /* from one row block's scales to the next */
     int64_t column_block_stride;
 };
 
@@ -40,13 +40,13 @@ static struct matrix weights(const struct moe_reference_expert *ffn, const void 
     const size_t size = ffn->shape.dtype == MOE_EXPERT_BF16 ? 2 : 1;
     const int64_t elements = (int64_t) rows * columns;
     const int64_t scales = (int64_t) blocks(rows) * blocks(columns);
-    return (struct matrix) { .values = (const char *) values + (size_t) (index * elements) * size,
-                             .scale = ffn->shape.dtype == MOE_EXPERT_BF16 ? NULL
-                                                                          : scale + index * scales,
-                             .columns = columns,
-                             .row_scale_step = BLOCK,
-                             .row_block_stride = blocks(columns),
-                             .column_block_stride = 1 };
+    return (struct matrix){ .values = (const char *) values + (size_t) (index * elements) * size,
+                            .scale =
+                                ffn->shape.dtype == MOE_EXPERT_BF16 ? NULL : scale + index * scales,
+                            .columns = columns,
+                            .row_scale_step = BLOCK,
+                            .row_block_stride = blocks(columns),
+                            .column_block_stride = 1 };
 }
 
 static double activate(enum moe_expert_activation activation, double gate, double up)
@@ -68,12 +68,12 @@ static double activate(enum moe_expert_activation activation, double gate, doubl
 static struct matrix activations(const struct moe_reference_expert *ffn, const void *values,
                                  const float *scale, int32_t columns)
 {
-    return (struct matrix) { .values = values,
-                             .scale = ffn->shape.dtype == MOE_EXPERT_BF16 ? NULL : scale,
-                             .columns = columns,
-                             .row_scale_step = 1,
-                             .row_block_stride = 1,
-                             .column_block_stride = ffn->scale_stride };
+    return (struct matrix){ .values = values,
+                            .scale = ffn->shape.dtype == MOE_EXPERT_BF16 ? NULL : scale,
+                            .columns = columns,
+                            .row_scale_step = 1,
+                            .row_block_stride = 1,
+                            .column_block_stride = ffn->scale_stride };
 }
 
 /* Row `row` as doubles, so that nothing is decoded twice: to[columns]. */
@@ -170,8 +170,8 @@ void moe_reference_expert_second(const struct moe_reference_expert *ffn, const v
     double *mid_row = scratch;
     double *w = scratch + shape->inter;
     for (int32_t expert = 0; expert < shape->expert_count; expert++) {
-        const struct matrix matrix = weights(ffn, ffn->w2, ffn->w2_scale, expert, shape->hidden,
-                                             shape->inter);
+        const struct matrix matrix =
+            weights(ffn, ffn->w2, ffn->w2_scale, expert, shape->hidden, shape->inter);
         for (int32_t h = 0; h < shape->hidden; h++) {
             decode(&matrix, h, w + (size_t) h * (size_t) shape->inter);
         }

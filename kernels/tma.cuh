@@ -34,9 +34,10 @@ static __device__ __forceinline__ void mbarrier_arrive(uint32_t barrier)
 /* One arrival, and the phase also waits for this many bytes of TMA. */
 static __device__ __forceinline__ void mbarrier_arrive_expect(uint32_t barrier, uint32_t bytes)
 {
-    asm volatile("mbarrier.arrive.expect_tx.release.cta.shared::cta.b64 _, [%0], %1;" ::"r"(barrier),
-                 "r"(bytes)
-                 : "memory");
+    asm volatile(
+        "mbarrier.arrive.expect_tx.release.cta.shared::cta.b64 _, [%0], %1;" ::"r"(barrier),
+        "r"(bytes)
+        : "memory");
 }
 
 /* Returns when the phase of this parity is over. */

@@ -15,8 +15,8 @@
  * groups of 8 rows lie 1024 bytes apart; the leading offset plays no part under a swizzle. */
 static __device__ __forceinline__ uint64_t wgmma_descriptor(uint32_t address)
 {
-    return (uint64_t) ((address & 0x3ffff) >> 4) | (uint64_t) 1 << 16 | (uint64_t) (1024 >> 4) << 32 |
-           (uint64_t) 1 << 62;
+    return (uint64_t) ((address & 0x3ffff) >> 4) | (uint64_t) 1 << 16 |
+           (uint64_t) (1024 >> 4) << 32 | (uint64_t) 1 << 62;
 }
 
 /* Registers and shared memory that wgmma is about to use are ready. */
@@ -48,51 +48,53 @@ template <int Count> static __device__ __forceinline__ void wgmma_keep(float (&d
 /* Wgmma<N>::bf16 and ::e4m3 add to the sums d[N / 2]; ::e4m3_first overwrites them. */
 template <int N> struct Wgmma;
 
-#define MOE_D4(how, i) how(d[i]), how(d[i + 1]), how(d[i + 2]), how(d[i + 3])
-#define MOE_D8(how, i) MOE_D4(how, i), MOE_D4(how, i + 4)
-#define MOE_D16(how, i) MOE_D8(how, i), MOE_D8(how, i + 8)
-#define MOE_D32(how, i) MOE_D16(how, i), MOE_D16(how, i + 16)
-#define MOE_D64(how, i) MOE_D32(how, i), MOE_D32(how, i + 32)
+#define MOE_D4(how, i)   how(d[i]), how(d[i + 1]), how(d[i + 2]), how(d[i + 3])
+#define MOE_D8(how, i)   MOE_D4(how, i), MOE_D4(how, i + 4)
+#define MOE_D16(how, i)  MOE_D8(how, i), MOE_D8(how, i + 8)
+#define MOE_D32(how, i)  MOE_D16(how, i), MOE_D16(how, i + 16)
+#define MOE_D64(how, i)  MOE_D32(how, i), MOE_D32(how, i + 32)
 #define MOE_D128(how, i) MOE_D64(how, i), MOE_D64(how, i + 64)
-#define MOE_ADD "+f"
-#define MOE_WRITE "=f"
+#define MOE_ADD          "+f"
+#define MOE_WRITE        "=f"
 
 /* The operands after the sums: the two descriptors A and B. */
-#define MOE_WGMMA(N, REGISTERS, OPERANDS, A, B)                                                   \
-    template <> struct Wgmma<N> {                                                                 \
-        static __device__ __forceinline__ void bf16(float *d, uint64_t a, uint64_t b)             \
-        {                                                                                         \
-            asm volatile("wgmma.mma_async.sync.aligned.m64n" #N "k16.f32.bf16.bf16 {" REGISTERS   \
-                         "}, " A ", " B ", 1, 1, 1, 0, 0;"                                        \
-                         : OPERANDS(MOE_ADD, 0)                                                   \
-                         : "l"(a), "l"(b));                                                       \
-        }                                                                                         \
-        static __device__ __forceinline__ void e4m3(float *d, uint64_t a, uint64_t b)             \
-        {                                                                                         \
-            asm volatile("wgmma.mma_async.sync.aligned.m64n" #N "k32.f32.e4m3.e4m3 {" REGISTERS   \
-                         "}, " A ", " B ", 1, 1, 1;"                                              \
-                         : OPERANDS(MOE_ADD, 0)                                                   \
-                         : "l"(a), "l"(b));                                                       \
-        }                                                                                         \
-        static __device__ __forceinline__ void e4m3_first(float *d, uint64_t a, uint64_t b)       \
-        {                                                                                         \
-            asm volatile("wgmma.mma_async.sync.aligned.m64n" #N "k32.f32.e4m3.e4m3 {" REGISTERS   \
-                         "}, " A ", " B ", 0, 1, 1;"                                              \
-                         : OPERANDS(MOE_WRITE, 0)                                                 \
-                         : "l"(a), "l"(b));                                                       \
-        }                                                                                         \
+#define MOE_WGMMA(N, REGISTERS, OPERANDS, A, B)                                                 \
+    template <> struct Wgmma<N> {                                                               \
+        static __device__ __forceinline__ void bf16(float *d, uint64_t a, uint64_t b)           \
+        {                                                                                       \
+            asm volatile("wgmma.mma_async.sync.aligned.m64n" #N "k16.f32.bf16.bf16 {" REGISTERS \
+                         "}, " A ", " B ", 1, 1, 1, 0, 0;"                                      \
+                         : OPERANDS(MOE_ADD, 0)                                                 \
+                         : "l"(a), "l"(b));                                                     \
+        }                                                                                       \
+        static __device__ __forceinline__ void e4m3(float *d, uint64_t a, uint64_t b)           \
+        {                                                                                       \
+            asm volatile("wgmma.mma_async.sync.aligned.m64n" #N "k32.f32.e4m3.e4m3 {" REGISTERS \
+                         "}, " A ", " B ", 1, 1, 1;"                                            \
+                         : OPERANDS(MOE_ADD, 0)                                                 \
+                         : "l"(a), "l"(b));                                                     \
+        }                                                                                       \
+        static __device__ __forceinline__ void e4m3_first(float *d, uint64_t a, uint64_t b)     \
+        {                                                                                       \
+            asm volatile("wgmma.mma_async.sync.aligned.m64n" #N "k32.f32.e4m3.e4m3 {" REGISTERS \
+                         "}, " A ", " B ", 0, 1, 1;"                                            \
+                         : OPERANDS(MOE_WRITE, 0)                                               \
+                         : "l"(a), "l"(b));                                                     \
+        }                                                                                       \
     };
 
-#define MOE_R4 "%0,%1,%2,%3"
-#define MOE_R8 MOE_R4 ",%4,%5,%6,%7"
+#define MOE_R4  "%0,%1,%2,%3"
+#define MOE_R8  MOE_R4 ",%4,%5,%6,%7"
 #define MOE_R16 MOE_R8 ",%8,%9,%10,%11,%12,%13,%14,%15"
 #define MOE_R32 MOE_R16 ",%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31"
-#define MOE_R64 MOE_R32 \
+#define MOE_R64                                                                        \
+    MOE_R32                                                                            \
     ",%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51" \
     ",%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63"
-#define MOE_R128 MOE_R64 \
+#define MOE_R128                                                                       \
+    MOE_R64                                                                            \
     ",%64,%65,%66,%67,%68,%69,%70,%71,%72,%73,%74,%75,%76,%77,%78,%79,%80,%81,%82,%83" \
-    ",%84,%85,%86,%87,%88,%89,%90,%91,%92,%93,%94,%95,%96,%97,%98,%99,%100,%101,%102" \
+    ",%84,%85,%86,%87,%88,%89,%90,%91,%92,%93,%94,%95,%96,%97,%98,%99,%100,%101,%102"  \
     ",%103,%104,%105,%106,%107,%108,%109,%110,%111,%112,%113,%114,%115,%116,%117,%118" \
     ",%119,%120,%121,%122,%123,%124,%125,%126,%127"
 

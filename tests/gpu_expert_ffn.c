@@ -19,8 +19,8 @@
 
 #include "calibrate/device.h"
 #include "kernels/expert_ffn.h"
-#include "kernels/reference_number.h"
 #include "kernels/reference_expert.h"
+#include "kernels/reference_number.h"
 #include "sim/base/random.h"
 
 enum { GUARD_ROWS = 3, BLOCK = MOE_EXPERT_SCALE_BLOCK };
@@ -100,7 +100,8 @@ static int32_t blocks(int32_t count)
 
 /* About normal, or small whole numbers: most of them zero, so that sums stay below 256 and are
  * whole in bf16 too. */
-static void fill(void *values, size_t count, enum moe_expert_dtype dtype, bool exact, uint64_t *seed)
+static void fill(void *values, size_t count, enum moe_expert_dtype dtype, bool exact,
+                 uint64_t *seed)
 {
     for (size_t i = 0; i < count; i++) {
         float value = 0.0F;
@@ -136,9 +137,9 @@ static void host_init(struct host_data *d, const struct test_case *c, enum moe_e
     const size_t matrices = (size_t) moe_expert_ffn_w1_matrix_count(c->activation);
     const size_t experts = (size_t) c->expert_count;
     const size_t weights = (size_t) c->hidden * (size_t) c->inter;
-    *d = (struct host_data) { .shape = { c->hidden, c->inter, c->expert_count, dtype,
-                                         c->activation },
-                              .element_bytes = dtype == MOE_EXPERT_BF16 ? 2 : 1 };
+    *d =
+        (struct host_data){ .shape = { c->hidden, c->inter, c->expert_count, dtype, c->activation },
+                            .element_bytes = dtype == MOE_EXPERT_BF16 ? 2 : 1 };
     for (int32_t e = 0; e < c->expert_count; e++) {
         d->row_offset[e + 1] = d->row_offset[e] + c->rows[e];
     }
@@ -172,9 +173,9 @@ static void host_init(struct host_data *d, const struct test_case *c, enum moe_e
     d->mid_scale_found = allocate(d->mid_scale_count, sizeof(float));
     d->expected = allocate(d->out_count, sizeof *d->expected);
     d->found = allocate(d->out_count, sizeof *d->found);
-    d->twin = (struct moe_reference_expert) { d->shape, d->row_offset, d->scale_stride,
-                                              d->x,     d->x_scale,    d->w1,
-                                              d->w1_scale, d->w2,      d->w2_scale };
+    d->twin = (struct moe_reference_expert){ d->shape,    d->row_offset, d->scale_stride,
+                                             d->x,        d->x_scale,    d->w1,
+                                             d->w1_scale, d->w2,         d->w2_scale };
     moe_reference_expert_first(&d->twin, d->scratch, d->mid);
     moe_reference_expert_round(&d->twin, d->mid, d->mid_rounded, d->mid_rounded_scale);
     for (size_t i = 0; i < d->mid_count; i++) {
@@ -289,16 +290,10 @@ static double largest_error(const struct host_data *d, int32_t *worst_row)
     return worst;
 }
 
-/* e4m3 bits as a number line: neighbouring values differ by 1. */
-static int rank_of(uint8_t bits)
-{
-    return (bits & 0x80) != 0 ? -(bits & 0x7f) : bits & 0x7f;
-}
-
-/* How far element i of the stored mid lies from the twin's, in steps of its type; a scale that
- * is off by more than a rounding counts as a thousand. A small value of bf16 is what is left of
- * large products that cancel, each sum of which is rounded to fp32: it is not judged more finely
- * than those can be. */
+/* How far element i of the stored mid lies from the twin's, in steps of its type. Steps shrink
+ * with the value, errors of a sum do not: what is small beside mid's root mean square is judged
+ * by the steps of a larger value. A scale that is off by more than a rounding counts as a
+ * thousand, and so does what is not finite. */
 static double mid_steps(const struct host_data *d, size_t i)
 {
     if (d->shape.dtype == MOE_EXPERT_BF16) {
@@ -309,12 +304,18 @@ static double mid_steps(const struct host_data *d, size_t i)
     const int32_t row = (int32_t) (i / (size_t) d->shape.inter);
     const int32_t column = (int32_t) (i % (size_t) d->shape.inter);
     const size_t s = (size_t) (column / BLOCK) * (size_t) d->scale_stride + (size_t) row;
-    const float ratio = d->mid_scale_found[s] / d->mid_rounded_scale[s];
-    if (!(fabsf(ratio - 1.0F) < 1e-3F)) {
+    const double scale = (double) d->mid_scale_found[s];
+    const double found = scale * (double) moe_float_from_e4m3(((const uint8_t *) d->mid_found)[i]);
+    const double twin = (double) d->mid_rounded_scale[s] *
+                        (double) moe_float_from_e4m3(((const uint8_t *) d->mid_rounded)[i]);
+    if (!(fabs(scale / (double) d->mid_rounded_scale[s] - 1.0) < 1e-3) || !isfinite(found)) {
         return 1000.0;
     }
-    return abs(rank_of(((const uint8_t *) d->mid_found)[i]) -
-               rank_of(((const uint8_t *) d->mid_rounded)[i]));
+    /* A step is an eighth of the leading power of two, so at most an eighth of the value; e4m3 has
+     * none below 2^-9. */
+    const double step =
+        fmax(fmax(fabs(twin), d->mid_rms * 0x1p-4) * 0x1p-3, scale * 0x1p-9) * (1.0 + 1e-2);
+    return ceil((fabs(found - twin) - step * 1e-2) / step);
 }
 
 /* Share of mid's elements that are a step off; 1 when one is further off. */
@@ -345,8 +346,7 @@ static bool check(const struct test_case *c, enum moe_expert_dtype dtype, bool e
         }
         int32_t row = 0;
         run_on_gpu(&d, version);
-        moe_reference_expert_second(&d.twin, d.mid_found, d.mid_scale_found, d.scratch,
-                                    d.expected);
+        moe_reference_expert_second(&d.twin, d.mid_found, d.mid_scale_found, d.scratch, d.expected);
         const double steps = mid_error(&d);
         const double error = largest_error(&d, &row);
         const bool passed = exact ? steps == 0.0 && error == 0.0
