@@ -44,15 +44,7 @@ static void cap_gpus(struct moe_dispatch_solver *solver, const struct moe_dispat
     int64_t sum = 0;
     moe_split_begin(split, &solver->hosts, solver->load);
     (void) moe_split_level(split);
-    moe_dispatch_solver_master(solver, view);
-    for (uint32_t item = 0; item < split->item_count; item++) {
-        const uint32_t expert = split->item_expert[item];
-        const uint32_t host = solver->hosts.first_host[expert];
-        for (uint32_t edge = split->first_edge[item]; edge < split->first_edge[item + 1]; edge++) {
-            const uint32_t at = host + edge - split->first_edge[item];
-            solver->goal[solver->hosts.first_copy_of_host[at]] = (uint64_t) split->flow[edge];
-        }
-    }
+    moe_dispatch_solver_flow(solver, view);
     for (uint32_t gpu = 0; gpu < gpus; gpu++) {
         sum += split->load[gpu];
     }
@@ -85,12 +77,7 @@ static enum moe_status split(void *state, const struct moe_dispatch_view *view, 
     } else {
         cap_experts(solver, view, view->parameters[FACTOR]);
     }
-    for (uint32_t expert = 0; expert < view->shape.expert_count; expert++) {
-        if (solver->load[expert] > 0) {
-            moe_spread_expert(&solver->spread, view, expert,
-                              solver->goal + view->first_copy[expert], MOE_SPREAD_SHARE, quota);
-        }
-    }
+    moe_dispatch_solver_finish(solver, view, MOE_SPREAD_SHARE, quota);
     return MOE_OK;
 }
 

@@ -46,22 +46,17 @@ static struct move find_move(const struct moe_dispatch_solver *solver,
         }
         uint32_t source = gpus; /* of the expert's largest bucket here */
         uint32_t tokens = least - 1;
-        for (uint32_t to = begin; to < end; to++) {
+        for (uint32_t s = 0; s < gpus; s++) {
+            const uint32_t bucket = quota[(size_t) s * view->copy_count + from];
+            source = bucket > tokens ? s : source;
+            tokens = bucket > tokens ? bucket : tokens;
+        }
+        for (uint32_t to = begin; source < gpus && to < end; to++) {
             const uint32_t there = view->gpu_of_copy[to];
             const int64_t load = solver->gpu_load[there];
             if (there == gpu || (load + 1) * gpus > sum || load > best_load ||
                 (load == best_load && there > best_gpu)) {
                 continue;
-            }
-            for (uint32_t s = 0; source == gpus && s < gpus; s++) {
-                const uint32_t bucket = quota[(size_t) s * view->copy_count + from];
-                if (bucket > tokens) {
-                    tokens = bucket;
-                    source = s;
-                }
-            }
-            if (source == gpus) {
-                break;
             }
             if (there != best_gpu || tokens > best.tokens) {
                 best = (struct move){ from, to, source, tokens };

@@ -79,7 +79,7 @@ static enum moe_status split(void *state, const struct moe_dispatch_view *view, 
     }
     const double mean = (double) sum / gpus;
     if ((double) most < view->parameters[TRIGGER] * mean) {
-        moe_dispatch_solver_finish(solver, view, MOE_SPREAD_NEAR_GPU, quota);
+        moe_dispatch_solver_finish(solver, view, MOE_SPREAD_GPU, quota);
         return MOE_OK;
     }
     const int64_t cap = (int64_t) (view->parameters[CAP] * mean);
@@ -99,7 +99,7 @@ static enum moe_status split(void *state, const struct moe_dispatch_view *view, 
         solver->gpu_load[view->gpu_of_copy[view->first_copy[expert]]] -= solver->load[expert];
         spill(solver, view, expert, cap, chunk);
     }
-    moe_dispatch_solver_finish(solver, view, MOE_SPREAD_NEAR_GPU, quota);
+    moe_dispatch_solver_finish(solver, view, MOE_SPREAD_GPU, quota);
     return MOE_OK;
 }
 

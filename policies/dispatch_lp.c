@@ -20,8 +20,8 @@ static enum moe_status split(void *state, const struct moe_dispatch_view *view, 
     moe_dispatch_solver_begin(solver, view, quota);
     moe_split_begin(&solver->split, &solver->hosts, solver->load);
     (void) moe_split_level(&solver->split);
-    moe_spread_split(&solver->spread, view, &solver->hosts, &solver->split,
-                     (enum moe_spread_way) view->parameters[SPREAD], quota);
+    moe_dispatch_solver_flow(solver, view);
+    moe_dispatch_solver_finish(solver, view, (enum moe_spread_way) view->parameters[SPREAD], quota);
     return MOE_OK;
 }
 

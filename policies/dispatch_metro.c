@@ -46,30 +46,19 @@ static void choose_greedily(struct moe_dispatch_solver *solver,
     }
 }
 
-/* goal: the same, with the smallest possible largest count. */
+/* goal: the same, with the smallest possible largest count: a flow of ones, then of demands. */
 static void choose_exactly(struct moe_dispatch_solver *solver, const struct moe_dispatch_view *view)
 {
-    struct moe_split *split = &solver->split;
-    const struct moe_hosts *hosts = &solver->hosts;
     for (uint32_t expert = 0; expert < view->shape.expert_count; expert++) {
         solver->load[expert] = view->expert_total[expert] > 0;
     }
-    moe_split_begin(split, hosts, solver->load);
-    (void) moe_split_level(split);
-    memset(solver->goal, 0, view->copy_count * sizeof *solver->goal);
-    for (uint32_t expert = 0; expert < view->shape.expert_count; expert++) {
-        solver->goal[view->first_copy[expert]] = view->expert_total[expert];
+    moe_split_begin(&solver->split, &solver->hosts, solver->load);
+    (void) moe_split_level(&solver->split);
+    for (uint32_t edge = 0; edge < solver->split.first_edge[solver->split.item_count]; edge++) {
+        const uint16_t item = solver->split.edge_item[edge];
+        solver->split.flow[edge] *= (int64_t) view->expert_total[solver->split.item_expert[item]];
     }
-    for (uint32_t item = 0; item < split->item_count; item++) {
-        const uint32_t expert = split->item_expert[item];
-        solver->goal[view->first_copy[expert]] = 0;
-        for (uint32_t edge = split->first_edge[item]; edge < split->first_edge[item + 1]; edge++) {
-            const uint32_t host = hosts->first_host[expert] + edge - split->first_edge[item];
-            if (split->flow[edge] != 0) {
-                solver->goal[hosts->first_copy_of_host[host]] = view->expert_total[expert];
-            }
-        }
-    }
+    moe_dispatch_solver_flow(solver, view);
 }
 
 static enum moe_status split(void *state, const struct moe_dispatch_view *view, uint32_t *quota,

@@ -52,15 +52,28 @@ void moe_dispatch_solver_master(struct moe_dispatch_solver *solver,
     }
 }
 
+void moe_dispatch_solver_flow(struct moe_dispatch_solver *solver,
+                              const struct moe_dispatch_view *view)
+{
+    const struct moe_split *split = &solver->split;
+    const struct moe_hosts *hosts = &solver->hosts;
+    memset(solver->goal, 0, view->copy_count * sizeof *solver->goal);
+    for (uint32_t expert = 0; expert < view->shape.expert_count; expert++) {
+        solver->goal[view->first_copy[expert]] = view->expert_total[expert];
+    }
+    for (uint32_t item = 0; item < split->item_count; item++) {
+        const uint32_t first = split->first_edge[item];
+        const uint32_t host = hosts->first_host[split->item_expert[item]];
+        for (uint32_t edge = first; edge < split->first_edge[item + 1]; edge++) {
+            solver->goal[hosts->first_copy_of_host[host + edge - first]] =
+                (uint64_t) split->flow[edge];
+        }
+    }
+}
+
 void moe_dispatch_solver_finish(struct moe_dispatch_solver *solver,
                                 const struct moe_dispatch_view *view, enum moe_spread_way way,
                                 uint32_t *quota)
 {
-    for (uint32_t i = 0; i < solver->hosts.replicated_count; i++) {
-        const uint32_t expert = solver->hosts.replicated[i];
-        if (solver->load[expert] > 0) {
-            moe_spread_expert(&solver->spread, view, expert,
-                              solver->goal + view->first_copy[expert], way, quota);
-        }
-    }
+    moe_spread_goals(&solver->spread, view, solver->goal, way, quota);
 }

@@ -37,7 +37,12 @@ void moe_dispatch_solver_begin(struct moe_dispatch_solver *solver,
 void moe_dispatch_solver_master(struct moe_dispatch_solver *solver,
                                 const struct moe_dispatch_view *view);
 
-/* Carries out goal[copy] for every replicated expert. */
+/* Sets every copy's goal to what the solved split sends it: a flow to a GPU goes to the first of
+ * an expert's copies there, and so do experts that lie on one GPU only. */
+void moe_dispatch_solver_flow(struct moe_dispatch_solver *solver,
+                              const struct moe_dispatch_view *view);
+
+/* Carries out goal[copy]. */
 void moe_dispatch_solver_finish(struct moe_dispatch_solver *solver,
                                 const struct moe_dispatch_view *view, enum moe_spread_way way,
                                 uint32_t *quota);

@@ -92,8 +92,8 @@ static enum moe_status split(void *state, const struct moe_dispatch_view *view, 
         }
         deadline = next_deadline(solver, view->speed, deadline);
     }
-    moe_spread_split(&solver->spread, view, &solver->hosts, split,
-                     (enum moe_spread_way) view->parameters[WAY], quota);
+    moe_dispatch_solver_flow(solver, view);
+    moe_dispatch_solver_finish(solver, view, (enum moe_spread_way) view->parameters[WAY], quota);
     return MOE_OK;
 }
 

@@ -7,7 +7,8 @@
  * Departures: UltraEP also chooses which copies its redundant slots hold in that step; here the
  * placement has chosen, so a target must host the expert already. Its four-way parallel search
  * for the smallest feasible t is a bisection (feasibility is not strictly monotone, so either may
- * miss a smaller one). What its largest remainders round, running sums round (spread.h).
+ * miss a smaller one). Its pieces are at least 1024 tokens there, because an export costs the
+ * transfer of an expert's weights; here they lie in place already, so the standard is 1. What its largest remainders round, running sums round (spread.h).
  * When no t up to the heaviest GPU's load works, everything stays with the masters. */
 #include "policies/dispatch_solver.h"
 
@@ -183,15 +184,15 @@ static const struct moe_policy_parameter parameters[] = {
                  .source = "UltraEP v1.0.0 (eps)" },
     [MIN_TOKENS] = { .name = "min_tokens",
                      .kind = MOE_PARAMETER_WHOLE,
-                     .standard = 1024.0,
+                     .standard = 1.0,
                      .min = 1.0,
                      .max = 1e9,
                      .help = "the smallest piece that the search exports",
-                     .source = "UltraEP v1.0.0 (min_tokens_per_replica)" },
+                     .source = "own; UltraEP v1.0.0 (min_tokens_per_replica): 1024" },
     [WAY] = { .name = "spread",
               .kind = MOE_PARAMETER_CHOICE,
               .choices = moe_spread_ways,
-              .standard = MOE_SPREAD_NEAR_GPU,
+              .standard = MOE_SPREAD_GPU,
               .help = "which source's tokens a copy takes: the same share of each, or first those "
                       "of its own GPU, or of its GPU and node",
               .source = "UltraEP v1.0.0 (reroute)" },

@@ -1,3 +1,5 @@
+/* Source by source over all experts, because the quotas lie so in memory: at 64 GPUs a walk down
+ * the sources of one copy would touch a cache line for each. */
 #include "policies/spread.h"
 
 #include <assert.h>
@@ -10,11 +12,11 @@ const char *const moe_spread_ways[] = { "share", "gpu", "node", NULL };
 enum moe_status moe_spread_init(struct moe_spread *spread, struct moe_arena *arena,
                                 const struct moe_placement_shape *shape, struct moe_error *err)
 {
-    spread->left = MOE_NEW(arena, uint32_t, shape->gpu_count);
-    spread->goal = MOE_NEW(arena, uint64_t, shape->slot_count);
-    if (spread->left == NULL || spread->goal == NULL) {
-        return moe_fail(err, MOE_LIMIT, "no room to spread the tokens of %u GPUs over %u slots",
-                        shape->gpu_count, shape->slot_count);
+    spread->copy = MOE_NEW(arena, struct moe_spread_copy, shape->slot_count);
+    spread->divided = MOE_NEW(arena, uint16_t, shape->expert_count);
+    if (spread->copy == NULL || spread->divided == NULL) {
+        return moe_fail(err, MOE_LIMIT, "no room to spread the tokens of %u experts over %u slots",
+                        shape->expert_count, shape->slot_count);
     }
     return MOE_OK;
 }
@@ -31,99 +33,119 @@ void moe_spread_first(const struct moe_dispatch_view *view, uint32_t *quota)
     }
 }
 
-/* To every copy from the sources first .. end-1, as much as both sides have left. */
-static void send_within(struct moe_spread *spread, const struct moe_dispatch_view *view,
-                        uint32_t copy, uint32_t first, uint32_t end, uint64_t *goal,
-                        uint32_t *quota)
+/* Experts with tokens whose first copy is not to have them all. */
+static uint32_t list_divided(struct moe_spread *spread, const struct moe_dispatch_view *view,
+                             const uint64_t *goal)
 {
+    uint32_t count = 0;
+    for (uint32_t expert = 0; expert < view->shape.expert_count; expert++) {
+        const uint32_t begin = view->first_copy[expert];
+        const uint32_t end = view->first_copy[expert + 1];
+        if (goal[begin] == view->expert_total[expert]) {
+            continue;
+        }
+        assert(view->expert_total[expert] <= UINT32_MAX);
+        spread->divided[count++] = (uint16_t) expert;
+        for (uint32_t copy = begin; copy < end; copy++) {
+            spread->copy[copy] = (struct moe_spread_copy){ .goal = goal[copy] };
+        }
+    }
+    return count;
+}
+
+/* To a copy from the sources first .. end-1, as much as both sides have left. */
+static void send_near(struct moe_spread *spread, const struct moe_dispatch_view *view,
+                      uint32_t expert, uint32_t copy, uint32_t first, uint32_t end, uint32_t *quota)
+{
+    uint64_t *goal = &spread->copy[copy].goal;
     for (uint32_t source = first; source<end && * goal> 0; source++) {
-        const uint32_t sent =
-            spread->left[source] < *goal ? spread->left[source] : (uint32_t) *goal;
-        quota[(size_t) source * view->copy_count + copy] += sent;
-        spread->left[source] -= sent;
+        uint32_t *row = quota + (size_t) source * view->copy_count;
+        uint32_t left = view->demand[(size_t) source * view->shape.expert_count + expert];
+        for (uint32_t i = view->first_copy[expert]; i < view->first_copy[expert + 1]; i++) {
+            left -= row[i];
+        }
+        const uint32_t sent = left < *goal ? left : (uint32_t) *goal;
+        row[copy] += sent;
         *goal -= sent;
     }
 }
 
-/* The goals share what the sources have left: copy after copy takes its part of every source's
- * rest, so the last takes all there is, unless tokens are dropped. */
-static void send_shares(struct moe_spread *spread, const struct moe_dispatch_view *view,
-                        uint32_t expert, const uint64_t *goal, uint32_t *quota)
+static void send_all_near(struct moe_spread *spread, const struct moe_dispatch_view *view,
+                          uint32_t expert, enum moe_spread_way way, uint32_t *quota)
 {
-    const uint32_t gpus = view->shape.gpu_count;
+    const uint32_t node_gpus = view->shape.gpu_count / view->shape.node_count;
     const uint32_t begin = view->first_copy[expert];
     const uint32_t end = view->first_copy[expert + 1];
-    uint64_t rest = 0;
-    for (uint32_t source = 0; source < gpus; source++) {
-        rest += spread->left[source];
-    }
     for (uint32_t copy = begin; copy < end; copy++) {
-        const uint64_t part = goal[copy - begin];
-        assert(part <= rest);
-        if (part == 0) {
-            continue;
-        }
-        const double inverse = 1.0 / (double) rest;
-        uint64_t seen = 0;
-        uint64_t sent = 0;
-        uint32_t *column = quota + copy;
-        for (uint32_t source = 0; source < gpus; source++, column += view->copy_count) {
-            seen += spread->left[source];
-            const uint64_t goes = moe_spread_portion(seen, part, rest, inverse) - sent;
-            sent += goes;
-            *column += (uint32_t) goes;
-            spread->left[source] -= (uint32_t) goes;
-        }
-        assert(sent == part);
-        rest -= part;
+        const uint32_t gpu = view->gpu_of_copy[copy];
+        send_near(spread, view, expert, copy, gpu, gpu + 1, quota);
+    }
+    for (uint32_t copy = begin; way == MOE_SPREAD_NODE && copy < end; copy++) {
+        const uint32_t first = view->gpu_of_copy[copy] / node_gpus * node_gpus;
+        send_near(spread, view, expert, copy, first, first + node_gpus, quota);
     }
 }
 
-void moe_spread_expert(struct moe_spread *spread, const struct moe_dispatch_view *view,
-                       uint32_t expert, const uint64_t *goal, enum moe_spread_way way,
-                       uint32_t *quota)
+/* What is left of an expert's tokens: copy after copy takes its part of every source's rest, so
+ * the last takes all there is, unless tokens are dropped. */
+static void begin_sharing(struct moe_spread *spread, const struct moe_dispatch_view *view,
+                          uint32_t expert, const uint64_t *goal)
 {
-    const uint32_t experts = view->shape.expert_count;
+    uint64_t rest = view->expert_total[expert];
+    for (uint32_t i = view->first_copy[expert]; i < view->first_copy[expert + 1]; i++) {
+        rest -= goal[i] - spread->copy[i].goal; /* sent near */
+    }
+    for (uint32_t i = view->first_copy[expert]; i < view->first_copy[expert + 1]; i++) {
+        struct moe_spread_copy *copy = &spread->copy[i];
+        assert(copy->goal <= rest);
+        copy->rest = rest > 0 ? rest : 1;
+        copy->inverse = 1.0 / (double) copy->rest;
+        rest -= copy->goal;
+    }
+}
+
+static void share(struct moe_spread_copy *copy, uint32_t copies, uint32_t demand, uint32_t *row)
+{
+    uint32_t left = demand;
+    for (uint32_t i = 0; i < copies; i++) {
+        left -= row[i];
+    }
+    for (uint32_t i = 0; i < copies; i++) {
+        copy[i].seen += left;
+        const uint64_t upto =
+            moe_spread_portion(copy[i].seen, copy[i].goal, copy[i].rest, copy[i].inverse);
+        const uint32_t goes = (uint32_t) (upto - copy[i].sent);
+        copy[i].sent = upto;
+        row[i] += goes;
+        left -= goes;
+    }
+}
+
+void moe_spread_goals(struct moe_spread *spread, const struct moe_dispatch_view *view,
+                      const uint64_t *goal, enum moe_spread_way way, uint32_t *quota)
+{
     const uint32_t gpus = view->shape.gpu_count;
-    const uint32_t node_gpus = gpus / view->shape.node_count;
-    const uint32_t begin = view->first_copy[expert];
-    const uint32_t copies = view->first_copy[expert + 1] - begin;
-    assert(view->expert_total[expert] <= UINT32_MAX);
+    const uint32_t count = list_divided(spread, view, goal);
     for (uint32_t source = 0; source < gpus; source++) {
-        spread->left[source] = view->demand[(size_t) source * experts + expert];
-        memset(quota + (size_t) source * view->copy_count + begin, 0, copies * sizeof *quota);
-    }
-    if (way == MOE_SPREAD_SHARE) {
-        send_shares(spread, view, expert, goal, quota);
-        return;
-    }
-    uint64_t *unmet = spread->goal;
-    for (uint32_t copy = 0; copy < copies; copy++) {
-        const uint32_t gpu = view->gpu_of_copy[begin + copy];
-        unmet[copy] = goal[copy];
-        send_within(spread, view, begin + copy, gpu, gpu + 1, &unmet[copy], quota);
-    }
-    for (uint32_t copy = 0; way == MOE_SPREAD_NEAR_NODE && copy < copies; copy++) {
-        const uint32_t node = view->gpu_of_copy[begin + copy] / node_gpus;
-        send_within(spread, view, begin + copy, node * node_gpus, (node + 1) * node_gpus,
-                    &unmet[copy], quota);
-    }
-    send_shares(spread, view, expert, unmet, quota);
-}
-
-void moe_spread_split(struct moe_spread *spread, const struct moe_dispatch_view *view,
-                      const struct moe_hosts *hosts, const struct moe_split *split,
-                      enum moe_spread_way way, uint32_t *quota)
-{
-    for (uint32_t item = 0; item < split->item_count; item++) {
-        const uint32_t expert = split->item_expert[item];
-        const uint32_t begin = view->first_copy[expert];
-        uint64_t *goal = spread->goal;
-        memset(goal, 0, (view->first_copy[expert + 1] - begin) * sizeof *goal);
-        for (uint32_t edge = split->first_edge[item]; edge < split->first_edge[item + 1]; edge++) {
-            const uint32_t host = hosts->first_host[expert] + edge - split->first_edge[item];
-            goal[hosts->first_copy_of_host[host] - begin] = (uint64_t) split->flow[edge];
+        uint32_t *row = quota + (size_t) source * view->copy_count;
+        for (uint32_t i = 0; i < count; i++) {
+            row[view->first_copy[spread->divided[i]]] = 0;
         }
-        moe_spread_expert(spread, view, expert, goal, way, quota);
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        if (way != MOE_SPREAD_SHARE) {
+            send_all_near(spread, view, spread->divided[i], way, quota);
+        }
+        begin_sharing(spread, view, spread->divided[i], goal);
+    }
+    for (uint32_t source = 0; source < gpus; source++) {
+        const uint32_t *demand = view->demand + (size_t) source * view->shape.expert_count;
+        uint32_t *row = quota + (size_t) source * view->copy_count;
+        for (uint32_t i = 0; i < count; i++) {
+            const uint32_t expert = spread->divided[i];
+            const uint32_t begin = view->first_copy[expert];
+            share(spread->copy + begin, view->first_copy[expert + 1] - begin, demand[expert],
+                  row + begin);
+        }
     }
 }

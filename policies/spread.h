@@ -1,38 +1,45 @@
 /*
  * Spread: from tokens per copy to tokens per (source GPU, copy).
  *
- * A solver decides how many tokens each copy of an expert takes (goal); the sources' demand has
- * then to be divided so that every source sends all it has and every copy gets its goal, in
- * whole tokens, exactly. Two ways:
+ * A solver decides how many tokens each copy takes (goal); the sources' demand has then to be
+ * divided so that every source sends all it has and every copy gets its goal, in whole tokens,
+ * exactly. Two ways:
  *   share  every source sends each copy the same share of its tokens, but for rounding: what a
  *          kernel does that picks the copy of each token by probability. The rounding is by
  *          running sums over the sources: it differs from the exact share by less than one
  *          token per copy that comes before.
- *   near   first to copies on the source's own GPU, then (when asked for) to those on its node,
- *          each up to the copy's goal, what is left by share.
+ *   gpu    first to copies on the source's own GPU, up to the copy's goal, what is left by share
+ *   node   first those, then to copies on the source's node, in order of slots and sources, what
+ *          is left by share
  *
- * All functions write quota[source GPU][copy] of a dispatch view; totals of an expert are at
- * most UINT32_MAX (asserted). Nothing is allocated.
+ * quota[source GPU][copy], demand and expert_total are a dispatch view's; totals of an expert are
+ * at most UINT32_MAX (asserted). Nothing is allocated after init.
  */
 #ifndef MOE_POLICIES_SPREAD_H
 #define MOE_POLICIES_SPREAD_H
 
-#include <stdbool.h>
 #include <stdint.h>
 
-#include "policies/hosts.h"
 #include "policies/placement.h"
 #include "policies/policy.h"
-#include "policies/split.h"
 #include "sim/base/arena.h"
 #include "sim/base/error.h"
 
-struct moe_spread {
-    uint32_t *left; /* [gpu_count] tokens of the expert that a source has still to send */
-    uint64_t *goal; /* [slot_count] for the callers: goals of one expert's copies; used up */
+/* One copy while its expert's tokens are shared, source after source. */
+struct moe_spread_copy {
+    uint64_t goal;  /* tokens that are still to come by share */
+    uint64_t rest;  /* tokens that its expert has left for it and the copies after it */
+    double inverse; /* 1 / rest */
+    uint64_t seen;  /* of rest, from the sources so far */
+    uint64_t sent;  /* of goal */
 };
 
-enum moe_spread_way { MOE_SPREAD_SHARE, MOE_SPREAD_NEAR_GPU, MOE_SPREAD_NEAR_NODE };
+struct moe_spread {
+    struct moe_spread_copy *copy; /* [slot_count] */
+    uint16_t *divided;            /* [expert_count] experts that are not all on one copy */
+};
+
+enum moe_spread_way { MOE_SPREAD_SHARE, MOE_SPREAD_GPU, MOE_SPREAD_NODE };
 
 /* Names of enum moe_spread_way for a parameter: share, gpu, node, NULL. */
 extern const char *const moe_spread_ways[];
@@ -45,17 +52,10 @@ enum moe_status moe_spread_init(struct moe_spread *spread, struct moe_arena *are
 /* All demand to the first copy of every expert: right for those with one, a start for others. */
 void moe_spread_first(const struct moe_dispatch_view *view, uint32_t *quota);
 
-/* Divides one expert's demand. goal[copies]; their sum is at most the demand, and what is missing
- * is dropped, shared as if the floor were one more copy. Overwrites the expert's quotas. */
-void moe_spread_expert(struct moe_spread *spread, const struct moe_dispatch_view *view,
-                       uint32_t expert, const uint64_t *goal, enum moe_spread_way way,
-                       uint32_t *quota);
-
-/* Carries a solved split out: every item's flow to a GPU goes to its first copy there. Experts
- * that are no item have one host and keep what moe_spread_first gave their first copy. */
-void moe_spread_split(struct moe_spread *spread, const struct moe_dispatch_view *view,
-                      const struct moe_hosts *hosts, const struct moe_split *split,
-                      enum moe_spread_way way, uint32_t *quota);
+/* goal[copy]; over the copies of an expert they sum to at most its demand, and what is missing is
+ * dropped, shared as if the floor were one more copy. quota comes as moe_spread_first left it. */
+void moe_spread_goals(struct moe_spread *spread, const struct moe_dispatch_view *view,
+                      const uint64_t *goal, enum moe_spread_way way, uint32_t *quota);
 
 /* floor(a * b / divisor) for a, b < 2^32 and divisor >= 1: by a product with the reciprocal and
  * one correction, several times as fast as a division. inverse = 1.0 / divisor. */
