@@ -49,19 +49,18 @@ static void cap_gpus(struct moe_dispatch_solver *solver, const struct moe_dispat
         sum += split->load[gpu];
     }
     /* By running sums over the GPU's copies, so that each keeps exactly its capacity. */
-    const uint64_t most = (uint64_t) ceil(factor * (double) sum / gpus);
+    const int64_t most = (int64_t) ceil(factor * (double) sum / gpus);
     int64_t *seen = solver->gpu_load;
     memset(seen, 0, gpus * sizeof *seen);
     for (uint32_t copy = 0; copy < view->copy_count; copy++) {
         const uint32_t gpu = view->gpu_of_copy[copy];
-        const uint64_t load = (uint64_t) split->load[gpu];
-        if (load > most) {
+        if (split->load[gpu] > most) {
+            const int64_t load = split->load[gpu];
             const double inverse = 1.0 / (double) load;
-            const uint64_t before = (uint64_t) seen[gpu];
-            const uint64_t after = before + solver->goal[copy];
-            seen[gpu] = (int64_t) after;
-            solver->goal[copy] = moe_spread_portion(after, most, load, inverse) -
-                                 moe_spread_portion(before, most, load, inverse);
+            const int64_t before = seen[gpu];
+            seen[gpu] += (int64_t) solver->goal[copy];
+            solver->goal[copy] = (uint64_t) (moe_spread_portion(seen[gpu], most, load, inverse) -
+                                             moe_spread_portion(before, most, load, inverse));
         }
     }
 }

@@ -44,10 +44,10 @@ static uint32_t list_divided(struct moe_spread *spread, const struct moe_dispatc
         if (goal[begin] == view->expert_total[expert]) {
             continue;
         }
-        assert(view->expert_total[expert] <= UINT32_MAX);
+        assert(view->expert_total[expert] <= INT32_MAX);
         spread->divided[count++] = (uint16_t) expert;
         for (uint32_t copy = begin; copy < end; copy++) {
-            spread->copy[copy] = (struct moe_spread_copy){ .goal = goal[copy] };
+            spread->copy[copy] = (struct moe_spread_copy){ .goal = (int64_t) goal[copy] };
         }
     }
     return count;
@@ -57,7 +57,7 @@ static uint32_t list_divided(struct moe_spread *spread, const struct moe_dispatc
 static void send_near(struct moe_spread *spread, const struct moe_dispatch_view *view,
                       uint32_t expert, uint32_t copy, uint32_t first, uint32_t end, uint32_t *quota)
 {
-    uint64_t *goal = &spread->copy[copy].goal;
+    int64_t *goal = &spread->copy[copy].goal;
     for (uint32_t source = first; source<end && * goal> 0; source++) {
         uint32_t *row = quota + (size_t) source * view->copy_count;
         uint32_t left = view->demand[(size_t) source * view->shape.expert_count + expert];
@@ -91,9 +91,9 @@ static void send_all_near(struct moe_spread *spread, const struct moe_dispatch_v
 static void begin_sharing(struct moe_spread *spread, const struct moe_dispatch_view *view,
                           uint32_t expert, const uint64_t *goal)
 {
-    uint64_t rest = view->expert_total[expert];
+    int64_t rest = (int64_t) view->expert_total[expert];
     for (uint32_t i = view->first_copy[expert]; i < view->first_copy[expert + 1]; i++) {
-        rest -= goal[i] - spread->copy[i].goal; /* sent near */
+        rest -= (int64_t) goal[i] - spread->copy[i].goal; /* sent near */
     }
     for (uint32_t i = view->first_copy[expert]; i < view->first_copy[expert + 1]; i++) {
         struct moe_spread_copy *copy = &spread->copy[i];
@@ -111,11 +111,14 @@ static void share(struct moe_spread_copy *copy, uint32_t copies, uint32_t demand
         left -= row[i];
     }
     for (uint32_t i = 0; i < copies; i++) {
-        copy[i].seen += left;
-        const uint64_t upto =
-            moe_spread_portion(copy[i].seen, copy[i].goal, copy[i].rest, copy[i].inverse);
-        const uint32_t goes = (uint32_t) (upto - copy[i].sent);
-        copy[i].sent = upto;
+        uint32_t goes = left; /* of a copy that takes all there is: mostly the last */
+        if (copy[i].goal < copy[i].rest) {
+            copy[i].seen += left;
+            const int64_t upto =
+                moe_spread_portion(copy[i].seen, copy[i].goal, copy[i].rest, copy[i].inverse);
+            goes = (uint32_t) (upto - copy[i].sent);
+            copy[i].sent = upto;
+        }
         row[i] += goes;
         left -= goes;
     }

@@ -13,7 +13,7 @@
  *          is left by share
  *
  * quota[source GPU][copy], demand and expert_total are a dispatch view's; totals of an expert are
- * at most UINT32_MAX (asserted). Nothing is allocated after init.
+ * at most INT32_MAX (asserted). Nothing is allocated after init.
  */
 #ifndef MOE_POLICIES_SPREAD_H
 #define MOE_POLICIES_SPREAD_H
@@ -27,11 +27,11 @@
 
 /* One copy while its expert's tokens are shared, source after source. */
 struct moe_spread_copy {
-    uint64_t goal;  /* tokens that are still to come by share */
-    uint64_t rest;  /* tokens that its expert has left for it and the copies after it */
+    int64_t goal;   /* tokens that are still to come by share */
+    int64_t rest;   /* tokens that its expert has left for it and the copies after it */
     double inverse; /* 1 / rest */
-    uint64_t seen;  /* of rest, from the sources so far */
-    uint64_t sent;  /* of goal */
+    int64_t seen;   /* of rest, from the sources so far */
+    int64_t sent;   /* of goal */
 };
 
 struct moe_spread {
@@ -57,19 +57,14 @@ void moe_spread_first(const struct moe_dispatch_view *view, uint32_t *quota);
 void moe_spread_goals(struct moe_spread *spread, const struct moe_dispatch_view *view,
                       const uint64_t *goal, enum moe_spread_way way, uint32_t *quota);
 
-/* floor(a * b / divisor) for a, b < 2^32 and divisor >= 1: by a product with the reciprocal and
- * one correction, several times as fast as a division. inverse = 1.0 / divisor. */
-static inline uint64_t moe_spread_portion(uint64_t a, uint64_t b, uint64_t divisor, double inverse)
+/* floor(a * b / divisor) for 0 <= a, b < 2^31 and divisor >= 1: by a product with the reciprocal
+ * and one correction, several times as fast as a division. inverse = 1.0 / divisor. */
+static inline int64_t moe_spread_portion(int64_t a, int64_t b, int64_t divisor, double inverse)
 {
-    const uint64_t product = a * b;
-    uint64_t quotient = (uint64_t) ((double) product * inverse);
-    const int64_t rest = (int64_t) (product - quotient * divisor);
-    if (rest < 0) {
-        quotient--;
-    } else if ((uint64_t) rest >= divisor) {
-        quotient++;
-    }
-    return quotient;
+    const int64_t product = a * b;
+    const int64_t quotient = (int64_t) ((double) product * inverse);
+    const int64_t rest = product - quotient * divisor;
+    return quotient + (rest >= divisor) - (rest < 0);
 }
 
 #endif
