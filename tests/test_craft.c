@@ -94,7 +94,7 @@ static double slow_balance(const struct instance *in, uint32_t layer, uint32_t e
     const uint32_t experts = in->shape.expert_count;
     const uint32_t gpus = in->shape.gpu_count;
     const double *load = in->load + (size_t) layer * experts;
-    uint32_t copies[64];
+    uint32_t copies[64] = { 0 };
     uint32_t left[64];
     uint32_t room[32];
     double gpu_load[32] = { 0 };

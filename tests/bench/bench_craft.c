@@ -28,8 +28,8 @@ static int measure(uint32_t experts, uint32_t gpus, uint32_t batch_count)
     struct moe_arena arena;
     struct moe_craft craft;
     double total[PERIOD * 1024] = { 0 };
-    if (moe_arena_init(&arena, (stride * batch_count * 4 + budget * 70 + (32 << 20)), NULL) !=
-        MOE_OK) {
+    if (moe_arena_init(&arena, (stride * batch_count * 4 + (size_t) budget * 70 + (32 << 20)),
+                       NULL) != MOE_OK) {
         return 1;
     }
     float *batches = MOE_NEW(&arena, float, stride *batch_count);
