@@ -93,8 +93,18 @@ static struct moe_place_view view_for(const struct moe_policy *policy,
                                       const struct moe_placement_shape *shape, const double *load,
                                       const double *future, uint64_t seed)
 {
+    /* Three batches that sum to the load, the first with most of it. */
+    static float batches[3 * LOAD_COUNT];
+    const size_t cells = (size_t) shape->layer_count * shape->expert_count;
+    for (size_t i = 0; i < 3 * cells; i++) {
+        const double part = i < cells ? 0.5 : 0.25;
+        const double cell = load[i % cells];
+        batches[i] = cell >= 0.0 && cell <= MOE_POLICY_LOAD_LIMIT ? (float) (cell * part) : 0.0f;
+    }
     return (struct moe_place_view){
         .shape = *shape,
+        .batch_count = 3,
+        .batches = batches,
         .load = (policy->needs & MOE_POLICY_NEEDS_LOAD) != 0 ? load : NULL,
         .future_load = (policy->needs & MOE_POLICY_NEEDS_FUTURE) != 0 ? future : NULL,
         .seed = seed,
