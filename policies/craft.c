@@ -47,12 +47,10 @@ static uint32_t most_copies(const struct moe_place_view *view, const struct moe_
     const uint64_t held =
         (uint64_t) view->shape.layer_count * craft->option[craft->option_count - 1];
     const uint64_t gpus = view->shape.gpu_count;
-    uint64_t copies = held;
+    uint64_t copies = (held + gpus - 1) / gpus * gpus; /* the knee looks at whole slots per GPU */
     if (view->parameters[R] > 0.0) {
         const uint64_t asked = (uint64_t) view->parameters[R] * gpus;
         copies = asked < held ? asked : held;
-    } else {
-        copies = (held + gpus - 1) / gpus * gpus;
     }
     const uint32_t cap = view->replica_budget_total;
     return (uint32_t) (cap > 0 && cap < copies ? cap : copies);

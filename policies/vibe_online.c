@@ -132,9 +132,9 @@ static enum moe_status place(const struct moe_place_view *view, struct moe_arena
         uint16_t *slots = moe_placement_layer(plan, layer);
         split_window(view, layer, &halves);
         const double drift = moe_vibe_drift(halves.older, halves.newer, experts);
-        const double newer = view->batch_count - view->batch_count / 2;
+        const uint32_t newer = view->batch_count - view->batch_count / 2;
         double scale = moe_vibe_scale(view, halves.newer, view->parameters[STEP_TOKENS]);
-        scale *= view->parameters[STEP_TOKENS] > 0.0 ? 1.0 : view->batch_count / newer;
+        scale *= view->parameters[STEP_TOKENS] > 0.0 ? 1.0 : (double) view->batch_count / newer;
         for (uint32_t expert = 0; expert < experts; expert++) {
             halves.newer[expert] *= scale;
         }
