@@ -53,6 +53,7 @@ static void count_request(const struct moe_affinity *affinity,
 static void sum_clusters(const struct moe_count_rows *rows, const struct moe_clusters *clusters,
                          double *sum, double *mass)
 {
+    assert(clusters->cluster_of != NULL);
     for (uint32_t row = 0; row < rows->row_count; row++) {
         const uint16_t *count = rows->count + (size_t) row * rows->width;
         double *mine = sum + (size_t) clusters->cluster_of[row] * rows->width;
@@ -393,6 +394,7 @@ enum moe_status moe_affinity_place(const struct moe_affinity *affinity, const do
 {
     const struct moe_placement_shape *shape = &affinity->shape;
     const uint32_t groups = affinity->group_count;
+    assert(groups >= 1);
     const uint32_t room = shape->slot_count / groups;
     const struct moe_affinity_scratch sets = { .order =
                                                    MOE_NEW(scratch, uint64_t, shape->expert_count),
@@ -410,6 +412,7 @@ enum moe_status moe_affinity_place(const struct moe_affinity *affinity, const do
                         shape->expert_count, groups);
     }
     MOE_TRY(moe_packer_init(&pack.packer, scratch, room, shape->gpu_count / groups, err));
+    assert(shape->layer_count >= 1);
     for (uint32_t layer = 0; layer < shape->layer_count; layer++) {
         const uint32_t spread =
             copy_limit_total / shape->layer_count + (layer < copy_limit_total % shape->layer_count);

@@ -104,10 +104,10 @@ static struct moe_place_view view_for(const struct moe_policy *policy,
     static const double tokens[3] = { 0.0, 100.0, 5000.0 };
     static double time_ns[3 * SLOT_LIMIT];
     static const struct moe_policy_speed speed = { 3, tokens, time_ns };
-    for (uint32_t gpu = 0; gpu < shape->gpu_count; gpu++) {
+    for (size_t gpu = 0; gpu < shape->gpu_count; gpu++) {
         time_ns[3 * gpu] = 10.0;
-        time_ns[3 * gpu + 1] = 12.0 + gpu % 3;
-        time_ns[3 * gpu + 2] = 500.0 + gpu;
+        time_ns[3 * gpu + 1] = 12.0 + (double) (gpu % 3);
+        time_ns[3 * gpu + 2] = 500.0 + (double) gpu;
     }
     /* In force: expert e in slot e / GPUs of GPU e % GPUs. */
     static uint16_t in_force[LAYER_LIMIT * SLOT_LIMIT];
@@ -120,8 +120,26 @@ static struct moe_place_view view_for(const struct moe_policy *policy,
         in_force[i / shape->expert_count * shape->slot_count + expert % shape->gpu_count * per_gpu +
                  expert / shape->gpu_count] = (uint16_t) expert;
     }
+    /* Routes: four requests of three tokens, the last of each decoded, top-2 by a formula. */
+    enum { TOKENS = 12, TOP_K = 2 };
+    static uint16_t expert[TOKENS * LAYER_LIMIT * TOP_K];
+    static const uint32_t request[TOKENS] = { 0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3 };
+    static const uint8_t phase[TOKENS] = { 0, 0, 1, 0, 0, 1, 0, 0, 1, 0, 0, 1 };
+    static const uint32_t first_token[5] = { 0, 3, 6, 9, 12 };
+    static const struct moe_policy_routes routes = { .token_count = TOKENS,
+                                                     .request_count = 4,
+                                                     .planned_requests = 4,
+                                                     .top_k = TOP_K,
+                                                     .expert = expert,
+                                                     .request = request,
+                                                     .phase = phase,
+                                                     .first_token = first_token };
+    for (uint32_t i = 0; i < TOKENS * LAYER_LIMIT * TOP_K; i++) {
+        expert[i] = (uint16_t) (i * 7919U % shape->expert_count);
+    }
     return (struct moe_place_view){
         .shape = *shape,
+        .routes = &routes,
         .speed = &speed,
         .previous = &previous,
         .batch_count = 3,
