@@ -93,8 +93,57 @@ static struct moe_place_view view_for(const struct moe_policy *policy,
                                       const struct moe_placement_shape *shape, const double *load,
                                       const double *future, uint64_t seed)
 {
+    /* Three batches that sum to the load, the first with most of it. */
+    static float batches[3 * LOAD_COUNT];
+    const size_t cells = (size_t) shape->layer_count * shape->expert_count;
+    for (size_t i = 0; i < 3 * cells; i++) {
+        const double part = i < cells ? 0.5 : 0.25;
+        const double cell = load[i % cells];
+        batches[i] = cell >= 0.0 && cell <= MOE_POLICY_LOAD_LIMIT ? (float) (cell * part) : 0.0f;
+    }
+    static const double tokens[3] = { 0.0, 100.0, 5000.0 };
+    static double time_ns[3 * SLOT_LIMIT];
+    static const struct moe_policy_speed speed = { 3, tokens, time_ns };
+    for (size_t gpu = 0; gpu < shape->gpu_count; gpu++) {
+        time_ns[3 * gpu] = 10.0;
+        time_ns[3 * gpu + 1] = 12.0 + (double) (gpu % 3);
+        time_ns[3 * gpu + 2] = 500.0 + (double) gpu;
+    }
+    /* In force: expert e in slot e / GPUs of GPU e % GPUs. */
+    static uint16_t in_force[LAYER_LIMIT * SLOT_LIMIT];
+    static struct moe_placement previous;
+    previous = (struct moe_placement){ .shape = *shape, .expert_of_slot = in_force };
+    const uint32_t per_gpu = shape->slot_count / (shape->gpu_count > 0 ? shape->gpu_count : 1);
+    memset(in_force, 0xff, sizeof in_force);
+    for (size_t i = 0; i < cells && per_gpu * shape->gpu_count == shape->slot_count; i++) {
+        const size_t expert = i % shape->expert_count;
+        in_force[i / shape->expert_count * shape->slot_count + expert % shape->gpu_count * per_gpu +
+                 expert / shape->gpu_count] = (uint16_t) expert;
+    }
+    /* Routes: four requests of three tokens, the last of each decoded, top-2 by a formula. */
+    enum { TOKENS = 12, TOP_K = 2 };
+    static uint16_t expert[TOKENS * LAYER_LIMIT * TOP_K];
+    static const uint32_t request[TOKENS] = { 0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3 };
+    static const uint8_t phase[TOKENS] = { 0, 0, 1, 0, 0, 1, 0, 0, 1, 0, 0, 1 };
+    static const uint32_t first_token[5] = { 0, 3, 6, 9, 12 };
+    static const struct moe_policy_routes routes = { .token_count = TOKENS,
+                                                     .request_count = 4,
+                                                     .planned_requests = 4,
+                                                     .top_k = TOP_K,
+                                                     .expert = expert,
+                                                     .request = request,
+                                                     .phase = phase,
+                                                     .first_token = first_token };
+    for (uint32_t i = 0; i < TOKENS * LAYER_LIMIT * TOP_K; i++) {
+        expert[i] = (uint16_t) (i * 7919U % shape->expert_count);
+    }
     return (struct moe_place_view){
         .shape = *shape,
+        .routes = &routes,
+        .speed = &speed,
+        .previous = &previous,
+        .batch_count = 3,
+        .batches = batches,
         .load = (policy->needs & MOE_POLICY_NEEDS_LOAD) != 0 ? load : NULL,
         .future_load = (policy->needs & MOE_POLICY_NEEDS_FUTURE) != 0 ? future : NULL,
         .seed = seed,
@@ -247,7 +296,8 @@ Test(policy_contract, impossible_views_are_refused)
         }
         view = (struct moe_place_view){ .shape = good };
         cr_assert_eq(attempt(&a, policies[i], &view, 0, true, &err),
-                     reads_loads(policies[i]) == 0 ? MOE_OK : MOE_POLICY);
+                     (policies[i]->needs & ~(uint32_t) MOE_POLICY_NEEDS_SEED) == 0 ? MOE_OK
+                                                                                   : MOE_POLICY);
         const double refused[] = { -1.0, 1.001e30, NAN, INFINITY };
         for (size_t j = 0; j < sizeof refused / sizeof refused[0]; j++) {
             load[13] = refused[j];
