@@ -108,7 +108,7 @@ MOE_POLICY_DEFINE(predict_oracle) = {
     .name = "oracle",
     .summary = "oracle, not deployable: the loads that follow, with a stated share of the tokens "
                "predicted wrong",
-    .source = "own",
+    .source = "own; what a predictor of that accuracy could be worth",
     .tie_rule = "none needed; the seed decides who gets the wrong tokens",
     .needs = MOE_POLICY_NEEDS_FUTURE | MOE_POLICY_NEEDS_SEED,
     MOE_POLICY_PARAMETERS(parameters),
