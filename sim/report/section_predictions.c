@@ -1,5 +1,4 @@
-/* How right predictions were, and which tokens were not computed as the router wanted. Left out
- * when no policy predicts or drops. */
+/* How right predictions were (policies/predict_score.h). Left out when no policy predicts. */
 #include <stdio.h>
 
 #include "sim/report/figure.h"
@@ -21,22 +20,6 @@ static struct moe_foresight_score mean_score(const struct moe_study *study,
     return mean;
 }
 
-/* Of all assignments of the runs that reached a slot or were dropped. */
-static double dropped_share(const struct moe_study *study, const struct moe_policy_summary *policy)
-{
-    double dropped = 0.0;
-    double all = 0.0;
-    for (uint32_t i = 0; i < study->seed_count; i++) {
-        const struct moe_run_result *run = &policy->runs[i];
-        for (uint32_t phase = 0; phase < MOE_PHASE_COUNT; phase++) {
-            all += (double) run->account[phase].assignments;
-        }
-        all -= (double) run->unknown_assignments;
-        dropped += (double) run->dropped_assignments;
-    }
-    return all > 0.0 ? dropped / all : 0.0;
-}
-
 static void score_row(struct moe_grid *grid, const char *label, const char *what,
                       const struct moe_foresight_score *score)
 {
@@ -45,7 +28,6 @@ static void score_row(struct moe_grid *grid, const char *label, const char *what
     moe_grid_cell(grid, moe_figure_share(score->error_share).text);
     moe_grid_cell(grid, moe_figure_share(score->wrong_share).text);
     moe_grid_cell(grid, moe_figure_share(score->hit_rate).text);
-    moe_grid_cell(grid, "");
 }
 
 /* Rows of one policy; returns how many. */
@@ -64,19 +46,10 @@ static uint32_t policy_rows(struct moe_grid *grid, const struct moe_study *study
         score_row(grid, label, "each step", &steps);
         rows++;
     }
-    if (policy->composition.part[MOE_POLICY_DISPATCH].policy->dispatch->may_drop) {
-        moe_grid_cell(grid, label);
-        moe_grid_cell(grid, "drops");
-        moe_grid_cell(grid, "");
-        moe_grid_cell(grid, "");
-        moe_grid_cell(grid, "");
-        moe_grid_cell(grid, moe_figure_share(dropped_share(study, policy)).text);
-        rows++;
-    }
     return rows;
 }
 
-void moe_section_quality(struct moe_page *page, const struct moe_study *study)
+void moe_section_predictions(struct moe_page *page, const struct moe_study *study)
 {
     static const struct moe_grid_column columns[] = {
         { "", "policy", true, false },
@@ -84,18 +57,17 @@ void moe_section_quality(struct moe_page *page, const struct moe_study *study)
         { "mean error", "of a load", false, false },
         { "tokens", "misplaced", false, false },
         { "8 hottest", "found", false, false },
-        { "choices", "dropped", false, false },
     };
     struct moe_grid grid;
     uint32_t rows = 0;
     moe_grid_begin(&grid, columns, sizeof columns / sizeof columns[0]);
-    for (uint32_t i = 0; i < study->policy_count && rows + 3 <= MOE_GRID_ROWS; i++) {
+    for (uint32_t i = 0; i < study->policy_count && rows + 2 <= MOE_GRID_ROWS; i++) {
         if (study->policies[i].fits) {
             rows += policy_rows(&grid, study, &study->policies[i]);
         }
     }
     if (rows > 0) {
-        moe_page_heading(page, "Predictions and quality",
+        moe_page_heading(page, "Predictions",
                          "misplaced: at a wrong expert, were tokens routed so");
         moe_grid_print(&grid, page);
     }
