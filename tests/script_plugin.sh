@@ -86,6 +86,11 @@ expect 2 "policies: 'eplb' is named twice" "$moesim" run study/s.yaml \
     --set policies=contiguous,eplb,eplb+dispatch=even
 expect 2 "policies: 'eplb+dispatch=lq': no dispatch policy 'lq'; there are: even" \
     "$moesim" run study/s.yaml --set policies=contiguous,eplb+dispatch=lq
+expect 0 '' "$moesim" run study/s.yaml --set replicas=30 --set baseline=lpt \
+    --set policies=lpt,./plugin_template.so
+grep -q 'at most 30 copies' out.txt || complain 'the budget of copies is not said'
+expect 2 'policy eplb: takes no budget of copies: its slots decide' "$moesim" run study/s.yaml \
+    --set replicas=30 --set baseline=lpt --set policies=lpt,eplb
 expect 2 'a plan places experts; dispatch is decided while serving' plan eplb+dispatch=lp
 expect 2 'which a file of summed loads cannot give' plan craft:R=1
 

@@ -102,6 +102,7 @@ enum moe_status moe_planning_view(struct moe_planning_run *run, const struct moe
     run->view = (struct moe_place_view){
         .shape = moe_scenario_shape(scenario),
         .domain_count = planning->domain_count,
+        .replica_budget_total = scenario->replica_budget,
         .seed = seed,
         .load = planning->load,
         .future_load = planning->future_load,

@@ -107,7 +107,8 @@ static enum moe_status plan(struct run *run, const struct moe_composition *compo
     const struct moe_policy *contiguous = NULL;
     MOE_TRY(moe_planning_view(&run->shown, input->planning, input->scenario, input->cost, seed,
                               work, err));
-    const struct moe_place_view view = run->shown.view;
+    struct moe_place_view view = run->shown.view;
+    view.replica_budget_total = 0; /* what is in force was not planned */
     MOE_TRY(moe_placement_init(placement, work, &view.shape, err));
     MOE_TRY(moe_placement_init(&run->start, work, &view.shape, err));
     MOE_TRY(moe_policy_find(MOE_POLICY_PLACE, "contiguous", &contiguous, err));

@@ -187,6 +187,7 @@ static json_t *asked_json(struct moe_json *json)
     moe_json_put(json, out, "model", model_json(json));
     moe_json_put(json, out, "cluster", cluster_json(json));
     moe_json_put(json, out, "slots", json_integer(scenario->slot_count));
+    moe_json_put(json, out, "replicas", json_integer(scenario->replica_budget));
     moe_json_put(json, out, "trace", trace_json(json));
     moe_json_put(json, out, "replay", replay);
     moe_json_put(json, out, "serving", serving_json(json));

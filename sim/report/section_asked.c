@@ -54,6 +54,10 @@ static void model_and_cluster(struct moe_page *page, const struct moe_study *stu
                    "experts",
                    COUNT(s->slot_count), s->slot_count / gpus, spare, spare == 1 ? "y" : "ies",
                    m->expert_count);
+    if (s->replica_budget > 0) {
+        moe_page_field(page, "", "at most %s cop%s in all layers together",
+                       COUNT(s->replica_budget), s->replica_budget == 1 ? "y" : "ies");
+    }
 }
 
 /* What the replay adds to the recording; nothing when model and trace are one. */

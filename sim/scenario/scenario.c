@@ -58,6 +58,8 @@ static const struct moe_setting items[] = {
          "the same between nodes; 0 = as calibrated"),
     COUNT("slots", slot_count, 0, MOE_SLOT_EMPTY - 1,
           "physical expert slots per layer; 0 = one redundant slot per GPU"),
+    COUNT("replicas", replica_budget, 0, 1U << 30,
+          "most copies beyond the first of each expert, all layers together; 0 = the slots decide"),
     COUNT("serving.running_per_gpu", serving.running_per_gpu, 1, 65536,
           "requests kept running on each GPU (closed loop)"),
     COUNT("serving.step_tokens", serving.step_tokens, 1, 1 << 20,

@@ -68,6 +68,9 @@ struct moe_scenario {
     /* slots: 288 (physical slots per layer); 0 = experts rounded up to a multiple of the
      * GPUs, and one redundant slot per GPU: settled when the scenario is loaded. */
     uint32_t slot_count;
+    /* replicas: 0 (most copies beyond the first of each expert, over all layers; 0 = as many as
+     * the slots hold). Policies that keep no budget are refused with one. */
+    uint32_t replica_budget;
     struct moe_serving serving;
     uint32_t policy_count;
     /* policies: [contiguous, "craft:R=8+dispatch=lp"]: compositions, canonical once loaded */
