@@ -14,6 +14,7 @@
  *              shared_size, expert_bytes, kv_bytes_per_token
  *   cluster    nodes, gpus_per_node, gpus, gpu, memory_bytes, reserve_bytes
  *   slots      physical slots per layer
+ *   replicas   most copies beyond the first of each expert, all layers together; 0: no budget
  *   trace      name, hash, requests, tokens, layers, experts, top_k, mean_request_tokens
  *   replay     other_model (routing of one model with the sizes of another),
  *              repeated_layers (more layers than the trace has): both are assumptions
