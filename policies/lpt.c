@@ -40,8 +40,8 @@ static enum moe_status place(const struct moe_place_view *view, struct moe_arena
     return MOE_OK;
 }
 
-const struct moe_policy moe_policy_lpt = {
-    .abi = MOE_POLICY_ABI,
+MOE_POLICY_DEFINE(lpt) = {
+    MOE_POLICY_HEADER,
     .name = "lpt",
     .summary = "placement without copies: hottest expert first onto the least loaded GPU with "
                "a free slot; spare slots stay empty",
@@ -49,5 +49,6 @@ const struct moe_policy moe_policy_lpt = {
               "float32 sums as in EPLB",
     .tie_rule = "of equal float32 loads the first expert, of equally loaded GPUs the first",
     .needs = MOE_POLICY_NEEDS_LOAD,
+    .budgeted = true, /* it makes no copies */
     .place = place,
 };

@@ -163,6 +163,12 @@ static inline void fixture_loads(struct moe_run_result *r, double imbalance)
     r->layer_steps = (uint64_t) FIXTURE_STEPS * FIXTURE_LAYERS;
     r->balancedness_sum = (double) r->layer_steps / imbalance;
     r->imbalance_sum = (double) r->layer_steps * (imbalance - 1.0);
+    r->bound = (struct moe_bound_sums){ .layer_steps = FIXTURE_LAYERS,
+                                        .own = 1000.0 * imbalance,
+                                        .perfect = 1000.0,
+                                        .split = 1000.0 * (1.0 + imbalance) / 2.0,
+                                        .no_copy = 1250.0,
+                                        .hindsight = 1040.0 };
 }
 
 static inline void fixture_times(struct moe_run_result *r, moe_time_ns time_ns)
@@ -245,9 +251,9 @@ static inline void fixture_make(struct study_fixture *f, uint32_t seed_count)
         .wall_seconds = 123.456,
     };
     for (uint32_t policy = 0; policy < FIXTURE_POLICIES; policy++) {
-        cr_assert_eq(
-            moe_policy_find(f->scenario.policies[policy], &f->policies[policy].policy, NULL),
-            MOE_OK);
+        cr_assert_eq(moe_composition_parse(&f->policies[policy].composition,
+                                           f->scenario.policies[policy], NULL),
+                     MOE_OK);
         f->policies[policy].runs = f->runs[policy];
         for (uint32_t i = 0; i < seed_count; i++) {
             fixture_run(f, policy, i, rate[policy], imbalance[policy]);

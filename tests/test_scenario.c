@@ -49,8 +49,8 @@ Test(scenario, canonical_text_reads_back_to_the_same_scenario)
     for (size_t i = 0; i < sizeof changes / sizeof changes[0]; i++) {
         static struct moe_scenario first;
         static struct moe_scenario second;
-        char text[16384];
-        char again[16384];
+        char text[32768];
+        char again[32768];
         struct moe_error err = { 0 };
         cr_assert_eq(load(&first, changes[i], &err), MOE_OK, "%s", err.text);
         moe_scenario_write(&first, text, sizeof text);
@@ -102,7 +102,7 @@ Test(scenario, what_cannot_be_is_refused_before_any_trace_is_opened)
         { "serving.exchange=exactly",
           "serving.exchange: 'exactly' is not one of exact, padded, hierarchical" },
         { "gpus=32", "setting gpus: no such key (did you mean cluster.gpu?); allowed here: name "
-                     "trace model calibration cluster slots serving policies baseline seeds "
+                     "trace model calibration cluster slots replicas serving policies baseline seeds "
                      "first_seed attribution noise" },
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {

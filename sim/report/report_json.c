@@ -14,6 +14,7 @@
  *              shared_size, expert_bytes, kv_bytes_per_token
  *   cluster    nodes, gpus_per_node, gpus, gpu, memory_bytes, reserve_bytes
  *   slots      physical slots per layer
+ *   replicas   most copies beyond the first of each expert, all layers together; 0: no budget
  *   trace      name, hash, requests, tokens, layers, experts, top_k, mean_request_tokens
  *   replay     other_model (routing of one model with the sizes of another),
  *              repeated_layers (more layers than the trace has): both are assumptions
@@ -91,7 +92,7 @@ json_t *moe_json_estimate(struct moe_json *json, struct moe_estimate estimate)
 static json_t *name_of(const struct moe_json *json, uint32_t policy)
 {
     return policy < json->study->policy_count
-               ? json_string(json->study->policies[policy].policy->name)
+               ? json_string(json->study->policies[policy].composition.label)
                : json_null();
 }
 
@@ -187,6 +188,7 @@ static json_t *asked_json(struct moe_json *json)
     moe_json_put(json, out, "model", model_json(json));
     moe_json_put(json, out, "cluster", cluster_json(json));
     moe_json_put(json, out, "slots", json_integer(scenario->slot_count));
+    moe_json_put(json, out, "replicas", json_integer(scenario->replica_budget));
     moe_json_put(json, out, "trace", trace_json(json));
     moe_json_put(json, out, "replay", replay);
     moe_json_put(json, out, "serving", serving_json(json));
