@@ -57,6 +57,7 @@ static uint32_t share_copy(struct twin_counted *counted, const struct twin_case 
     const uint32_t want = counted->want[layer][gpu][expert];
     const uint32_t number = counted->taken[layer][gpu][expert]++;
     const uint32_t all = copies * (copies + 1) / 2;
+    assert(all > 0);
     uint32_t weight = 0;
     uint32_t given = 0; /* to the copies so far */
     for (uint32_t j = 0; j < copies; j++) {
@@ -113,9 +114,11 @@ void count_twin_row(struct twin_counted *counted, const struct twin_case *c, uin
             if (slot == TWIN_EMPTY) {
                 continue;
             }
+            const uint32_t to = slot / slots_per_gpu;
+            assert(to < gpus_of(c));
             counted->slot[layer][slot]++;
-            wanted[slot / slots_per_gpu] = true;
-            wanted_node[slot / slots_per_gpu / c->cost.gpus_per_node] = true;
+            wanted[to] = true;
+            wanted_node[to / c->cost.gpus_per_node] = true;
         }
         for (uint32_t g = 0; g < gpus_of(c); g++) {
             counted->copies[layer][gpu][g] += wanted[g];

@@ -128,8 +128,8 @@ Test(bound_meter, bounds_bound)
     for (uint64_t number = 0; number < CASES; number++) {
         struct draw draw = { .key = moe_random_key(number, MOE_RANDOM_TEST) };
         struct moe_bound_meter meter;
-        double scored[LAYERS * EXPERT_LIMIT];
-        uint32_t tokens[LAYERS * EXPERT_LIMIT];
+        double scored[LAYERS * EXPERT_LIMIT] = { 0 };
+        uint32_t tokens[LAYERS * EXPERT_LIMIT] = { 0 };
         random_plan(&draw, &plan);
         const uint32_t experts = plan.shape.expert_count;
         for (uint32_t i = 0; i < LAYERS * experts; i++) {
