@@ -1,11 +1,13 @@
 /* EWMA: an exponentially weighted moving average, s = alpha x + (1 - alpha) s, of each expert's
  * load, beginning with the first loads seen. Source: STARE-LB's estimator (alpha 0.7 there);
- * DeepSeek's EPLB leaves its estimator open and names a moving average. */
+ * DeepSeek's EPLB leaves its estimator open and names a moving average. Over a planning window the
+ * steps are its periods (policies/predict_periods.h). */
 #include "policies/policy.h"
 #include "policies/predict_lag.h"
+#include "policies/predict_periods.h"
 #include "sim/base/no_malloc.h"
 
-enum { ALPHA, LEAD };
+enum { ALPHA, LEAD, PERIODS };
 
 struct average {
     struct moe_predict_lag lag;
@@ -16,26 +18,21 @@ struct average {
 static enum moe_status window(const struct moe_place_view *planning, struct moe_arena *scratch,
                               double *load, struct moe_error *err)
 {
-    const size_t cells = (size_t) planning->shape.layer_count * planning->shape.expert_count;
-    const double alpha = planning->parameters[ALPHA];
-    const uint32_t lead = (uint32_t) planning->parameters[LEAD];
-    (void) scratch;
-    if (planning->batch_count < lead) {
-        return moe_fail(err, MOE_POLICY, "a lead of %u looks past the window's %u batches", lead,
-                        planning->batch_count);
+    const double *value = planning->parameters;
+    const uint32_t lead = (uint32_t) value[LEAD];
+    struct moe_predict_periods periods;
+    MOE_TRY(
+        moe_predict_periods_cut(&periods, planning, (uint32_t) value[PERIODS], lead, scratch, err));
+    for (size_t i = 0; i < periods.cells; i++) {
+        load[i] = moe_predict_period(&periods, 0)[i];
     }
-    for (size_t i = 0; i < cells; i++) {
-        load[i] = (double) moe_place_view_batch(planning, 0)[i];
-    }
-    for (uint32_t batch = 1; batch + lead <= planning->batch_count; batch++) {
-        const float *next = moe_place_view_batch(planning, batch);
-        for (size_t i = 0; i < cells; i++) {
-            load[i] = alpha * (double) next[i] + (1.0 - alpha) * load[i];
+    for (uint32_t period = 1; period + lead <= periods.count; period++) {
+        const double *next = moe_predict_period(&periods, period);
+        for (size_t i = 0; i < periods.cells; i++) {
+            load[i] = value[ALPHA] * next[i] + (1.0 - value[ALPHA]) * load[i];
         }
     }
-    for (size_t i = 0; i < cells; i++) {
-        load[i] *= planning->batch_count;
-    }
+    moe_predict_periods_scale(&periods, &planning->shape, load);
     return MOE_OK;
 }
 
@@ -97,8 +94,9 @@ static const struct moe_policy_parameter parameters[] = {
                .min = 1.0,
                .max = 32.0,
                .help = "steps ahead: 1 knows all but the step that is predicted; over a planning "
-                       "window, batches",
+                       "window, periods",
                .source = "own" },
+    [PERIODS] = MOE_PREDICT_PERIODS_PARAMETER,
 };
 
 static const struct moe_predict_methods predict = { .window = window, .init = init, .step = step };

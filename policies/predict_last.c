@@ -1,25 +1,25 @@
 /* Last: the loads stay what they were. The prediction that every other has to beat.
- * Over a planning window it is the newest batch that is known, scaled to the whole window. */
+ * Over a planning window it is the newest period that is known, scaled to the whole window. */
 #include "policies/policy.h"
 #include "policies/predict_lag.h"
+#include "policies/predict_periods.h"
 #include "sim/base/no_malloc.h"
 
-enum { LEAD };
+enum { LEAD, PERIODS };
 
 static enum moe_status window(const struct moe_place_view *planning, struct moe_arena *scratch,
                               double *load, struct moe_error *err)
 {
-    const size_t cells = (size_t) planning->shape.layer_count * planning->shape.expert_count;
-    const uint32_t lead = (uint32_t) planning->parameters[LEAD];
-    (void) scratch;
-    if (planning->batch_count < lead) {
-        return moe_fail(err, MOE_POLICY, "a lead of %u looks past the window's %u batches", lead,
-                        planning->batch_count);
+    const double *value = planning->parameters;
+    const uint32_t lead = (uint32_t) value[LEAD];
+    struct moe_predict_periods periods;
+    MOE_TRY(
+        moe_predict_periods_cut(&periods, planning, (uint32_t) value[PERIODS], lead, scratch, err));
+    const double *newest = moe_predict_period(&periods, periods.count - lead);
+    for (size_t i = 0; i < periods.cells; i++) {
+        load[i] = newest[i];
     }
-    const float *batch = moe_place_view_batch(planning, planning->batch_count - lead);
-    for (size_t i = 0; i < cells; i++) {
-        load[i] = (double) batch[i] * planning->batch_count;
-    }
+    moe_predict_periods_scale(&periods, &planning->shape, load);
     return MOE_OK;
 }
 
@@ -59,8 +59,9 @@ static const struct moe_policy_parameter parameters[] = {
                .min = 1.0,
                .max = 32.0,
                .help = "steps ahead: 1 knows all but the step that is predicted; over a planning "
-                       "window, batches",
+                       "window, periods",
                .source = "own" },
+    [PERIODS] = MOE_PREDICT_PERIODS_PARAMETER,
 };
 
 static const struct moe_predict_methods predict = { .window = window, .init = init, .step = step };

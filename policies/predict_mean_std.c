@@ -3,14 +3,16 @@
  * quantile of a normal distribution), ScalpeLB (K = 2 from 192 experts on, 0 below).
  *
  * The standard deviation is that of the population. Sums are of whole counts, so a step that
- * leaves the window takes exactly what it brought. */
+ * leaves the window takes exactly what it brought. Over a planning window the steps are its periods
+ * (policies/predict_periods.h). */
 #include <math.h>
 
 #include "policies/policy.h"
 #include "policies/predict_lag.h"
+#include "policies/predict_periods.h"
 #include "sim/base/no_malloc.h"
 
-enum { STEPS, K, LEAD };
+enum { STEPS, K, LEAD, PERIODS };
 
 struct moments {
     struct moe_predict_lag lag;
@@ -29,26 +31,25 @@ static double raised(double sum, double square, double count, double k)
 static enum moe_status window(const struct moe_place_view *planning, struct moe_arena *scratch,
                               double *load, struct moe_error *err)
 {
-    const size_t cells = (size_t) planning->shape.layer_count * planning->shape.expert_count;
-    const uint32_t lead = (uint32_t) planning->parameters[LEAD];
-    const uint32_t steps = (uint32_t) planning->parameters[STEPS];
-    (void) scratch;
-    if (planning->batch_count < lead) {
-        return moe_fail(err, MOE_POLICY, "a lead of %u looks past the window's %u batches", lead,
-                        planning->batch_count);
-    }
-    const uint32_t end = planning->batch_count - lead + 1;
+    const double *value = planning->parameters;
+    const uint32_t lead = (uint32_t) value[LEAD];
+    struct moe_predict_periods periods;
+    MOE_TRY(
+        moe_predict_periods_cut(&periods, planning, (uint32_t) value[PERIODS], lead, scratch, err));
+    const uint32_t steps = (uint32_t) value[STEPS];
+    const uint32_t end = periods.count - lead + 1;
     const uint32_t first = end > steps ? end - steps : 0;
-    for (size_t i = 0; i < cells; i++) {
+    for (size_t i = 0; i < periods.cells; i++) {
         double sum = 0.0;
         double square = 0.0;
-        for (uint32_t batch = first; batch < end; batch++) {
-            const double x = (double) moe_place_view_batch(planning, batch)[i];
+        for (uint32_t period = first; period < end; period++) {
+            const double x = moe_predict_period(&periods, period)[i];
             sum += x;
             square += x * x;
         }
-        load[i] = raised(sum, square, end - first, planning->parameters[K]) * planning->batch_count;
+        load[i] = raised(sum, square, end - first, value[K]);
     }
+    moe_predict_periods_scale(&periods, &planning->shape, load);
     return MOE_OK;
 }
 
@@ -111,7 +112,7 @@ static const struct moe_policy_parameter parameters[] = {
                 .standard = 16.0,
                 .min = 1.0,
                 .max = 256.0,
-                .help = "steps that are looked back on; over a planning window, batches",
+                .help = "steps that are looked back on; over a planning window, periods",
                 .source = "own" },
     [K] = { .name = "k",
             .kind = MOE_PARAMETER_REAL,
@@ -126,8 +127,9 @@ static const struct moe_policy_parameter parameters[] = {
                .min = 1.0,
                .max = 32.0,
                .help = "steps ahead: 1 knows all but the step that is predicted; over a planning "
-                       "window, batches",
+                       "window, periods",
                .source = "own" },
+    [PERIODS] = MOE_PREDICT_PERIODS_PARAMETER,
 };
 
 static const struct moe_predict_methods predict = { .window = window, .init = init, .step = step };

@@ -16,8 +16,7 @@ enum moe_status moe_predict_score_init(struct moe_predict_score *score, struct m
         .order = MOE_NEW(arena, uint32_t, 2 * (size_t) expert_count),
     };
     if (score->row == NULL || score->order == NULL) {
-        return moe_fail(err, MOE_LIMIT, "no room to score predictions of %u experts",
-                        expert_count);
+        return moe_fail(err, MOE_LIMIT, "no room to score predictions of %u experts", expert_count);
     }
     return MOE_OK;
 }

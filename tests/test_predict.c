@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "policies/policy.h"
+#include "policies/predict_periods.h"
 #include "policies/predict_score.h"
 #include "sim/base/random.h"
 
@@ -63,6 +64,22 @@ static void ask_window(const struct moe_policy *policy)
     cr_assert_eq(policy->predict->window(&planning, &arena, load, &err), MOE_OK, "%s", err.text);
 }
 
+/* load is wanted[layer][expert], scaled to what each layer had in the whole window. */
+static void expect_window(const double *wanted)
+{
+    for (uint32_t i = 0; i < LAYERS * EXPERTS; i++) {
+        double sum = 0.0;
+        double all = 0.0;
+        for (uint32_t j = i / EXPERTS * EXPERTS; j < (i / EXPERTS + 1) * EXPERTS; j++) {
+            sum += wanted[j];
+            for (uint32_t batch = 0; batch < BATCHES; batch++) {
+                all += (double) batches[batch * LAYERS * EXPERTS + j];
+            }
+        }
+        cr_assert_float_eq(load[i], wanted[i] * all / sum, 1e-9, "%u: %g", i, load[i]);
+    }
+}
+
 /* Counts of a made-up series. */
 static uint32_t count_at(uint32_t step, uint32_t layer, uint32_t expert)
 {
@@ -114,6 +131,8 @@ Test(predict, last_is_the_step_lead_steps_ago)
 {
     static float said[STEPS * LAYERS * EXPERTS];
     const struct moe_policy *policy = find("last");
+    double known[LAYERS * EXPERTS];
+    set(policy, "periods", 0);
     for (uint32_t lead = 1; lead <= 5; lead++) {
         set(policy, "lead", lead);
         ask_steps(policy, said);
@@ -123,46 +142,49 @@ Test(predict, last_is_the_step_lead_steps_ago)
                 const uint32_t layer = i / EXPERTS;
                 cr_assert_eq(at(said, step, layer, i % EXPERTS),
                              step < lead ? 0.0 : count_at(step - lead, layer, i % EXPERTS));
-                cr_assert_eq(load[i],
-                             (double) batches[(BATCHES - lead) * LAYERS * EXPERTS + i] * BATCHES);
+                known[i] = (double) batches[(BATCHES - lead) * LAYERS * EXPERTS + i];
             }
         }
+        expect_window(known);
     }
     set(policy, "lead", BATCHES + 1);
     struct moe_error err = { 0 };
     cr_assert_eq(policy->predict->window(&planning, &arena, load, &err), MOE_POLICY);
-    cr_assert_str_eq(err.text, "a lead of 7 looks past the window's 6 batches");
+    cr_assert_str_eq(err.text, "a lead of 7 looks past the window's 6 periods");
 }
 
 Test(predict, ewma_follows_its_recursion)
 {
     static float said[STEPS * LAYERS * EXPERTS];
     const struct moe_policy *policy = find("ewma");
+    double batch_mean[LAYERS * EXPERTS];
+    set(policy, "periods", 0);
     set(policy, "alpha", 0.25);
     set(policy, "lead", 2);
     ask_steps(policy, said);
     ask_window(policy);
     for (uint32_t i = 0; i < LAYERS * EXPERTS; i++) {
         double mean = count_at(0, i / EXPERTS, i % EXPERTS);
-        double batch_mean = (double) batches[i];
+        batch_mean[i] = (double) batches[i];
         for (uint32_t step = 2; step < STEPS; step++) {
             const double known = count_at(step - 2, i / EXPERTS, i % EXPERTS);
             mean = 0.25 * known + 0.75 * mean;
             cr_assert_float_eq(at(said, step, i / EXPERTS, i % EXPERTS), mean, 1e-6 * mean + 1e-6);
         }
         for (uint32_t batch = 1; batch < BATCHES - 1; batch++) {
-            batch_mean = 0.25 * (double) batches[batch * LAYERS * EXPERTS + i] + 0.75 * batch_mean;
+            const double next = (double) batches[batch * LAYERS * EXPERTS + i];
+            batch_mean[i] = 0.25 * next + 0.75 * batch_mean[i];
         }
-        cr_assert_float_eq(load[i], BATCHES * batch_mean, 1e-9);
     }
+    expect_window(batch_mean);
 }
 
 Test(predict, mean_std_forgets_what_left_its_window)
 {
     static float said[STEPS * LAYERS * EXPERTS];
     const struct moe_policy *policy = find("mean_std");
-    const double steps = 5;
-    set(policy, "steps", steps);
+    set(policy, "periods", 0);
+    set(policy, "steps", 5);
     set(policy, "k", 2.0);
     set(policy, "lead", 3);
     ask_steps(policy, said);
@@ -178,12 +200,45 @@ Test(predict, mean_std_forgets_what_left_its_window)
         for (uint32_t known = first; known < end; known++) {
             variance += pow(count_at(known, 1, 2) - mean, 2.0) / (end - first);
         }
-        const double wanted = mean + 2.0 * sqrt(variance);
-        cr_assert_float_eq(at(said, step, 1, 2), wanted, 1e-5 * wanted, "step %u", step);
+        const double raised = mean + 2.0 * sqrt(variance);
+        cr_assert_float_eq(at(said, step, 1, 2), raised, 1e-5 * raised, "step %u", step);
     }
-    /* Batches 0 .. 3 are known of 6 with a lead of 3; expert 0 of layer 0 had 0, 1, 2, 3 there. */
-    cr_assert_eq(batches[(size_t) 3 * LAYERS * EXPERTS], 3.0f);
-    cr_assert_float_eq(load[0], BATCHES * (1.5 + 2.0 * sqrt(1.25)), 1e-9);
+    double wanted[LAYERS * EXPERTS];
+    for (uint32_t i = 0; i < LAYERS * EXPERTS; i++) { /* of 6 batches a lead of 3 knows 4 */
+        double sum = 0.0;
+        double square = 0.0;
+        for (uint32_t batch = 0; batch < 4; batch++) {
+            const double x = (double) batches[batch * LAYERS * EXPERTS + i];
+            sum += x;
+            square += x * x;
+        }
+        wanted[i] = sum / 4 + 2.0 * sqrt(square / 4 - sum * sum / 16);
+    }
+    expect_window(wanted);
+}
+
+/* Six batches of 1, 1, 1, 1, 4 and 8 tokens in three periods of about 16 / 3: the middles of the
+ * batches lie at 0.5, 1.5, 2.5, 3.5, 6 and 12 tokens. */
+Test(predict, periods_have_about_equally_many_tokens)
+{
+    struct moe_predict_periods periods;
+    const float tokens[BATCHES] = { 1, 1, 1, 1, 4, 8 };
+    memset(batches, 0, sizeof batches);
+    for (uint32_t batch = 0; batch < BATCHES; batch++) {
+        batches[batch * LAYERS * EXPERTS + batch % EXPERTS] = tokens[batch];
+    }
+    cr_assert_eq(moe_predict_periods_cut(&periods, &planning, 3, 3, &arena, NULL), MOE_OK);
+    cr_assert_eq(periods.count, 3);
+    cr_assert_eq(moe_predict_period(&periods, 0)[3], 1.0);
+    cr_assert_eq(moe_predict_period(&periods, 1)[0], 4.0);
+    cr_assert_eq(moe_predict_period(&periods, 2)[1], 8.0);
+    cr_assert_eq(moe_predict_periods_cut(&periods, &planning, 3, 4, &arena, NULL), MOE_POLICY);
+    cr_assert_eq(moe_predict_periods_cut(&periods, &planning, 0, 6, &arena, NULL), MOE_OK);
+    cr_assert_eq(periods.count, BATCHES);
+    double said[LAYERS * EXPERTS] = { 0, 0, 3, 1 }; /* the second layer has no tokens */
+    moe_predict_periods_scale(&periods, &planning.shape, said);
+    cr_assert_eq(said[2], 12.0);
+    cr_assert_eq(said[5], 0.0);
 }
 
 /* Two requests of different domains; in layer 0 tokens choose 0 or 1, in layer 1 the former go to
