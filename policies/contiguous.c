@@ -19,8 +19,8 @@ static enum moe_status place(const struct moe_place_view *view, struct moe_arena
     return MOE_OK;
 }
 
-const struct moe_policy moe_policy_contiguous = {
-    .abi = MOE_POLICY_ABI,
+MOE_POLICY_DEFINE(contiguous) = {
+    MOE_POLICY_HEADER,
     .name = "contiguous",
     .summary = "slot i holds expert i modulo the expert count; what engines start with",
     .source = "vLLM expert_placement_strategy 'linear' and its initial redundant map; "

@@ -9,8 +9,8 @@ static enum moe_status place(const struct moe_place_view *view, struct moe_arena
     return moe_eplb_place(&view->shape, view->load, scratch, plan, err);
 }
 
-const struct moe_policy moe_policy_eplb = {
-    .abi = MOE_POLICY_ABI,
+MOE_POLICY_DEFINE(eplb) = {
+    MOE_POLICY_HEADER,
     .name = "eplb",
     .summary = "DeepSeek's EPLB: copies for the hottest experts, then balanced packing; "
                "hierarchical when the nodes divide the groups",

@@ -9,8 +9,8 @@ static enum moe_status place(const struct moe_place_view *view, struct moe_arena
     return moe_eplb_place(&view->shape, view->future_load, scratch, plan, err);
 }
 
-const struct moe_policy moe_policy_hindsight = {
-    .abi = MOE_POLICY_ABI,
+MOE_POLICY_DEFINE(hindsight) = {
+    MOE_POLICY_HEADER,
     .name = "hindsight",
     .summary = "oracle, not deployable: EPLB solved on the very window that is scored; its "
                "distance to eplb is the price of stale loads",

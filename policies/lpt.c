@@ -40,8 +40,8 @@ static enum moe_status place(const struct moe_place_view *view, struct moe_arena
     return MOE_OK;
 }
 
-const struct moe_policy moe_policy_lpt = {
-    .abi = MOE_POLICY_ABI,
+MOE_POLICY_DEFINE(lpt) = {
+    MOE_POLICY_HEADER,
     .name = "lpt",
     .summary = "placement without copies: hottest expert first onto the least loaded GPU with "
                "a free slot; spare slots stay empty",

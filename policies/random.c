@@ -48,13 +48,13 @@ static enum moe_status place(const struct moe_place_view *view, struct moe_arena
     return MOE_OK;
 }
 
-const struct moe_policy moe_policy_random = {
-    .abi = MOE_POLICY_ABI,
+MOE_POLICY_DEFINE(random) = {
+    MOE_POLICY_HEADER,
     .name = "random",
     .summary = "a seeded permutation of the experts in every layer; redundant slots to "
                "experts drawn without replacement",
     .source = "own; the usual null model of placement studies",
     .tie_rule = "none needed; the seed decides",
-    .needs = MOE_POLICY_NEEDS_NOTHING,
+    .needs = MOE_POLICY_NEEDS_SEED,
     .place = place,
 };

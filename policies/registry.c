@@ -1,4 +1,3 @@
-#include <assert.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
@@ -17,18 +16,81 @@ static const struct moe_policy *const policies[] = {
 
 enum { POLICY_COUNT = sizeof policies / sizeof policies[0] };
 
+static const char *const kind_name[MOE_POLICY_KIND_COUNT] = { "place", "dispatch", "predict",
+                                                              "group" };
+
+const char *moe_policy_kind_name(enum moe_policy_kind kind)
+{
+    return kind_name[kind];
+}
+
+static const struct {
+    enum moe_policy_need need;
+    const char *name;
+    const char *text;
+} needs[MOE_POLICY_NEED_COUNT] = {
+    { MOE_POLICY_NEEDS_LOAD, "load", "loads of the planning window" },
+    { MOE_POLICY_NEEDS_FUTURE, "future_load", "loads of the scored window (oracles only)" },
+    { MOE_POLICY_NEEDS_BATCHES, "batches", "loads of the planning window, batch by batch" },
+    { MOE_POLICY_NEEDS_ROUTES, "routes", "token routes of the planning window" },
+    { MOE_POLICY_NEEDS_GPU_SPEED, "gpu_speed", "measured finish times of each GPU" },
+    { MOE_POLICY_NEEDS_PREVIOUS, "previous", "the placement in force" },
+    { MOE_POLICY_NEEDS_TOPOLOGY, "topology", "nodes and what their links cost" },
+    { MOE_POLICY_NEEDS_MEMORY, "memory", "bytes of an expert and bytes that are free" },
+    { MOE_POLICY_NEEDS_SEED, "seed", "a seed" },
+};
+
+static size_t place_of(enum moe_policy_need need)
+{
+    size_t i = 0;
+    while (i < MOE_POLICY_NEED_COUNT - 1 && needs[i].need != need) {
+        i++;
+    }
+    return i;
+}
+
+const char *moe_policy_need_name(enum moe_policy_need need)
+{
+    return needs[place_of(need)].name;
+}
+
+const char *moe_policy_need_text(enum moe_policy_need need)
+{
+    return needs[place_of(need)].text;
+}
+
+bool moe_policy_is(const struct moe_policy *policy, enum moe_policy_kind kind)
+{
+    switch (kind) {
+    case MOE_POLICY_PLACE:
+        return policy->place != NULL;
+    case MOE_POLICY_DISPATCH:
+        return policy->dispatch != NULL;
+    case MOE_POLICY_PREDICT:
+        return policy->predict != NULL;
+    case MOE_POLICY_GROUP:
+        return policy->group != NULL;
+    case MOE_POLICY_KIND_COUNT:
+        break;
+    }
+    return false;
+}
+
 const struct moe_policy *const *moe_policy_list(size_t *count)
 {
     *count = POLICY_COUNT;
     return policies;
 }
 
-enum moe_status moe_policy_find(const char *name, const struct moe_policy **out,
-                                struct moe_error *err)
+enum moe_status moe_policy_find(enum moe_policy_kind kind, const char *name,
+                                const struct moe_policy **out, struct moe_error *err)
 {
-    char names[320] = "";
+    char names[400] = "";
     size_t used = 0;
     for (size_t i = 0; i < POLICY_COUNT; i++) {
+        if (!moe_policy_is(policies[i], kind)) {
+            continue;
+        }
         if (strcmp(policies[i]->name, name) == 0) {
             *out = policies[i];
             return MOE_OK;
@@ -37,51 +99,9 @@ enum moe_status moe_policy_find(const char *name, const struct moe_policy **out,
             used += (size_t) snprintf(names + used, sizeof names - used, " %s", policies[i]->name);
         }
     }
-    return moe_fail(err, MOE_RANGE, "no policy '%s'; there are:%s", name, names);
-}
-
-static enum moe_status check_loads(const struct moe_placement_shape *shape, const double *load,
-                                   const char *window, bool needed, struct moe_error *err)
-{
-    if (!needed) {
-        return MOE_OK;
+    if (kind == MOE_POLICY_PLACE) {
+        return moe_fail(err, MOE_RANGE, "no policy '%.64s'; there are:%s", name, names);
     }
-    if (load == NULL) {
-        return moe_fail(err, MOE_POLICY, "needs the loads of the %s window, which are not there",
-                        window);
-    }
-    for (size_t i = 0; i < (size_t) shape->layer_count * shape->expert_count; i++) {
-        if (!(load[i] >= 0.0 && load[i] <= MOE_POLICY_LOAD_LIMIT)) {
-            return moe_fail(
-                err, MOE_POLICY, "layer %zu, expert %zu: a load of %g lies outside 0 to %g",
-                i / shape->expert_count, i % shape->expert_count, load[i], MOE_POLICY_LOAD_LIMIT);
-        }
-    }
-    return MOE_OK;
-}
-
-static enum moe_status place_checked(const struct moe_policy *policy,
-                                     const struct moe_place_view *view, struct moe_arena *scratch,
-                                     struct moe_placement *plan, struct moe_error *err)
-{
-    if (moe_placement_shape_check(&view->shape, err) != MOE_OK) {
-        return MOE_POLICY;
-    }
-    MOE_TRY(check_loads(&view->shape, view->load, "planning",
-                        (policy->needs & MOE_POLICY_NEEDS_LOAD) != 0, err));
-    MOE_TRY(check_loads(&view->shape, view->future_load, "scored",
-                        (policy->needs & MOE_POLICY_NEEDS_FUTURE) != 0, err));
-    MOE_TRY(policy->place(view, scratch, plan, err));
-    return moe_placement_check(plan, err);
-}
-
-enum moe_status moe_policy_place(const struct moe_policy *policy, const struct moe_place_view *view,
-                                 struct moe_arena *scratch, struct moe_placement *plan,
-                                 struct moe_error *err)
-{
-    struct moe_error reason = { 0 };
-    assert(policy->abi == MOE_POLICY_ABI);
-    const enum moe_status status = place_checked(policy, view, scratch, plan, &reason);
-    return status == MOE_OK ? MOE_OK
-                            : moe_fail(err, status, "policy %s: %s", policy->name, reason.text);
+    return moe_fail(err, MOE_RANGE, "no %s policy '%.64s'; there are:%s", kind_name[kind], name,
+                    names);
 }

@@ -21,8 +21,8 @@ static enum moe_status place(const struct moe_place_view *view, struct moe_arena
     return MOE_OK;
 }
 
-const struct moe_policy moe_policy_round_robin = {
-    .abi = MOE_POLICY_ABI,
+MOE_POLICY_DEFINE(round_robin) = {
+    MOE_POLICY_HEADER,
     .name = "round_robin",
     .summary = "expert e on GPU e modulo the GPU count; redundant slots continue the round",
     .source = "vLLM expert_placement_strategy 'round_robin'; its continuation into redundant "

@@ -24,7 +24,7 @@ static enum moe_status place(const struct moe_place_view *view, struct moe_arena
 }
 
 static const struct moe_policy policy = {
-    .abi = MOE_POLICY_ABI,
+    MOE_POLICY_HEADER,
     .name = "given",
     .summary = "the case's plan",
     .source = "own",

@@ -114,7 +114,7 @@ static void expect_vector(const char *file, const json_t *weight, const json_t *
     const struct moe_place_view view = { .shape = shape, .load = load };
     cr_assert_eq(moe_arena_init(&arena, 4 << 20, NULL), MOE_OK);
     cr_assert_eq(moe_arena_init(&scratch, 4 << 20, NULL), MOE_OK);
-    cr_assert_eq(moe_policy_find("eplb", &policy, NULL), MOE_OK);
+    cr_assert_eq(moe_policy_find(MOE_POLICY_PLACE, "eplb", &policy, NULL), MOE_OK);
     cr_assert_eq(moe_placement_init(&plan, &arena, &shape, NULL), MOE_OK);
     if (json_object_get(vector, "error") != NULL) {
         cr_assert_eq(moe_placement_shape_check(&shape, &err), MOE_RANGE, "%s: %s", file, name);

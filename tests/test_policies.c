@@ -26,7 +26,7 @@ static struct moe_placement plan_of(const char *name, const struct moe_place_vie
     const struct moe_policy *policy = NULL;
     struct moe_placement plan = { 0 };
     struct moe_error err = { 0 };
-    cr_assert_eq(moe_policy_find(name, &policy, NULL), MOE_OK);
+    cr_assert_eq(moe_policy_find(MOE_POLICY_PLACE, name, &policy, NULL), MOE_OK);
     cr_assert_eq(moe_placement_init(&plan, &arena, &view->shape, NULL), MOE_OK);
     cr_assert_eq(moe_policy_place(policy, view, &arena, &plan, &err), MOE_OK, "%s", err.text);
     return plan;

@@ -183,7 +183,7 @@ static enum moe_status solve(struct plan_result *result, const struct plan_reque
         };
         MOE_TRY(moe_policy_place(policy, &view, scratch, &result->moe, err));
         moe_arena_reset(scratch);
-        MOE_TRY(moe_policy_find("contiguous", &contiguous, err));
+        MOE_TRY(moe_policy_find(MOE_POLICY_PLACE, "contiguous", &contiguous, err));
         MOE_TRY(moe_policy_place(contiguous, &view, scratch, &result->contiguous, err));
         moe_arena_reset(scratch);
     }
@@ -236,7 +236,7 @@ static enum moe_status plan(const struct plan_request *request, struct moe_error
     struct moe_arena arena = { 0 };
     struct moe_arena scratch = { 0 };
     struct plan_result result = { 0 };
-    MOE_TRY(moe_policy_find(request->policy_name, &policy, err));
+    MOE_TRY(moe_policy_find(MOE_POLICY_PLACE, request->policy_name, &policy, err));
     if ((policy->needs & MOE_POLICY_NEEDS_FUTURE) != 0) {
         return moe_fail(err, MOE_POLICY,
                         "policy %s plans on the loads that it is scored on, which exist only in a "

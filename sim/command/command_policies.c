@@ -97,7 +97,7 @@ static enum moe_status run(int argc, char **argv, struct moe_error *err)
     const struct moe_policy *found = NULL;
     const struct moe_policy *const *policies = moe_policy_list(&count);
     if (name != NULL) {
-        MOE_TRY(moe_policy_find(name, &found, err));
+        MOE_TRY(moe_policy_find(MOE_POLICY_PLACE, name, &found, err));
         policies = &found;
         count = 1;
     }

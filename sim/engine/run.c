@@ -79,7 +79,7 @@ static enum moe_status plan(struct run *run, const struct moe_policy *policy, ui
     MOE_TRY(moe_placement_init(placement, work, &view.shape, err));
     MOE_TRY(moe_placement_init(&start, work, &view.shape, err));
     MOE_TRY(moe_policy_place(policy, &view, work, placement, err));
-    MOE_TRY(moe_policy_find("contiguous", &contiguous, err));
+    MOE_TRY(moe_policy_find(MOE_POLICY_PLACE, "contiguous", &contiguous, err));
     MOE_TRY(moe_policy_place(contiguous, &bare, work, &start, err));
     result->moved_slots = moe_placement_count_moves(&start, placement);
     memcpy(result->expert_of_slot, placement->expert_of_slot,

@@ -179,7 +179,7 @@ static enum moe_status name_policies(struct owned_study *owned, struct moe_error
 {
     struct moe_study *study = &owned->study;
     for (uint32_t i = 0; i < study->policy_count; i++) {
-        MOE_TRY(moe_policy_find(study->scenario->policies[i], &study->policies[i].policy, err));
+        MOE_TRY(moe_policy_find(MOE_POLICY_PLACE, study->scenario->policies[i], &study->policies[i].policy, err));
         study->policies[i].runs = owned->runs + (size_t) i * study->seed_count;
         if (strcmp(study->scenario->policies[i], study->scenario->baseline) == 0) {
             study->baseline = i;

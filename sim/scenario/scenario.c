@@ -168,7 +168,7 @@ static enum moe_status check_policies(const struct moe_scenario *scenario, struc
             return moe_fail(err, MOE_RANGE, "policies: '%s' is named twice", scenario->policies[i]);
         }
         struct moe_error reason = { 0 };
-        const enum moe_status status = moe_policy_find(scenario->policies[i], &policy, &reason);
+        const enum moe_status status = moe_policy_find(MOE_POLICY_PLACE, scenario->policies[i], &policy, &reason);
         if (status != MOE_OK) {
             return moe_fail(err, status, "policies: %s", reason.text);
         }
