@@ -113,8 +113,8 @@ static uint32_t choose(struct sglang *s, uint32_t places)
     memset(s->gain, 0, places * sizeof *s->gain);
     for (uint32_t step = 0; step < s->step_count; step++) {
         const struct peak *peak = &s->peak[step];
-        const float shared = s->tokens[(size_t) step * places + peak->place] /
-                             (float) (s->copies[peak->place] + 1);
+        const float shared =
+            s->tokens[(size_t) step * places + peak->place] / (float) (s->copies[peak->place] + 1);
         const float after = shared > peak->second ? shared : peak->second;
         s->gain[peak->place] += (double) peak->first - (double) after;
     }

@@ -74,8 +74,8 @@ static enum moe_status place(const struct moe_place_view *view, struct moe_arena
     return MOE_OK;
 }
 
-const struct moe_policy moe_policy_eplb_trtllm = {
-    .abi = MOE_POLICY_ABI,
+MOE_POLICY_DEFINE(eplb_trtllm) = {
+    MOE_POLICY_HEADER,
     .name = "eplb_trtllm",
     .summary = "EPLB as in TensorRT-LLM: no groups or nodes, float64; zero load is spread evenly",
     .source = "TensorRT-LLM cpp/tensorrt_llm/runtime/moeLoadBalancer, doReplication and "
