@@ -1,10 +1,6 @@
-/* The exact matching is the Hungarian method with row and column potentials (J. Munkres, 1957;
- * shortest augmenting paths as in R. Jonker, A. Volgenant, 1987), one row at a time. Index 0 of
- * its arrays is the free column, rows and columns count from 1. */
 #include "policies/realign.h"
 
 #include <assert.h>
-#include <math.h>
 #include <string.h>
 
 #include "policies/placement.h"
@@ -26,18 +22,15 @@ enum moe_status moe_realign_init(struct moe_realign *realign, struct moe_arena *
         .gpu_of = MOE_NEW(arena, uint32_t, gpus),
         .kept = MOE_NEW(arena, uint32_t, gpus * gpus),
         .held = MOE_NEW(arena, uint8_t, expert_count),
-        .potential = MOE_NEW(arena, double, 2 * (gpus + 1)),
-        .least = MOE_NEW(arena, double, gpus + 1),
-        .matched = MOE_NEW(arena, uint32_t, gpus + 1),
-        .way = MOE_NEW(arena, uint32_t, gpus + 1),
-        .visited = MOE_NEW(arena, uint8_t, gpus + 1),
+        .taken = MOE_NEW(arena, uint8_t, gpus),
     };
     if (realign->row == NULL || realign->gpu_of == NULL || realign->kept == NULL ||
-        realign->held == NULL || realign->potential == NULL || realign->least == NULL ||
-        realign->matched == NULL || realign->way == NULL || realign->visited == NULL) {
+        realign->held == NULL || realign->taken == NULL) {
         return moe_fail(err, MOE_LIMIT, "no room to realign %u GPUs", gpu_count);
     }
-    return MOE_OK;
+    return moe_matching_init(
+        &realign->matching, arena,
+        gpu_count < MOE_REALIGN_EXACT_GPUS ? gpu_count : MOE_REALIGN_EXACT_GPUS, err);
 }
 
 void moe_realign_slots(struct moe_realign *realign, const uint16_t *before, uint16_t *plan)
@@ -77,7 +70,7 @@ void moe_realign_slots(struct moe_realign *realign, const uint16_t *before, uint
     }
 }
 
-/* kept[old][new] for the GPUs of one block. */
+/* kept[new][old] for the GPUs of one block. */
 static void count_kept(struct moe_realign *realign, const uint16_t *before, const uint16_t *plan,
                        uint32_t begin, uint32_t block)
 {
@@ -104,79 +97,16 @@ static void count_kept(struct moe_realign *realign, const uint16_t *before, cons
                     held[slots[i]] = 0;
                 }
             }
-            realign->kept[(size_t) old * block + now] = kept;
+            realign->kept[(size_t) now * block + old] = kept;
         }
-    }
-}
-
-/* One augmenting path for new GPU row (from 1) over the old GPUs (columns from 1). */
-static void augment(struct moe_realign *realign, uint32_t row, uint32_t block)
-{
-    double *of_row = realign->potential;
-    double *of_column = realign->potential + realign->gpu_count + 1;
-    double *least = realign->least;
-    uint32_t *matched = realign->matched;
-    uint32_t *way = realign->way;
-    uint32_t column = 0;
-    matched[0] = row;
-    for (uint32_t j = 0; j <= block; j++) {
-        least[j] = INFINITY;
-        realign->visited[j] = 0;
-    }
-    do {
-        const uint32_t current = matched[column];
-        double step = INFINITY;
-        uint32_t next = 0;
-        realign->visited[column] = 1;
-        for (uint32_t j = 1; j <= block; j++) {
-            if (realign->visited[j]) {
-                continue;
-            }
-            const double cost = -(double) realign->kept[(size_t) (j - 1) * block + current - 1] -
-                                of_row[current] - of_column[j];
-            if (cost < least[j]) {
-                least[j] = cost;
-                way[j] = column;
-            }
-            if (least[j] < step) {
-                step = least[j];
-                next = j;
-            }
-        }
-        for (uint32_t j = 0; j <= block; j++) {
-            if (realign->visited[j]) {
-                of_row[matched[j]] += step;
-                of_column[j] -= step;
-            } else {
-                least[j] -= step;
-            }
-        }
-        column = next;
-    } while (matched[column] != 0);
-    while (column != 0) {
-        matched[column] = matched[way[column]];
-        column = way[column];
-    }
-}
-
-static void match_exactly(struct moe_realign *realign, uint32_t begin, uint32_t block)
-{
-    memset(realign->potential, 0,
-           2 * ((size_t) realign->gpu_count + 1) * sizeof *realign->potential);
-    memset(realign->matched, 0, ((size_t) block + 1) * sizeof *realign->matched);
-    for (uint32_t row = 1; row <= block; row++) {
-        augment(realign, row, block);
-    }
-    for (uint32_t column = 1; column <= block; column++) {
-        realign->gpu_of[begin + realign->matched[column] - 1] = begin + column - 1;
     }
 }
 
 /* The pair with most in common first. */
 static void match_greedily(struct moe_realign *realign, uint32_t begin, uint32_t block)
 {
-    uint8_t *taken = realign->visited;
-    memset(taken, 0, (size_t) block + 1);
+    uint8_t *taken = realign->taken;
+    memset(taken, 0, block);
     for (uint32_t now = 0; now < block; now++) {
         realign->gpu_of[begin + now] = UINT32_MAX;
     }
@@ -184,7 +114,7 @@ static void match_greedily(struct moe_realign *realign, uint32_t begin, uint32_t
         for (uint32_t old = 0; old < block; old++) {
             for (uint32_t now = 0; now < block && !taken[old]; now++) {
                 if (realign->gpu_of[begin + now] == UINT32_MAX &&
-                    realign->kept[(size_t) old * block + now] == wanted) {
+                    realign->kept[(size_t) now * block + old] == wanted) {
                     realign->gpu_of[begin + now] = begin + old;
                     taken[old] = 1;
                 }
@@ -201,7 +131,11 @@ void moe_realign_gpus(struct moe_realign *realign, const uint16_t *before, uint1
     for (uint32_t begin = 0; begin < realign->gpu_count; begin += block_gpus) {
         count_kept(realign, before, plan, begin, block_gpus);
         if (block_gpus <= MOE_REALIGN_EXACT_GPUS) {
-            match_exactly(realign, begin, block_gpus);
+            moe_matching_solve(&realign->matching, realign->kept, block_gpus,
+                               realign->gpu_of + begin);
+            for (uint32_t now = begin; now < begin + block_gpus; now++) {
+                realign->gpu_of[now] += begin;
+            }
         } else {
             match_greedily(realign, begin, block_gpus);
         }

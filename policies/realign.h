@@ -12,6 +12,7 @@
 
 #include <stdint.h>
 
+#include "policies/matching.h"
 #include "sim/base/arena.h"
 #include "sim/base/error.h"
 
@@ -21,15 +22,12 @@ enum { MOE_REALIGN_EXACT_GPUS = 256 };
 struct moe_realign {
     uint32_t gpu_count;
     uint32_t capacity;
-    uint16_t *row;     /* [gpu_count * capacity] the plan on its way */
-    uint32_t *gpu_of;  /* [gpu_count] the old GPU that takes a new GPU's experts */
-    uint32_t *kept;    /* [old GPU][new GPU] experts in common */
-    uint8_t *held;     /* [expert limit] copies on one GPU */
-    double *potential; /* [2 * (gpu_count + 1)] of the matching: rows, then columns */
-    double *least;     /* [gpu_count + 1] */
-    uint32_t *matched; /* [gpu_count + 1] */
-    uint32_t *way;     /* [gpu_count + 1] */
-    uint8_t *visited;  /* [gpu_count + 1] */
+    uint16_t *row;    /* [gpu_count * capacity] the plan on its way */
+    uint32_t *gpu_of; /* [gpu_count] the old GPU that takes a new GPU's experts */
+    uint32_t *kept;   /* [new GPU][old GPU] experts in common */
+    uint8_t *held;    /* [expert limit] copies on one GPU */
+    uint8_t *taken;   /* [gpu_count] */
+    struct moe_matching matching;
 };
 
 /* expert_count bounds the ids in the rows; capacity <= 255. Errors: MOE_LIMIT when the arena is
