@@ -30,7 +30,8 @@ static enum moe_status measure_speed(struct moe_policy_speed *speed,
                                      struct moe_arena *arena, struct moe_error *err)
 {
     const uint32_t gpus = moe_cluster_gpu_count(&scenario->cluster);
-    const double slots = scenario->slot_count / gpus;
+    const uint32_t slots_per_gpu = scenario->slot_count / gpus;
+    const double slots = slots_per_gpu;
     double *tokens = MOE_NEW(arena, double, MOE_PLANNING_SPEED_POINTS);
     double *time_ns = MOE_NEW(arena, double, (size_t) gpus *MOE_PLANNING_SPEED_POINTS);
     if (tokens == NULL || time_ns == NULL) {
