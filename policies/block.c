@@ -64,6 +64,7 @@ MOE_POLICY_DEFINE(block) = {
               "linear placement of all engines",
     .tie_rule = "none needed",
     .needs = MOE_POLICY_NEEDS_NOTHING,
+    .numbered = true,
     MOE_POLICY_PARAMETERS(parameters),
     .place = place,
 };

@@ -298,6 +298,8 @@ MOE_POLICY_DEFINE(exflow) = {
     .tie_rule = "the first exchange that helps, experts and GPUs ascending; of equal starts "
                 "contiguous",
     .needs = MOE_POLICY_NEEDS_ROUTES,
+    .numbered = true, /* experts in ascending order find the exchange that helps */
+    .budgeted = true, /* it makes no copies */
     MOE_POLICY_PARAMETERS(parameters),
     .place = place,
 };

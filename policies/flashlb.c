@@ -412,6 +412,7 @@ MOE_POLICY_DEFINE(flashlb) = {
     .tie_rule = "of equal risks the first expert, of equal GPUs the first, of equally good "
                 "searches the one nearest to plain replication, fewer copies before more",
     .needs = MOE_POLICY_NEEDS_BATCHES | MOE_POLICY_NEEDS_PREVIOUS,
+    .budgeted = true,
     MOE_POLICY_PARAMETERS(parameters),
     .place = place,
 };

@@ -284,8 +284,10 @@ static void exchange_all(struct gem *g)
         double best = now * (1.0 - 1e-9); /* rounding alone is no gain */
         uint32_t best_a = UINT32_MAX;
         uint32_t best_b = UINT32_MAX;
-        for (uint32_t a = 0; a < g->expert_count; a++) {
-            for (uint32_t b = 0; b < g->expert_count && g->gpu_of[a] == slow; b++) {
+        for (uint32_t i = 0; i < g->expert_count; i++) {
+            const uint32_t a = g->order[i];
+            for (uint32_t j = 0; j < g->expert_count && g->gpu_of[a] == slow; j++) {
+                const uint32_t b = g->order[j];
                 const double worth = g->gpu_of[b] != slow ? worth_exchanged(g, a, b) : INFINITY;
                 if (worth < best) {
                     best = worth;
@@ -334,9 +336,10 @@ MOE_POLICY_DEFINE(gem) = {
                "then those whose load comes and goes",
     .source = "GEM, arXiv 2605.19945: its two classes and its static placement by measured "
               "speed; threshold, orders and exchanges are ours",
-    .tie_rule = "of equal means the first expert, of equal GPUs the first, of equal exchanges the "
-                "first pair",
+    .tie_rule = "of equal means the first expert, of equal GPUs the first, of equal exchanges that "
+                "of the heavier experts",
     .needs = MOE_POLICY_NEEDS_BATCHES | MOE_POLICY_NEEDS_GPU_SPEED,
+    .budgeted = true, /* it makes no copies */
     MOE_POLICY_PARAMETERS(parameters),
     .place = place,
 };

@@ -343,6 +343,8 @@ MOE_POLICY_DEFINE(grace) = {
     .tie_rule = "of equal attraction the hotter, then the first expert; the first exchange that "
                 "helps; of equal GPUs the first",
     .needs = MOE_POLICY_NEEDS_LOAD | MOE_POLICY_NEEDS_ROUTES,
+    .numbered = true, /* experts in ascending order find the exchange that helps */
+    .budgeted = true,
     MOE_POLICY_PARAMETERS(parameters),
     .place = place,
 };

@@ -127,6 +127,7 @@ MOE_POLICY_DEFINE(megascale) = {
               "its fractions made even shares",
     .tie_rule = "of equal loads the first expert, of equal GPUs the first",
     .needs = MOE_POLICY_NEEDS_LOAD,
+    .budgeted = true,
     MOE_POLICY_PARAMETERS(parameters),
     .place = place,
 };

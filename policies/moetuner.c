@@ -60,6 +60,7 @@ struct tuner {
     uint32_t gpu_count;
     uint32_t capacity;
     uint32_t *slot_of;        /* [expert] scratch of the packing */
+    uint32_t *by_load;        /* [expert] heaviest first */
     uint32_t *cluster_of;     /* [expert] of this layer */
     uint32_t *gpu_before;     /* [expert] of the layer before */
     uint32_t *gpu_of_cluster; /* [gpu] */
@@ -80,6 +81,7 @@ static enum moe_status set_up(struct tuner *t, const struct moe_place_view *view
         .gpu_count = shape->gpu_count,
         .capacity = moe_placement_slots_per_gpu(shape),
         .slot_of = MOE_NEW(scratch, uint32_t, shape->expert_count),
+        .by_load = MOE_NEW(scratch, uint32_t, shape->expert_count),
         .cluster_of = MOE_NEW(scratch, uint32_t, shape->expert_count),
         .gpu_before = MOE_NEW(scratch, uint32_t, shape->expert_count),
         .gpu_of_cluster = MOE_NEW(scratch, uint32_t, gpus),
@@ -88,9 +90,9 @@ static enum moe_status set_up(struct tuner *t, const struct moe_place_view *view
         .cluster_load = MOE_NEW(scratch, double, gpus),
         .flow = MOE_NEW(scratch, uint32_t, gpus * gpus),
     };
-    if (t->slot_of == NULL || t->cluster_of == NULL || t->gpu_before == NULL ||
-        t->gpu_of_cluster == NULL || t->cluster_on == NULL || t->size == NULL ||
-        t->cluster_load == NULL || t->flow == NULL) {
+    if (t->slot_of == NULL || t->by_load == NULL || t->cluster_of == NULL ||
+        t->gpu_before == NULL || t->gpu_of_cluster == NULL || t->cluster_on == NULL ||
+        t->size == NULL || t->cluster_load == NULL || t->flow == NULL) {
         return moe_fail(err, MOE_LIMIT, "no room for the flows between %u GPUs", shape->gpu_count);
     }
     const uint32_t items =
@@ -124,7 +126,8 @@ static bool even_out(struct tuner *t, const double *load, double mean)
 {
     const double least = mean * 1e-9;
     bool any = false;
-    for (uint32_t a = 0; a < t->expert_count; a++) {
+    for (uint32_t i = 0; i < t->expert_count; i++) {
+        const uint32_t a = t->by_load[i];
         for (uint32_t to = 0; to < t->gpu_count; to++) {
             const uint32_t from = t->cluster_of[a];
             if (to != from && t->size[to] < t->capacity && t->size[from] > 1 &&
@@ -133,7 +136,8 @@ static bool even_out(struct tuner *t, const double *load, double mean)
                 any = true;
             }
         }
-        for (uint32_t b = a + 1; b < t->expert_count; b++) {
+        for (uint32_t j = i + 1; j < t->expert_count; j++) {
+            const uint32_t b = t->by_load[j];
             const uint32_t of_a = t->cluster_of[a];
             const uint32_t of_b = t->cluster_of[b];
             if (of_a != of_b && evening(t, mean, of_a, of_b, load[a] - load[b]) > least) {
@@ -152,6 +156,7 @@ static void cluster(struct tuner *t, const double *load)
     /* Even in number first, so that no cluster stays empty; moves may change that. */
     const uint32_t even = (t->expert_count + t->gpu_count - 1) / t->gpu_count;
     moe_greedy_pack(&t->greedy, load, t->expert_count, t->gpu_count, even, t->slot_of);
+    moe_greedy_sort(load, t->expert_count, t->by_load, t->greedy.spare);
     memset(t->cluster_load, 0, t->gpu_count * sizeof *t->cluster_load);
     memset(t->size, 0, t->gpu_count * sizeof *t->size);
     for (uint32_t expert = 0; expert < t->expert_count; expert++) {
@@ -294,8 +299,9 @@ MOE_POLICY_DEFINE(moetuner) = {
                "exchanges least; no copies",
     .source = "MoETuner, arXiv 2502.06643; its two integer programs solved by packing, matching "
               "and exchanges, the second in the order of the layers",
-    .tie_rule = "the first move or exchange that helps, experts and GPUs ascending",
+    .tie_rule = "the first move or exchange that helps, heavier experts first, GPUs ascending",
     .needs = MOE_POLICY_NEEDS_LOAD | MOE_POLICY_NEEDS_ROUTES,
+    .budgeted = true, /* it makes no copies */
     MOE_POLICY_PARAMETERS(parameters),
     .place = place,
 };

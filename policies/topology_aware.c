@@ -144,6 +144,7 @@ MOE_POLICY_DEFINE(topology_aware) = {
               "slots, here they stay empty; sources are made from the routes",
     .tie_rule = "of equally hot experts the first, of equally cheap GPUs the first",
     .needs = MOE_POLICY_NEEDS_ROUTES | MOE_POLICY_NEEDS_TOPOLOGY,
+    .budgeted = true, /* it makes no copies */
     MOE_POLICY_PARAMETERS(parameters),
     .place = place,
 };

@@ -89,7 +89,12 @@ Test(place_properties, plans_are_sound)
     for_policies(plan_is_sound, NULL, CASES);
 }
 
-/* Other names of the experts rename the plan and change nothing else. One slot per GPU is left
+static int by_number(const void *a, const void *b)
+{
+    return (int) *(const uint16_t *) a - (int) *(const uint16_t *) b;
+}
+
+/* Other names of the experts rename what each GPU holds and change nothing else. One slot per GPU is left
  * out: EPLB then keeps the order of the experts. */
 static bool renaming_renames(struct draws *draws, void *context, char why[PROPERTY_TEXT_LIMIT])
 {
@@ -113,9 +118,15 @@ static bool renaming_renames(struct draws *draws, void *context, char why[PROPER
         place_case_solve(&renamed, subject->policy, subject->scratch, &err) != MOE_OK) {
         return fails(why, &c, subject->policy, err.text);
     }
+    const uint32_t capacity = moe_placement_slots_per_gpu(&c.view.shape);
     for (size_t i = 0; i < (size_t) c.view.shape.layer_count * c.view.shape.slot_count; i++) {
-        const uint16_t expert = c.slots[i];
-        if (renamed.slots[i] != (expert == MOE_SLOT_EMPTY ? expert : to[expert])) {
+        c.slots[i] = c.slots[i] == MOE_SLOT_EMPTY ? MOE_SLOT_EMPTY : to[c.slots[i]];
+    }
+    for (size_t i = 0; i < (size_t) c.view.shape.layer_count * c.view.shape.gpu_count; i++) {
+        qsort(c.slots + i * capacity, capacity, sizeof *c.slots, by_number);
+        qsort(renamed.slots + i * capacity, capacity, sizeof *c.slots, by_number);
+        if (memcmp(c.slots + i * capacity, renamed.slots + i * capacity,
+                   capacity * sizeof *c.slots) != 0) {
             return fails(why, &c, subject->policy, "the renamed problem has another plan");
         }
     }
@@ -124,8 +135,10 @@ static bool renaming_renames(struct draws *draws, void *context, char why[PROPER
 
 Test(place_properties, renaming_experts_renames_the_plan)
 {
-    static const char *const names[] = { "lpt",     "eplb",      "eplb_trtllm", "eplb_vllm",
-                                         "flashlb", "hindsight", NULL };
+    static const char *const names[] = {
+        "lpt",       "eplb",     "eplb_trtllm", "eplb_vllm", "flashlb", "gem", "hindsight",
+        "megascale", "moetuner", "scalpelb",    "stare",     "swift",   NULL,
+    };
     for_policies(renaming_renames, names, CASES);
 }
 
