@@ -72,7 +72,7 @@ struct exflow {
     uint32_t *on_gpu;  /* [expert][gpu] pairs with a neighbour there */
     uint32_t *on_node; /* [expert][node] */
     uint32_t *room;    /* [gpu] */
-    double *gain;      /* [expert * gpu] */
+    double *saving;    /* [expert][gpu] against being on another node */
     uint32_t *order;   /* [expert * gpu] */
     uint32_t *spare;   /* [expert * gpu] */
 };
@@ -100,12 +100,12 @@ static enum moe_status set_up(struct exflow *x, const struct moe_place_view *vie
         .on_gpu = MOE_NEW(scratch, uint32_t, pairs),
         .on_node = MOE_NEW(scratch, uint32_t, (size_t) shape->expert_count * shape->node_count),
         .room = MOE_NEW(scratch, uint32_t, shape->gpu_count),
-        .gain = MOE_NEW(scratch, double, pairs),
+        .saving = MOE_NEW(scratch, double, pairs),
         .order = MOE_NEW(scratch, uint32_t, pairs),
         .spare = MOE_NEW(scratch, uint32_t, pairs),
     };
     if (x->gpu_of == NULL || x->best == NULL || x->on_gpu == NULL || x->on_node == NULL ||
-        x->room == NULL || x->gain == NULL || x->order == NULL || x->spare == NULL) {
+        x->room == NULL || x->saving == NULL || x->order == NULL || x->spare == NULL) {
         return moe_fail(err, MOE_LIMIT, "no room for the affinities of %u experts to %u GPUs",
                         shape->expert_count, shape->gpu_count);
     }
@@ -141,14 +141,6 @@ static void count_neighbour(struct exflow *x, uint32_t layer, uint32_t neighbour
     }
 }
 
-/* What it saves, against being on another node, to have the expert there. */
-static double saving(const struct exflow *x, uint32_t expert, uint32_t gpu)
-{
-    const uint32_t node_count = x->view->shape.node_count;
-    return x->near * x->on_gpu[(size_t) expert * x->gpu_count + gpu] +
-           (x->far - x->near) * x->on_node[(size_t) expert * node_count + gpu / x->per_node];
-}
-
 static void count_neighbours(struct exflow *x, uint32_t layer, bool left, bool right)
 {
     const size_t experts = x->expert_count;
@@ -160,16 +152,26 @@ static void count_neighbours(struct exflow *x, uint32_t layer, bool left, bool r
     if (right && layer + 1 < x->view->shape.layer_count) {
         count_neighbour(x, layer, layer + 1);
     }
+    for (uint32_t expert = 0; expert < x->expert_count; expert++) {
+        const uint32_t *on_gpu = x->on_gpu + (size_t) expert * x->gpu_count;
+        const uint32_t *on_node = x->on_node + (size_t) expert * x->view->shape.node_count;
+        double *saving = x->saving + (size_t) expert * x->gpu_count;
+        for (uint32_t gpu = 0; gpu < x->gpu_count; gpu++) {
+            saving[gpu] = x->near * on_gpu[gpu] + (x->far - x->near) * on_node[gpu / x->per_node];
+        }
+    }
+}
+
+static double saving_at(const struct exflow *x, uint32_t expert, uint32_t gpu)
+{
+    return x->saving[(size_t) expert * x->gpu_count + gpu];
 }
 
 /* Largest savings first. */
 static void assign_greedily(struct exflow *x, uint16_t *gpu_of)
 {
     const uint32_t pairs = x->expert_count * x->gpu_count;
-    for (uint32_t i = 0; i < pairs; i++) {
-        x->gain[i] = saving(x, i / x->gpu_count, i % x->gpu_count);
-    }
-    moe_greedy_sort(x->gain, pairs, x->order, x->spare);
+    moe_greedy_sort(x->saving, pairs, x->order, x->spare);
     for (uint32_t gpu = 0; gpu < x->gpu_count; gpu++) {
         x->room[gpu] = x->capacity;
     }
@@ -200,18 +202,19 @@ static bool improve(struct exflow *x, uint16_t *gpu_of)
         again = false;
         for (uint32_t a = 0; a < x->expert_count; a++) {
             for (uint32_t gpu = 0; gpu < x->gpu_count; gpu++) {
-                if (x->room[gpu] > 0 && saving(x, a, gpu) > saving(x, a, gpu_of[a])) {
+                if (x->room[gpu] > 0 && saving_at(x, a, gpu) > saving_at(x, a, gpu_of[a])) {
                     x->room[gpu_of[a]]++;
                     x->room[gpu]--;
                     gpu_of[a] = (uint16_t) gpu;
                     again = true;
                 }
             }
+            const double *row_a = x->saving + (size_t) a * x->gpu_count;
             for (uint32_t b = a + 1; b < x->expert_count; b++) {
+                const double *row_b = x->saving + (size_t) b * x->gpu_count;
                 const uint16_t gpu_a = gpu_of[a];
                 const uint16_t gpu_b = gpu_of[b];
-                if (gpu_a != gpu_b && saving(x, a, gpu_b) + saving(x, b, gpu_a) >
-                                          saving(x, a, gpu_a) + saving(x, b, gpu_b)) {
+                if (row_a[gpu_b] + row_b[gpu_a] > row_a[gpu_a] + row_b[gpu_b]) {
                     gpu_of[a] = gpu_b;
                     gpu_of[b] = gpu_a;
                     again = true;
@@ -231,7 +234,7 @@ static double total_saving(struct exflow *x)
         const uint16_t *gpu_of = x->gpu_of + (size_t) layer * x->expert_count;
         count_neighbours(x, layer, true, false);
         for (uint32_t expert = 0; expert < x->expert_count; expert++) {
-            sum += saving(x, expert, gpu_of[expert]);
+            sum += saving_at(x, expert, gpu_of[expert]);
         }
     }
     return sum;
