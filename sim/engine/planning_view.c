@@ -9,7 +9,7 @@ size_t moe_planning_scratch_bytes(const struct moe_planning *planning,
                                   const struct moe_placement_shape *shape)
 {
     const size_t cells = (size_t) shape->layer_count * (shape->slot_count + shape->expert_count);
-    return ((size_t) 64 << 20) + 4 * planning->arena.used_bytes + 256 * cells +
+    return ((size_t) 4 << 20) + 4 * planning->arena.used_bytes + 1024 * cells +
            64 * (size_t) shape->gpu_count * shape->gpu_count;
 }
 

@@ -59,6 +59,7 @@ struct moe_run_result {
 
     struct moe_token_account account[MOE_PHASE_COUNT];
     uint64_t unknown_assignments;
+    uint64_t dropped_assignments; /* left without a copy by a dropping dispatch policy */
 
     /* All of the scored phase. */
     struct moe_critical_path path; /* sums to the scored time */
