@@ -182,7 +182,7 @@ static void deal(struct sglang *s, uint32_t chunk, uint16_t *slots)
     for (uint32_t i = 0; i < copies; i++) {
         const uint32_t row = i / gpus;
         const uint32_t gpu = row % 2 == 0 ? i % gpus : gpus - 1 - i % gpus;
-        slots[(size_t) chunk * copies + gpu * capacity + row] =
+        slots[(size_t) chunk * copies + (size_t) gpu * capacity + row] =
             (uint16_t) expert_at[s->place_of_copy[s->order[i]]];
     }
 }

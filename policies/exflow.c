@@ -157,7 +157,8 @@ static void count_neighbours(struct exflow *x, uint32_t layer, bool left, bool r
         const uint32_t *on_node = x->on_node + (size_t) expert * x->view->shape.node_count;
         double *saving = x->saving + (size_t) expert * x->gpu_count;
         for (uint32_t gpu = 0; gpu < x->gpu_count; gpu++) {
-            saving[gpu] = x->near * on_gpu[gpu] + (x->far - x->near) * on_node[gpu / x->per_node];
+            const uint32_t node = gpu / x->per_node;
+            saving[gpu] = x->near * on_gpu[gpu] + (x->far - x->near) * on_node[node];
         }
     }
 }

@@ -40,7 +40,7 @@ static inline struct moe_load_node moe_load_tree_top(const struct moe_load_node 
 static inline void moe_load_tree_set(struct moe_load_node *tree, uint32_t leaf_count,
                                      uint32_t index, double load)
 {
-    uint32_t i = leaf_count + index;
+    size_t i = (size_t) leaf_count + index;
     tree[i].load = load;
     for (i /= 2; i >= 1; i /= 2) {
         tree[i] = tree[2 * i + 1].load < tree[2 * i].load ? tree[2 * i + 1] : tree[2 * i];

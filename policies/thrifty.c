@@ -1,5 +1,6 @@
 #include "policies/thrifty.h"
 
+#include <assert.h>
 #include <math.h>
 #include <string.h>
 
@@ -178,6 +179,7 @@ bool moe_thrifty_exchange(struct moe_thrifty *t, uint16_t *row, uint32_t *fulles
     if (!(best.worth < enough)) {
         return false;
     }
+    assert(t->capacity > 0);
     const uint16_t moved = row[best.from];
     row[best.from] = row[best.to];
     row[best.to] = moved;

@@ -1,5 +1,6 @@
 #include "tests/place_case.h"
 
+#include <assert.h>
 #include <string.h>
 
 #include "sim/base/random.h"
@@ -102,6 +103,7 @@ static void draw_previous(struct place_case *c, struct draws *draws)
 {
     const struct moe_placement_shape *shape = &c->view.shape;
     c->previous = (struct moe_placement){ *shape, c->previous_slots };
+    assert(shape->expert_count > 0);
     const bool fill = draw_below(draws, 2) == 0;
     for (uint32_t layer = 0; layer < shape->layer_count; layer++) {
         const uint32_t offset = draw_below(draws, shape->expert_count);
@@ -156,11 +158,12 @@ void place_case_rename_experts(const struct place_case *from, const uint16_t *to
         c->load[i / experts * experts + to[i % experts]] = from->load[i];
         c->future[i / experts * experts + to[i % experts]] = from->future[i];
     }
-    for (size_t i = 0; i < from->view.batch_count * shape->layer_count * experts; i++) {
+    const size_t cells = shape->layer_count * experts;
+    for (size_t i = 0; i < from->view.batch_count * cells; i++) {
         c->batches[i / experts * experts + to[i % experts]] = from->batches[i];
     }
-    for (size_t i = 0; i < from->routes.token_count * shape->layer_count * from->routes.top_k;
-         i++) {
+    const size_t choices = (size_t) shape->layer_count * from->routes.top_k;
+    for (size_t i = 0; i < from->routes.token_count * choices; i++) {
         c->expert[i] = to[from->expert[i]];
     }
     for (size_t i = 0; i < (size_t) shape->layer_count * shape->slot_count; i++) {

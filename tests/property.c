@@ -98,8 +98,10 @@ const char *property_fails(property *holds, void *context, uint64_t seed, uint32
             continue;
         }
         uint32_t tries = SHRINK_TRIES;
-        while (drop_pieces(holds, context, &draws, why, &tries) |
-               lower_numbers(holds, context, &draws, why, &tries)) {
+        bool smaller = true;
+        while (smaller) {
+            smaller = drop_pieces(holds, context, &draws, why, &tries);
+            smaller |= lower_numbers(holds, context, &draws, why, &tries);
         }
         int used = snprintf(text, sizeof text, "case %u: %s; shrunk to %zu numbers:", number, why,
                             draws.count);

@@ -9,6 +9,7 @@
 #include "sim/base/random.h"
 
 enum { LAYERS = 12, EXPERTS = 60, STEPS = 10, SLOTS = 72, GPUS = 8, SCRATCH_BYTES = 4 << 20 };
+enum { SERIES_CELLS = STEPS * LAYERS * EXPERTS };
 
 /* flashlb's parameters in their order. */
 enum { REPLICATE, Z, DEPTH, WIDTH, SAMPLES, FLOOR, KEEP_ABOVE, KEEP_RATIO, REALIGN, COUNT };
@@ -142,7 +143,7 @@ static void read_series(FILE *file, const char *set, double *test)
             rows++;
         }
     }
-    cr_assert_eq(rows, STEPS * LAYERS * EXPERTS, "%s: %zu", set, rows);
+    cr_assert_eq(rows, SERIES_CELLS, "%s: %zu", set, rows);
 }
 
 static double balance_on(struct window *w, const struct moe_placement *plan, const double *test)
@@ -157,11 +158,11 @@ static double balance_on(struct window *w, const struct moe_placement *plan, con
 
 static void expect_case(const char *set, const json_t *vector, FILE *series)
 {
-    static float train[STEPS * LAYERS * EXPERTS];
-    static double test[STEPS * LAYERS * EXPERTS];
+    static float train[SERIES_CELLS];
+    static double test[SERIES_CELLS];
     const json_t *rows = json_object_get(vector, "train");
     const json_t *balance = json_object_get(vector, "test_bal");
-    for (size_t i = 0; i < STEPS * LAYERS * EXPERTS; i++) {
+    for (size_t i = 0; i < SERIES_CELLS; i++) {
         train[i] = (float) json_number_value(json_array_get(
             json_array_get(json_array_get(rows, i / (LAYERS * EXPERTS)), i / EXPERTS % LAYERS),
             i % EXPERTS));
