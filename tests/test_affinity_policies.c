@@ -209,17 +209,16 @@ Test(affinity_policies, grace_finds_what_is_chosen_together)
     static struct place_case c;
     open_policy("grace");
     open_case(&c, (struct moe_placement_shape){ 1, 12, 12, 4, 2, 1 }, 36, 2);
-    uint32_t token = 0;
+    size_t token = 0;
     for (uint16_t a = 0; a < 12; a++) {
         for (uint16_t b = a % 4; b < 12; b = (uint16_t) (b + 4)) {
             if (a != b) {
-                c.expert[2 * token] = a;
-                c.expert[2 * token + 1] = b;
-                token++;
+                c.expert[token++] = a;
+                c.expert[token++] = b;
             }
         }
     }
-    c.routes.token_count = token;
+    c.routes.token_count = token / 2;
     struct moe_error err = { 0 };
     cr_assert_eq(place_case_solve(&c, policy, &scratch, &err), MOE_OK, "%s", err.text);
     for (uint16_t expert = 4; expert < 12; expert++) {
@@ -238,9 +237,8 @@ Test(affinity_policies, grace_copies_the_hot_expert_of_the_fullest_gpu)
     open_policy("grace");
     open_case(&c, (struct moe_placement_shape){ 1, 8, 12, 4, 1, 1 }, 4, 2);
     memcpy(c.load, load, sizeof load);
-    for (uint16_t pair = 0; pair < 4; pair++) {
-        c.expert[2 * pair] = (uint16_t) (2 * pair);
-        c.expert[2 * pair + 1] = (uint16_t) (2 * pair + 1);
+    for (uint16_t i = 0; i < 8; i++) { /* four tokens: 0 and 1, 2 and 3, ... */
+        c.expert[i] = i;
     }
     struct moe_error err = { 0 };
     uint32_t copies[8];

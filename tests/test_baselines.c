@@ -193,7 +193,7 @@ static bool gem_follows_gpus(struct draws *draws, void *context, char why[PROPER
     static struct place_case c;
     static struct place_case turned;
     struct moe_error err = { 0 };
-    uint32_t to[CASE_GPUS];
+    size_t to[CASE_GPUS];
     (void) context;
     place_case_draw(&c, draws, true, true);
     const uint32_t gpus = c.view.shape.gpu_count;
@@ -205,7 +205,7 @@ static bool gem_follows_gpus(struct draws *draws, void *context, char why[PROPER
         to[other] = gpu;
     }
     turned = c;
-    for (uint32_t gpu = 0; gpu < gpus; gpu++) {
+    for (size_t gpu = 0; gpu < gpus; gpu++) {
         memcpy(turned.time_ns + to[gpu] * CASE_POINTS, c.time_ns + gpu * CASE_POINTS,
                CASE_POINTS * sizeof *c.time_ns);
     }
@@ -218,11 +218,11 @@ static bool gem_follows_gpus(struct draws *draws, void *context, char why[PROPER
         return false;
     }
     for (uint32_t layer = 0; layer < c.view.shape.layer_count; layer++) {
-        for (uint32_t gpu = 0; gpu < gpus; gpu++) {
+        for (size_t gpu = 0; gpu < gpus; gpu++) {
             if (memcmp(moe_placement_layer(&c.plan, layer) + gpu * capacity,
                        moe_placement_layer(&turned.plan, layer) + to[gpu] * capacity,
                        capacity * sizeof(uint16_t)) != 0) {
-                (void) snprintf(why, PROPERTY_TEXT_LIMIT, "layer %u, GPU %u of %u", layer, gpu,
+                (void) snprintf(why, PROPERTY_TEXT_LIMIT, "layer %u, GPU %zu of %u", layer, gpu,
                                 gpus);
                 return false;
             }

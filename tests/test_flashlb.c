@@ -164,7 +164,7 @@ static void expect_case(const char *set, const json_t *vector, FILE *series)
     const json_t *balance = json_object_get(vector, "test_bal");
     for (size_t i = 0; i < SERIES_CELLS; i++) {
         train[i] = (float) json_number_value(json_array_get(
-            json_array_get(json_array_get(rows, i / (LAYERS * EXPERTS)), i / EXPERTS % LAYERS),
+            json_array_get(json_array_get(rows, i / EXPERTS / LAYERS), i / EXPERTS % LAYERS),
             i % EXPERTS));
     }
     rewind(series);

@@ -1,5 +1,6 @@
 /* What holds of every placement policy on every planning problem: thousands of random ones, and
  * the smallest failing one shown. */
+#include <assert.h>
 #include <criterion/criterion.h>
 #include <math.h>
 #include <stdio.h>
@@ -151,6 +152,7 @@ static bool more_slots_do_not_hurt(struct draws *draws, void *context,
     struct moe_error err = { 0 };
     double hottest[2] = { 0.0, 0.0 };
     place_case_draw(&c, draws, false, true);
+    assert(c.view.shape.expert_count > 0);
     c.view.shape.layer_count = 1;
     c.view.shape.node_count = 1;
     for (int more = 0; more < 2; more++) {

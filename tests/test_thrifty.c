@@ -237,16 +237,17 @@ static int by_value(const void *a, const void *b)
 
 static bool realign_holds(struct draws *draws, void *context, char why[PROPERTY_TEXT_LIMIT])
 {
-    uint16_t old[BRUTE_GPUS * 6];
-    uint16_t plan[BRUTE_GPUS * 6];
+    uint16_t old[BRUTE_GPUS * 6] = { 0 };
+    uint16_t plan[BRUTE_GPUS * 6] = { 0 };
     uint16_t aligned[BRUTE_GPUS * 6];
-    uint32_t gpu_of[BRUTE_GPUS];
+    uint32_t gpu_of[BRUTE_GPUS] = { 0 };
     struct moe_realign realign;
     const uint32_t gpus = 1 + draw_below(draws, BRUTE_GPUS);
     const uint32_t capacity = 1 + draw_below(draws, 6);
     const uint32_t experts = 1 + draw_below(draws, 12);
+    const size_t slots = (size_t) gpus * capacity;
     (void) context;
-    for (uint32_t i = 0; i < gpus * capacity; i++) {
+    for (size_t i = 0; i < slots; i++) {
         const uint32_t a = draw_below(draws, experts + 1);
         const uint32_t b = draw_below(draws, experts + 1);
         old[i] = a == experts ? MOE_SLOT_EMPTY : (uint16_t) a;
@@ -260,14 +261,14 @@ static bool realign_holds(struct draws *draws, void *context, char why[PROPERTY_
     moe_realign_gpus(&realign, old, aligned, gpus);
     const uint32_t most = best_kept(old, plan, gpu_of, 0, gpus, capacity);
     uint32_t kept = 0;
-    for (uint32_t i = 0; i < gpus * capacity; i++) {
+    for (size_t i = 0; i < slots; i++) {
         kept += aligned[i] == old[i] && old[i] != MOE_SLOT_EMPTY;
     }
     (void) snprintf(why, PROPERTY_TEXT_LIMIT, "%u GPUs of %u slots: kept %u of %u", gpus, capacity,
                     kept, most);
-    qsort(plan, gpus * capacity, sizeof *plan, by_value);
-    qsort(aligned, gpus * capacity, sizeof *aligned, by_value);
-    return kept == most && memcmp(plan, aligned, gpus * capacity * sizeof *plan) == 0;
+    qsort(plan, slots, sizeof *plan, by_value);
+    qsort(aligned, slots, sizeof *aligned, by_value);
+    return kept == most && memcmp(plan, aligned, slots * sizeof *plan) == 0;
 }
 
 Test(thrifty, realignment_keeps_the_most_that_can_be_kept)
