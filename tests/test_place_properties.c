@@ -152,7 +152,8 @@ static bool more_slots_do_not_hurt(struct draws *draws, void *context,
     struct moe_error err = { 0 };
     double hottest[2] = { 0.0, 0.0 };
     place_case_draw(&c, draws, false, true);
-    assert(c.view.shape.expert_count > 0);
+    const uint32_t experts = c.view.shape.expert_count;
+    assert(experts > 0);
     c.view.shape.layer_count = 1;
     c.view.shape.node_count = 1;
     for (int more = 0; more < 2; more++) {
@@ -160,7 +161,7 @@ static bool more_slots_do_not_hurt(struct draws *draws, void *context,
         c.view.shape.slot_count += more ? c.view.shape.gpu_count : 0;
         c.previous.shape = c.view.shape;
         for (uint32_t slot = 0; slot < c.view.shape.slot_count; slot++) {
-            c.previous_slots[slot] = (uint16_t) (slot % c.view.shape.expert_count);
+            c.previous_slots[slot] = (uint16_t) (slot % experts);
         }
         if (c.view.shape.slot_count > CASE_SLOTS ||
             place_case_solve(&c, subject->policy, subject->scratch, &err) != MOE_OK) {
