@@ -4,6 +4,7 @@
 #include "policies/packing.h"
 
 #include <assert.h>
+#include <stdbool.h>
 #include <string.h>
 
 #include "policies/winner_tree.h"
@@ -92,18 +93,25 @@ static const uint64_t *sort(struct moe_packer *packer, const float *weight, uint
     return sort_many(packer->key, packer->spare, count);
 }
 
-static void open_packs(struct moe_packer *packer, uint32_t set_count, uint32_t packs_per_set)
+static uint32_t limit_of(const struct moe_packing_shape *shape, uint32_t pack)
+{
+    return shape->limit == NULL ? shape->capacity : shape->limit[pack];
+}
+
+static void open_packs(struct moe_packer *packer, const struct moe_packing_shape *shape,
+                       uint32_t packs_per_set)
 {
     const uint32_t leaf_count = moe_winner_leaf_count(packs_per_set);
-    for (uint32_t set = 0; set < set_count; set++) {
+    for (uint32_t set = 0; set < shape->set_count; set++) {
         uint64_t *tree = packer->tree + (size_t) set * 2 * leaf_count;
         for (uint32_t pack = 0; pack < leaf_count; pack++) {
-            tree[leaf_count + pack] =
-                pack < packs_per_set ? moe_winner_key(0, pack) : MOE_WINNER_NEVER;
+            const bool open =
+                pack < packs_per_set && limit_of(shape, set * packs_per_set + pack) > 0;
+            tree[leaf_count + pack] = open ? moe_winner_key(0, pack) : MOE_WINNER_NEVER;
         }
         moe_winner_build(tree, leaf_count);
     }
-    memset(packer->fill, 0, (size_t) set_count * packs_per_set * sizeof *packer->fill);
+    memset(packer->fill, 0, shape->pack_count * sizeof *packer->fill);
 }
 
 void moe_packer_pack(struct moe_packer *packer, const struct moe_packing_shape *shape,
@@ -118,7 +126,7 @@ void moe_packer_pack(struct moe_packer *packer, const struct moe_packing_shape *
     assert(packs_per_set * shape->set_count == shape->pack_count);
     assert((uint64_t) packs_per_set * shape->capacity >= items_per_set);
 
-    open_packs(packer, shape->set_count, packs_per_set);
+    open_packs(packer, shape, packs_per_set);
     const uint64_t *key = sort(packer, weight, shape->item_count);
     for (uint32_t i = 0; i < shape->item_count; i++) {
         const uint32_t item = (uint32_t) key[i];
@@ -131,7 +139,7 @@ void moe_packer_pack(struct moe_packer *packer, const struct moe_packing_shape *
         const uint32_t rank = packer->fill[pack]++;
         slot_of_item[item] = pack * shape->capacity + rank;
         moe_winner_set(tree, leaf_count, pack_in_set,
-                       rank + 1 == shape->capacity
+                       rank + 1 == limit_of(shape, pack)
                            ? MOE_WINNER_NEVER
                            : moe_winner_key(moe_winner_rank_ascending(sum), pack_in_set));
     }

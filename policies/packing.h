@@ -33,6 +33,9 @@ struct moe_packing_shape {
     uint32_t pack_count;
     uint32_t capacity; /* items that a pack takes; pack_count * capacity >= item_count */
     uint32_t set_count;
+    /* [pack_count] or NULL: what single packs take, each <= capacity; a set's limits add
+     * up to at least its items. Slots are numbered by capacity all the same. */
+    const uint32_t *limit;
 };
 
 /* Errors: MOE_LIMIT when the arena is full. Limits are at least 1. */

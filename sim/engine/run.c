@@ -24,6 +24,7 @@ struct run {
     struct moe_serving_state serving;
     struct moe_route_counter counter;
     struct moe_step step;
+    struct moe_bound_meter meter;
     struct moe_straggler straggler;
     struct moe_sensitivity sensitivity;
     struct moe_event_player player; /* with --detail only */
@@ -62,8 +63,9 @@ size_t moe_run_work_bytes(const struct moe_run_input *input, const struct moe_tr
     const size_t buffer = MOE_SERVING_BUFFER_BYTES + 8 * row;
     const size_t layer = gpus * gpus * 4 + gpus * (400 + 4 * (size_t) s.node_count) +
                          (size_t) s.slot_count * 8 + (size_t) s.expert_count * 16 + 64;
-    return ((size_t) 32 << 20) + slots * (sizeof(struct moe_sequence) + buffer) +
-           s.layer_count * layer + gpus * 8192 + gpus * MOE_PLANNING_SPEED_POINTS * sizeof(double) +
+    return ((size_t) 32 << 20) + moe_bound_meter_bytes(&s) +
+           slots * (sizeof(struct moe_sequence) + buffer) + s.layer_count * layer + gpus * 8192 +
+           gpus * MOE_PLANNING_SPEED_POINTS * sizeof(double) +
            (size_t) moe_trace_request_count(trace) * 16 + moe_trace_request_count(trace) / 4;
 }
 
@@ -207,6 +209,8 @@ static enum moe_status init_parts(struct run *run, const struct moe_placement *p
         MOE_TRY(moe_route_counter_count_nodes(&run->counter, work, err));
     }
     MOE_TRY(moe_step_init(&run->step, &options, work, err));
+    MOE_TRY(
+        moe_bound_meter_init(&run->meter, placement, run->input->planning->future_load, work, err));
     if (scenario->attribution) {
         MOE_TRY(moe_straggler_init(&run->straggler, gpus, serving, work, err));
         MOE_TRY(moe_sensitivity_init(&run->sensitivity, layers, gpus, serving, work, err));
@@ -308,8 +312,10 @@ static enum moe_status one_step(struct run *run, uint64_t tokens, struct moe_err
     }
     moe_serving_end_step(&run->serving, run->now_ns + step_ns, &output_tokens, &observer);
     if (scored) {
+        const bool metered = result->account[MOE_PHASE_SCORED].steps % MOE_BOUND_STRIDE == 0;
         moe_run_result_add_step(result, &run->step, &run->counter, step_ns,
-                                output_tokens - run->first_tokens, run->expert_scratch);
+                                output_tokens - run->first_tokens, metered ? &run->meter : NULL,
+                                run->expert_scratch);
     }
     struct moe_token_account *account = &result->account[run->phase];
     account->steps++;

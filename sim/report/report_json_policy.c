@@ -19,7 +19,8 @@
  *   ranks      {last: [gpu], lead_ns: [gpu]}
  *   experts    [{layer, expert, copies, tokens, share, lead_ns}], at most 20, worst first
  * runs         [{seed, fits, account: {warmup, scored, drain: {steps, tokens, output_tokens,
- *              requests, assignments, time_ns}}, unknown_assignments, moved_slots, idle_ns,
+ *              requests, assignments, time_ns}}, unknown_assignments,
+ *              dropped_assignments, moved_slots, idle_ns,
  *              causes_ns: {CAUSE: ns} or null}], in seed order
  */
 #include <assert.h>
@@ -201,6 +202,7 @@ static json_t *run_json(struct moe_json *json, const struct moe_run_result *run)
     moe_json_put(json, out, "fits", json_boolean(run->fits));
     moe_json_put(json, out, "account", account);
     moe_json_put(json, out, "unknown_assignments", moe_json_count(run->unknown_assignments));
+    moe_json_put(json, out, "dropped_assignments", moe_json_count(run->dropped_assignments));
     moe_json_put(json, out, "moved_slots", moe_json_count(run->moved_slots));
     moe_json_put(json, out, "idle_ns", json_integer(run->idle_ns));
     moe_json_put(json, out, "causes_ns", causes);
