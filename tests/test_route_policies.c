@@ -82,7 +82,7 @@ static bool exflow_holds(struct draws *draws, void *context, char why[PROPERTY_T
     return after <= before;
 }
 
-Test(affinity_policies, exflow_is_never_worse_than_contiguous)
+Test(route_policies, exflow_is_never_worse_than_contiguous)
 {
     open_policy("exflow");
     const char *text = property_fails(exflow_holds, NULL, 1, 1000);
@@ -109,7 +109,7 @@ static void open_case(struct place_case *c, struct moe_placement_shape shape, ui
 }
 
 /* A token that visits e in one layer visits a fixed partner of e in the next: nobody need hop. */
-Test(affinity_policies, chains_stay_on_one_gpu)
+Test(route_policies, chains_stay_on_one_gpu)
 {
     static struct place_case c;
     enum { EXPERTS = 12, TOKENS = 24 };
@@ -195,7 +195,7 @@ static bool moetuner_is_even(struct draws *draws, void *context, char why[PROPER
     return true;
 }
 
-Test(affinity_policies, moetuner_clusters_are_even)
+Test(route_policies, moetuner_clusters_are_even)
 {
     open_policy("moetuner");
     const char *text = property_fails(moetuner_is_even, NULL, 1, 150);
@@ -204,7 +204,7 @@ Test(affinity_policies, moetuner_clusters_are_even)
 }
 
 /* Tokens choose two experts of the same residue: four cliques, found whatever their numbers. */
-Test(affinity_policies, grace_finds_what_is_chosen_together)
+Test(route_policies, grace_finds_what_is_chosen_together)
 {
     static struct place_case c;
     open_policy("grace");
@@ -230,7 +230,7 @@ Test(affinity_policies, grace_finds_what_is_chosen_together)
 
 /* Fullest GPU 60 of mean 30: rho = 2, so two more copies for its hot expert (50 > 60 * 2 / 3),
  * on the two emptiest GPUs; the other experts have one. */
-Test(affinity_policies, grace_copies_the_hot_expert_of_the_fullest_gpu)
+Test(route_policies, grace_copies_the_hot_expert_of_the_fullest_gpu)
 {
     static struct place_case c;
     static const double load[] = { 50, 10, 25, 5, 15, 5, 5, 5 };
