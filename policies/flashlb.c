@@ -48,7 +48,7 @@ static const struct moe_policy_parameter parameters[] = {
     [WIDTH] = { .name = "width",
                 .kind = MOE_PARAMETER_WHOLE,
                 .standard = 8,
-                .max = 1024,
+                .max = 64,
                 .help = "copies more or fewer that are tried per interval",
                 .source = "vllm-ascend policy_flashlb" },
     [SAMPLES] = { .name = "samples",
@@ -91,19 +91,21 @@ struct flash {
     uint32_t step_count;
     struct moe_greedy greedy;
     struct moe_realign realign;
-    double *x;          /* [step][expert] */
-    double *mean;       /* [expert] */
-    double *covariance; /* [expert][expert] */
-    double *risk;       /* [expert] mean + z * deviation */
-    uint32_t *by_risk;  /* [expert] descending */
-    uint32_t *decided;  /* [expert] copies of the intervals that are behind */
-    uint32_t *copies;   /* [expert] of the simulated plan */
-    double *unit;       /* [expert] scratch: mean per copy; risks of an interval */
-    uint32_t *part;     /* [expert] scratch: copies of an interval */
-    uint32_t *fill;     /* [gpu] */
-    double *gpu_mean;   /* [gpu] */
-    double *gpu_var;    /* [gpu] */
-    uint16_t *slots;    /* [gpu * capacity] the simulated plan */
+    double *x;           /* [step][expert] */
+    double *mean;        /* [expert] */
+    double *covariance;  /* [expert][expert] */
+    double *risk;        /* [expert] mean + z * deviation */
+    uint32_t *by_risk;   /* [expert] descending */
+    uint32_t *decided;   /* [expert] copies of the intervals that are behind */
+    uint32_t *copies;    /* [expert] of the simulated plan */
+    double *unit;        /* [expert] scratch: mean per copy; risks of an interval */
+    uint32_t *part;      /* [expert] scratch: copies of an interval */
+    uint32_t open_count; /* GPUs with room */
+    uint32_t *by_mean;   /* [gpu] those, in ascending order of gpu_mean */
+    uint32_t *fill;      /* [gpu] */
+    double *gpu_mean;    /* [gpu] */
+    double *gpu_var;     /* [gpu] */
+    uint16_t *slots;     /* [gpu * capacity] the simulated plan */
 };
 
 static enum moe_status set_up(struct flash *f, const struct moe_place_view *view,
@@ -128,14 +130,15 @@ static enum moe_status set_up(struct flash *f, const struct moe_place_view *view
     f->copies = MOE_NEW(scratch, uint32_t, experts);
     f->unit = MOE_NEW(scratch, double, experts);
     f->part = MOE_NEW(scratch, uint32_t, experts);
+    f->by_mean = MOE_NEW(scratch, uint32_t, shape->gpu_count);
     f->fill = MOE_NEW(scratch, uint32_t, shape->gpu_count);
     f->gpu_mean = MOE_NEW(scratch, double, shape->gpu_count);
     f->gpu_var = MOE_NEW(scratch, double, shape->gpu_count);
     f->slots = MOE_NEW(scratch, uint16_t, shape->slot_count);
     if (f->x == NULL || f->mean == NULL || f->covariance == NULL || f->risk == NULL ||
         f->by_risk == NULL || f->decided == NULL || f->copies == NULL || f->unit == NULL ||
-        f->part == NULL || f->fill == NULL || f->gpu_mean == NULL || f->gpu_var == NULL ||
-        f->slots == NULL) {
+        f->part == NULL || f->by_mean == NULL || f->fill == NULL || f->gpu_mean == NULL ||
+        f->gpu_var == NULL || f->slots == NULL) {
         return moe_fail(err, MOE_LIMIT, "no room for the covariances of %u experts in %u steps",
                         shape->expert_count, f->step_count);
     }
@@ -237,31 +240,45 @@ static double variance_with(const struct flash *f, uint32_t gpu, uint32_t expert
     return variance > 0.0 ? variance : 0.0; /* rounding */
 }
 
+/* GPUs with room are looked at in the order of their means, so that the search ends where the
+ * mean alone is above the best risk. */
 static void place_copy(struct flash *f, uint32_t expert)
 {
     const double mean = f->mean[expert] / f->copies[expert];
-    uint32_t best = UINT32_MAX;
+    uint32_t best = UINT32_MAX; /* place in by_mean */
     bool best_held = true;
     double best_risk = INFINITY;
     double best_variance = 0.0;
-    for (uint32_t gpu = 0; gpu < f->gpu_count; gpu++) {
+    for (uint32_t i = 0; i < f->open_count; i++) {
+        const uint32_t gpu = f->by_mean[i];
         bool held = false;
-        if (f->fill[gpu] == f->capacity) {
-            continue;
+        if (!best_held && f->gpu_mean[gpu] + mean > best_risk) {
+            break;
         }
         const double variance = variance_with(f, gpu, expert, &held);
         const double risk = f->gpu_mean[gpu] + mean + f->parameters[Z] * sqrt(variance);
-        if (best == UINT32_MAX || (best_held && !held) || (best_held == held && risk < best_risk)) {
-            best = gpu;
+        if (best == UINT32_MAX || (best_held && !held) ||
+            (best_held == held &&
+             (risk < best_risk || (risk == best_risk && gpu < f->by_mean[best])))) {
+            best = i;
             best_held = held;
             best_risk = risk;
             best_variance = variance;
         }
     }
     assert(best != UINT32_MAX);
-    f->gpu_mean[best] += mean;
-    f->gpu_var[best] = best_variance;
-    f->slots[(size_t) best * f->capacity + f->fill[best]++] = (uint16_t) expert;
+    const uint32_t gpu = f->by_mean[best];
+    f->gpu_mean[gpu] += mean;
+    f->gpu_var[gpu] = best_variance;
+    f->slots[(size_t) gpu * f->capacity + f->fill[gpu]++] = (uint16_t) expert;
+    const bool full = f->fill[gpu] == f->capacity;
+    const uint32_t last = f->open_count - 1;
+    while (best < last && (full || f->gpu_mean[f->by_mean[best + 1]] < f->gpu_mean[gpu])) {
+        f->by_mean[best] = f->by_mean[best + 1];
+        best++;
+    }
+    f->by_mean[best] = gpu; /* the last, when it is full */
+    f->open_count -= full;
 }
 
 /* Mean over steps of max / mean GPU load of a plan with f->copies. */
@@ -272,11 +289,14 @@ static double score(const struct flash *f, const uint16_t *slots, const uint32_t
         const double *x = f->x + (size_t) step * f->expert_count;
         double total = 0.0;
         double max = 0.0;
+        for (uint32_t expert = 0; expert < f->expert_count; expert++) {
+            f->unit[expert] = x[expert] / copies[expert];
+        }
         for (uint32_t gpu = 0; gpu < f->gpu_count; gpu++) {
             double load = 0.0;
             for (uint32_t i = 0; i < f->capacity; i++) {
                 const uint16_t expert = slots[gpu * f->capacity + i];
-                load += expert == MOE_SLOT_EMPTY ? 0.0 : x[expert] / copies[expert];
+                load += expert == MOE_SLOT_EMPTY ? 0.0 : f->unit[expert];
             }
             total += load;
             max = load > max ? load : max;
@@ -291,6 +311,10 @@ static double simulate(struct flash *f)
 {
     uint32_t *order = f->greedy.order;
     memset(f->slots, 0xff, (size_t) f->gpu_count * f->capacity * sizeof *f->slots);
+    f->open_count = f->gpu_count;
+    for (uint32_t gpu = 0; gpu < f->gpu_count; gpu++) {
+        f->by_mean[gpu] = gpu;
+    }
     memset(f->fill, 0, f->gpu_count * sizeof *f->fill);
     memset(f->gpu_mean, 0, f->gpu_count * sizeof *f->gpu_mean);
     memset(f->gpu_var, 0, f->gpu_count * sizeof *f->gpu_var);
