@@ -247,6 +247,7 @@ static void place_copy(struct flash *f, uint32_t expert)
     const double mean = f->mean[expert] / f->copies[expert];
     uint32_t best = UINT32_MAX; /* place in by_mean */
     bool best_held = true;
+    bool empty_seen = false;
     double best_risk = INFINITY;
     double best_variance = 0.0;
     for (uint32_t i = 0; i < f->open_count; i++) {
@@ -255,6 +256,10 @@ static void place_copy(struct flash *f, uint32_t expert)
         if (!best_held && f->gpu_mean[gpu] + mean > best_risk) {
             break;
         }
+        if (f->fill[gpu] == 0 && empty_seen) {
+            continue; /* empty GPUs are alike, and the first of them stands first */
+        }
+        empty_seen |= f->fill[gpu] == 0;
         const double variance = variance_with(f, gpu, expert, &held);
         const double risk = f->gpu_mean[gpu] + mean + f->parameters[Z] * sqrt(variance);
         if (best == UINT32_MAX || (best_held && !held) ||
