@@ -1,10 +1,17 @@
-/* Sorting is a merge sort from the bottom: stable, no heap, no recursion. */
+/* Sorting is by radix over the bits of the loads, or by merging from the bottom where items are
+ * few: both stable, without heap or recursion. */
 #include "policies/greedy.h"
 
 #include <assert.h>
 #include <string.h>
 
 #include "sim/base/no_malloc.h"
+
+enum {
+    DIGIT_COUNT = 8, /* bytes of a float64 */
+    DIGIT_VALUES = 256,
+    RADIX_FROM = 96, /* items from which eight histograms pay */
+};
 
 enum moe_status moe_greedy_init(struct moe_greedy *greedy, struct moe_arena *arena, uint32_t limit,
                                 struct moe_error *err)
@@ -35,13 +42,19 @@ static void merge(const double *load, const uint32_t *from, uint32_t begin, uint
     }
 }
 
-void moe_greedy_sort(const double *load, uint32_t count, uint32_t *order, uint32_t *spare)
+/* Of loads >= 0 the bits have the order of the loads; + 0 turns -0 into 0. */
+static uint64_t bits_of(double load)
+{
+    uint64_t bits;
+    load += 0.0;
+    memcpy(&bits, &load, sizeof bits);
+    return bits;
+}
+
+static void merge_sort(const double *load, uint32_t count, uint32_t *order, uint32_t *spare)
 {
     uint32_t *from = order;
     uint32_t *to = spare;
-    for (uint32_t i = 0; i < count; i++) {
-        order[i] = i;
-    }
     for (uint32_t width = 1; width < count; width *= 2) {
         for (uint32_t begin = 0; begin < count; begin += 2 * width) {
             const uint32_t middle = begin + width < count ? begin + width : count;
@@ -54,6 +67,53 @@ void moe_greedy_sort(const double *load, uint32_t count, uint32_t *order, uint32
     }
     if (from != order) {
         memcpy(order, from, count * sizeof *order);
+    }
+}
+
+/* Least significant byte first, the largest value of a byte in front. */
+static void radix_sort(const double *load, uint32_t count, uint32_t *order, uint32_t *spare)
+{
+    uint32_t begin[DIGIT_COUNT][DIGIT_VALUES];
+    uint32_t *from = order;
+    uint32_t *to = spare;
+    memset(begin, 0, sizeof begin);
+    for (uint32_t i = 0; i < count; i++) {
+        const uint64_t bits = bits_of(load[i]);
+        for (uint32_t digit = 0; digit < DIGIT_COUNT; digit++) {
+            begin[digit][bits >> (8 * digit) & 0xff]++;
+        }
+    }
+    for (uint32_t digit = 0; digit < DIGIT_COUNT; digit++) {
+        if (begin[digit][bits_of(load[0]) >> (8 * digit) & 0xff] == count) {
+            continue; /* all agree in this byte */
+        }
+        uint32_t sum = 0;
+        for (uint32_t value = DIGIT_VALUES; value-- > 0;) {
+            const uint32_t step = begin[digit][value];
+            begin[digit][value] = sum;
+            sum += step;
+        }
+        for (uint32_t i = 0; i < count; i++) {
+            to[begin[digit][bits_of(load[from[i]]) >> (8 * digit) & 0xff]++] = from[i];
+        }
+        uint32_t *swap = from;
+        from = to;
+        to = swap;
+    }
+    if (from != order) {
+        memcpy(order, from, count * sizeof *order);
+    }
+}
+
+void moe_greedy_sort(const double *load, uint32_t count, uint32_t *order, uint32_t *spare)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        order[i] = i;
+    }
+    if (count < RADIX_FROM) {
+        merge_sort(load, count, order, spare);
+    } else {
+        radix_sort(load, count, order, spare);
     }
 }
 
