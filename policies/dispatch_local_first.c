@@ -41,17 +41,17 @@ static uint32_t near_copy(const struct moe_dispatch_view *view, uint32_t begin, 
                           uint32_t source, bool by_node)
 {
     const uint32_t node_gpus = view->shape.gpu_count / view->shape.node_count;
-    uint32_t found = end;
-    for (uint32_t copy = end; copy-- > begin;) {
-        const uint32_t gpu = view->gpu_of_copy[copy];
-        if (gpu == source) {
-            found = copy;
-        } else if (by_node && gpu / node_gpus == source / node_gpus &&
-                   (found == end || view->gpu_of_copy[found] != source)) {
-            found = copy;
+    for (uint32_t copy = begin; copy < end; copy++) {
+        if (view->gpu_of_copy[copy] == source) {
+            return copy;
         }
     }
-    return found;
+    for (uint32_t copy = begin; by_node && copy < end; copy++) {
+        if (view->gpu_of_copy[copy] / node_gpus == source / node_gpus) {
+            return copy;
+        }
+    }
+    return end;
 }
 
 /* count copies begin .. end-1, fairly, in random order. */

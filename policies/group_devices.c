@@ -42,7 +42,7 @@ enum moe_status moe_group_devices_init(struct moe_group_devices *devices, struct
             }
         }
     }
-    devices->first_held[shape->layer_count * count] = held;
+    devices->first_held[(size_t) shape->layer_count * count] = held;
     return MOE_OK;
 }
 

@@ -5,7 +5,7 @@
 
 #include "policies/policy_rule.h"
 
-enum { WORLD_BYTES = 16 << 20, SCRATCH_BYTES = 64 << 20 };
+enum { WORLD_BYTES = 8 << 20, SCRATCH_BYTES = 32 << 20 };
 
 enum moe_rule_outcome moe_rule_broken(struct moe_rule_trial *trial, const char *format, ...)
 {

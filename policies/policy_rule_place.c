@@ -296,11 +296,11 @@ static enum moe_rule_outcome survives(struct moe_rule_trial *t,
         return outcome;
     }
     const size_t bytes = (size_t) 16 << (spec->seed % 12);
-    if (moe_arena_init(&small, bytes, NULL) != MOE_OK ||
-        moe_placement_init(&plan, &t->world, &c.view.shape, NULL) != MOE_OK) {
-        moe_arena_finish(&small);
+    uint16_t *slots = new_slots(t, (size_t) c.view.shape.layer_count * c.view.shape.slot_count);
+    if (slots == NULL || moe_arena_init(&small, bytes, NULL) != MOE_OK) {
         return moe_rule_broken(t, "the case itself failed: no room");
     }
+    plan = (struct moe_placement){ .shape = c.view.shape, .expert_of_slot = slots + GUARD };
     const enum moe_status status = moe_policy_place(t->policy, &c.view, &small, &plan, &t->reason);
     moe_arena_finish(&small);
     return status == MOE_OK || status == MOE_LIMIT || status == MOE_POLICY

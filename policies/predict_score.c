@@ -1,11 +1,8 @@
-/* The n hottest by selection: a key is (load descending, expert ascending), and what sorts below
- * the n-th smallest key is in. n is small, so keeping n keys in order is enough. */
+/* The n hottest by insertion into a short sorted list: n is small. */
 #include "policies/predict_score.h"
 
 #include <math.h>
-#include <string.h>
 
-#include "policies/winner_tree.h"
 #include "sim/base/no_malloc.h"
 
 enum moe_status moe_predict_score_init(struct moe_predict_score *score, struct moe_arena *arena,
@@ -15,80 +12,79 @@ enum moe_status moe_predict_score_init(struct moe_predict_score *score, struct m
     *score = (struct moe_predict_score){
         .expert_count = expert_count,
         .top_count = top_count < expert_count ? top_count : expert_count,
-        .order = MOE_NEW(arena, uint64_t, 2 * (size_t) expert_count),
+        .row = MOE_NEW(arena, double, 2 * (size_t) expert_count),
+        .order = MOE_NEW(arena, uint32_t, 2 * (size_t) expert_count),
     };
-    if (score->order == NULL) {
-        return moe_fail(err, MOE_LIMIT, "no room to score predictions of %u experts", expert_count);
+    if (score->row == NULL || score->order == NULL) {
+        return moe_fail(err, MOE_LIMIT, "no room to score predictions of %u experts",
+                        expert_count);
     }
     return MOE_OK;
 }
 
-/* Puts a key among the smallest count of limit; returns the new count. */
-static uint32_t keep(uint64_t *order, uint32_t count, uint32_t limit, uint64_t key)
+/* The hottest experts of a row, hottest first. */
+static void list_hottest(const struct moe_predict_score *score, const double *row,
+                         uint32_t *hottest)
 {
-    uint32_t hole = count;
-    if (count == limit) {
-        if (limit == 0 || key > order[limit - 1]) {
-            return count;
-        }
-        hole = limit - 1;
-    } else {
-        count++;
-    }
-    for (; hole > 0 && order[hole - 1] > key; hole--) {
-        order[hole] = order[hole - 1];
-    }
-    order[hole] = key;
-    return count;
-}
-
-static uint32_t count_hits(struct moe_predict_score *score, const float *predicted,
-                           const uint32_t *actual)
-{
-    uint64_t *said = score->order;
-    uint64_t *was = score->order + score->expert_count;
-    uint32_t said_count = 0;
-    uint32_t was_count = 0;
-    uint32_t hits = 0;
+    uint32_t count = 0;
     for (uint32_t expert = 0; expert < score->expert_count; expert++) {
-        const uint64_t rank = moe_winner_rank_descending(predicted[expert] + 0.0f);
-        said_count = keep(said, said_count, score->top_count, rank << 32 | expert);
-        was_count =
-            keep(was, was_count, score->top_count, (uint64_t) ~actual[expert] << 32 | expert);
-    }
-    for (uint32_t i = 0; i < said_count; i++) {
-        for (uint32_t j = 0; j < was_count; j++) {
-            hits += (uint32_t) said[i] == (uint32_t) was[j];
+        uint32_t hole = count;
+        if (count == score->top_count) {
+            if (count == 0 || row[expert] <= row[hottest[count - 1]]) {
+                continue;
+            }
+            hole--;
+        } else {
+            count++;
         }
+        for (; hole > 0 && row[hottest[hole - 1]] < row[expert]; hole--) {
+            hottest[hole] = hottest[hole - 1];
+        }
+        hottest[hole] = expert;
     }
-    return hits;
 }
 
-void moe_predict_score_add(struct moe_predict_score *score, const float *predicted,
-                           const uint32_t *actual)
+void moe_predict_score_add_window(struct moe_predict_score *score, const double *predicted,
+                                  const double *actual)
 {
     double said = 0.0;
     double was = 0.0;
     for (uint32_t expert = 0; expert < score->expert_count; expert++) {
-        said += (double) predicted[expert];
+        said += predicted[expert];
         was += actual[expert];
     }
     if (said == 0.0 || was == 0.0) {
         score->left_out++;
         return;
     }
-    double error = 0.0;
-    double wrong = 0.0;
     for (uint32_t expert = 0; expert < score->expert_count; expert++) {
-        error += fabs((double) predicted[expert] - actual[expert]);
-        wrong += fabs((double) predicted[expert] * (was / said) - actual[expert]);
+        score->error += fabs(predicted[expert] - actual[expert]);
+        score->wrong += fabs(predicted[expert] * (was / said) - actual[expert]) / 2;
+    }
+    uint32_t *told = score->order;
+    uint32_t *true_ones = score->order + score->top_count;
+    list_hottest(score, predicted, told);
+    list_hottest(score, actual, true_ones);
+    for (uint32_t i = 0; i < score->top_count; i++) {
+        for (uint32_t j = 0; j < score->top_count; j++) {
+            score->hits += told[i] == true_ones[j];
+        }
     }
     score->scored++;
     score->actual += was;
-    score->error += error;
-    score->wrong += wrong / 2;
-    score->hits += count_hits(score, predicted, actual);
     score->hottest += score->top_count;
+}
+
+void moe_predict_score_add(struct moe_predict_score *score, const float *predicted,
+                           const uint32_t *actual)
+{
+    double *said = score->row;
+    double *was = score->row + score->expert_count;
+    for (uint32_t expert = 0; expert < score->expert_count; expert++) {
+        said[expert] = (double) predicted[expert];
+        was[expert] = actual[expert];
+    }
+    moe_predict_score_add_window(score, said, was);
 }
 
 static double share(double part, double whole)

@@ -29,7 +29,8 @@ struct moe_predict_score {
     uint64_t hottest; /* n summed: what hits could be at most */
     uint64_t scored;  /* layers and steps */
     uint64_t left_out;
-    uint64_t *order; /* [2][expert_count] */
+    double *row;     /* [2][expert_count] loads in hand */
+    uint32_t *order; /* [2][top_count] hottest experts of each */
 };
 
 /* top_count is cut to expert_count. Errors: MOE_LIMIT when the arena is full. */
@@ -41,6 +42,10 @@ enum moe_status moe_predict_score_init(struct moe_predict_score *score, struct m
  * lower is hotter. */
 void moe_predict_score_add(struct moe_predict_score *score, const float *predicted,
                            const uint32_t *actual);
+
+/* One layer of a whole window, likewise. */
+void moe_predict_score_add_window(struct moe_predict_score *score, const double *predicted,
+                                  const double *actual);
 
 /* 0 when nothing was scored. */
 double moe_predict_score_error_share(const struct moe_predict_score *score);

@@ -225,6 +225,7 @@ bool moe_split_fit(struct moe_split *split)
 int64_t moe_split_level(struct moe_split *split)
 {
     int64_t sum = 0;
+    assert(split->gpu_count > 0);
     for (uint32_t gpu = 0; gpu < split->gpu_count; gpu++) {
         sum += split->load[gpu];
     }
@@ -242,6 +243,7 @@ int64_t moe_split_level(struct moe_split *split)
             held += split->reached[gpu] ? split->load[gpu] : 0;
             holders += split->reached[gpu] ? 1 : 0;
         }
+        assert(holders > 0); /* the overfull ones at least */
         const int64_t raised = (held + holders - 1) / holders;
         assert(raised > level);
         level = raised;

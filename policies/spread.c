@@ -76,6 +76,7 @@ static void send_all_near(struct moe_spread *spread, const struct moe_dispatch_v
     const uint32_t node_gpus = view->shape.gpu_count / view->shape.node_count;
     const uint32_t begin = view->first_copy[expert];
     const uint32_t end = view->first_copy[expert + 1];
+    assert(node_gpus > 0);
     for (uint32_t copy = begin; copy < end; copy++) {
         const uint32_t gpu = view->gpu_of_copy[copy];
         send_near(spread, view, expert, copy, gpu, gpu + 1, quota);

@@ -8,7 +8,7 @@
 #include "policies/policy.h"
 #include "tests/split_case.h"
 
-enum { DISPATCH_GUARD = 64, DISPATCH_POINTS = 3, DISPATCH_ARENA_BYTES = 1 << 18 };
+enum { DISPATCH_GUARD = 64, DISPATCH_POINTS = 3, DISPATCH_ARENA_BYTES = 1 << 15 };
 
 struct dispatch_case {
     struct split_case layer;
@@ -67,8 +67,9 @@ static inline void dispatch_case_run(struct dispatch_case *c, const struct moe_p
     planning.parameters = values != NULL ? values : standard;
     planning.speed = (policy->needs & MOE_POLICY_NEEDS_GPU_SPEED) != 0 ? &c->speed : NULL;
     cr_assert_eq(moe_arena_init(&arena, DISPATCH_ARENA_BYTES, NULL), MOE_OK);
-    memset(MOE_NEW(&arena, unsigned char, DISPATCH_ARENA_BYTES), state_garbage,
-           DISPATCH_ARENA_BYTES);
+    /* Half of it: the sanitizer wants room around an allocation. */
+    memset(MOE_NEW(&arena, unsigned char, DISPATCH_ARENA_BYTES / 2), state_garbage,
+           DISPATCH_ARENA_BYTES / 2);
     moe_arena_reset(&arena);
     if (policy->dispatch->init != NULL) {
         cr_assert_eq(policy->dispatch->init(&planning, &placement, &arena, &state, &err), MOE_OK,

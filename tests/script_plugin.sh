@@ -51,6 +51,44 @@ expect 0 "" "$moesim" policy check eplb --cases 50
 expect 2 "no policy 'nonesuch'" "$moesim" policy check nonesuch
 expect 2 "no command 'chekc'; there are: check" "$moesim" policy chekc x
 
+# Compositions in a scenario: a plug-in beside it, labels in the report, the same bytes with any
+# number of threads, and repeated from what was kept.
+mkdir study
+cp plugin_template.so study/
+cp "$tests/../results/quickstart/group256-sample.trace.db" t.db
+cat >study/s.yaml <<'END'
+trace: ../t.db
+model: group256
+cluster: {nodes: 2, gpus_per_node: 4}
+slots: 264
+serving: {running_per_gpu: 4}
+policies:
+  - contiguous
+  - dispatch=lp+place=eplb
+  - eplb+dispatch=capacity:factor=1.1+group=least_loaded
+  - ./plugin_template.so:copies=4+predict=ewma
+seeds: 1
+attribution: false
+END
+expect 0 '4 runs in ' "$moesim" run study/s.yaml --threads 1 -o run.db
+mv out.txt one.txt
+expect 0 '' "$moesim" run study/s.yaml --threads 2
+cmp -s out.txt one.txt || complain 'compositions differ between 1 and 2 threads'
+for label in eplb+dispatch=lp eplb+dispatch=capacity:factor=1.1+group=least_loaded \
+    study/./plugin_template.so:copies=4+predict=ewma; do
+    [ "$(grep -c "^  $label  " one.txt)" -ge 3 ] || complain "no rows of $label"
+done
+grep -q '^  dropped  *[0-9<.]* % of them under eplb+dispatch=capacity' one.txt || complain 'what was dropped is not said'
+grep '^  eplb+dispatch=lp ' one.txt | grep -q ' +0.0 % ' || complain 'lp is not at the best split'
+expect 0 '' "$moesim" repeat run.db
+grep -q '^identical: ' out.txt || complain "repeat says: $(cat out.txt)"
+expect 2 "policies: 'eplb' is named twice" "$moesim" run study/s.yaml \
+    --set policies=contiguous,eplb,eplb+dispatch=even
+expect 2 "policies: 'eplb+dispatch=lq': no dispatch policy 'lq'; there are: even" \
+    "$moesim" run study/s.yaml --set policies=contiguous,eplb+dispatch=lq
+expect 2 'a plan places experts; dispatch is decided while serving' plan eplb+dispatch=lp
+expect 2 'which a file of summed loads cannot give' plan craft:R=1
+
 # One door, nothing else, where there is a program to ask.
 if command -v nm >/dev/null 2>&1; then
     nm -D --defined-only plugin_template.so | grep -v ' [wWVv] \|__\|_init\|_fini' |

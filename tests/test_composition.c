@@ -148,6 +148,12 @@ Test(composition, refused_values_name_what_is_allowed)
 Test(composition, printed_values_read_back_exactly)
 {
     const uint64_t key = moe_random_key(3, MOE_RANDOM_TEST);
+    const struct moe_policy_parameter wide = {
+        "n", MOE_PARAMETER_REAL, 0, -2000, 2000, NULL, "help", "own"
+    };
+    char whole_text[64];
+    moe_parameter_print(&wide, 1000.0, whole_text, sizeof whole_text);
+    cr_assert_str_eq(whole_text, "1000");
     for (uint64_t i = 0; i < 20000; i++) {
         char text[64];
         double back = -1.0;

@@ -176,7 +176,7 @@ static int64_t tokens_by(uint32_t gpu, double deadline, int64_t limit)
 static bool fits(double deadline)
 {
     const int64_t limit = held_by(&c.layer, UINT32_MAX, false);
-    int64_t each[CASE_GPUS];
+    int64_t each[CASE_GPUS] = { 0 };
     for (uint32_t gpu = 0; gpu < c.layer.shape.gpu_count; gpu++) {
         each[gpu] = tokens_by(gpu, deadline, limit);
     }
@@ -196,7 +196,7 @@ Test(dispatch, speed_weighted_finishes_as_early_as_any_division)
 {
     const struct moe_policy *policy = dispatch_case_find("speed_weighted");
     for (uint64_t index = 0; index < CASES / 4; index++) {
-        uint64_t load[CASE_GPUS];
+        uint64_t load[CASE_GPUS] = { 0 };
         double finish = 0.0;
         dispatch_case_draw(&c, index, 5);
         dispatch_case_run(&c, policy, NULL, 0);
@@ -218,7 +218,7 @@ Test(dispatch, optima_do_not_depend_on_the_names_of_gpus)
     const struct moe_policy *speed = dispatch_case_find("speed_weighted");
     static struct dispatch_case renamed;
     for (uint64_t index = 0; index < CASES; index++) {
-        uint64_t load[CASE_GPUS];
+        uint64_t load[CASE_GPUS] = { 0 };
         double finish[2] = { 0.0, 0.0 };
         dispatch_case_draw(&c, index, CASE_GPUS);
         renamed = c;

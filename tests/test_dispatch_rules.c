@@ -349,7 +349,7 @@ Test(dispatch_rules, capacity_drops_what_exceeds_it_and_no_more)
     const struct moe_policy *policy = dispatch_case_find("capacity");
     uint32_t dropping = 0;
     for (uint64_t index = 0; index < CASES; index++) {
-        uint64_t load[CASE_GPUS];
+        uint64_t load[CASE_GPUS] = { 0 };
         uint64_t sum = 0;
         dispatch_case_draw(&c, index, CASE_GPUS);
         const struct split_case *layer = &c.layer;
@@ -370,7 +370,7 @@ Test(dispatch_rules, capacity_drops_what_exceeds_it_and_no_more)
         const double by_gpu[] = { 1.25, 1.0 };
         const uint64_t gpu_cap = (uint64_t) ceil(1.25 * (double) sum / layer->shape.gpu_count);
         dispatch_case_run(&c, dispatch_case_find("lp"), NULL, 0);
-        uint64_t level[CASE_GPUS];
+        uint64_t level[CASE_GPUS] = { 0 };
         (void) dispatch_case_loads(&c, level);
         dispatch_case_run(&c, policy, by_gpu, 0);
         (void) dispatch_case_loads(&c, load);

@@ -189,7 +189,7 @@ static void teardown(void)
     moe_arena_finish(&samples);
 }
 
-TestSuite(engine_twin, .init = setup, .fini = teardown, .timeout = 60);
+TestSuite(engine_twin, .init = setup, .fini = teardown, .timeout = 170);
 
 /* Runs both and says where they part. *scored: the case had something to score. */
 static struct difference compare(const struct twin_case *c, bool events, bool *scored)

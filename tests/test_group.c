@@ -47,7 +47,7 @@ static void setup(void)
         }
     }
     first_token[REQUESTS] = REQUESTS * TOKENS;
-    routes = (struct moe_policy_routes){ .token_count = REQUESTS * TOKENS,
+    routes = (struct moe_policy_routes){ .token_count = (uint64_t) REQUESTS * TOKENS,
                                          .request_count = REQUESTS,
                                          .planned_requests = REQUESTS,
                                          .top_k = 1,

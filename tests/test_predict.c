@@ -98,7 +98,7 @@ static void ask_steps(const struct moe_policy *policy, float *said)
                 .parameters = values,
                 .seed = 5,
             };
-            float *out = said + (step * LAYERS + layer) * EXPERTS;
+            float *out = said + ((size_t) step * LAYERS + layer) * EXPERTS;
             cr_assert_eq(policy->predict->step(state, &view, out, &err), MOE_OK);
         }
     }
@@ -182,7 +182,7 @@ Test(predict, mean_std_forgets_what_left_its_window)
         cr_assert_float_eq(at(said, step, 1, 2), wanted, 1e-5 * wanted, "step %u", step);
     }
     /* Batches 0 .. 3 are known of 6 with a lead of 3; expert 0 of layer 0 had 0, 1, 2, 3 there. */
-    cr_assert_eq(batches[3 * LAYERS * EXPERTS], 3.0f);
+    cr_assert_eq(batches[(size_t) 3 * LAYERS * EXPERTS], 3.0f);
     cr_assert_float_eq(load[0], BATCHES * (1.5 + 2.0 * sqrt(1.25)), 1e-9);
 }
 

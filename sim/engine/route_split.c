@@ -176,10 +176,15 @@ enum moe_status moe_route_split_solve(struct moe_route_split *s, uint64_t step,
                 s->total[expert] += demand[(size_t) source * experts + expert];
             }
         }
+        const float *predicted = NULL;
+        if (s->foresight != NULL) {
+            MOE_TRY(moe_foresight_layer(s->foresight, layer, s->total, &predicted, err));
+        }
         const struct moe_dispatch_view view = {
             .shape = s->shape,
             .step = step,
             .layer = layer,
+            .predicted = predicted,
             .copy_count = l->index.copy_count,
             .first_copy = l->index.first_copy,
             .slot_of_copy = l->index.slot_of_copy,

@@ -18,6 +18,7 @@
 #include "policies/composition.h"
 #include "policies/copy_index.h"
 #include "sim/base/arena.h"
+#include "sim/engine/foresight.h"
 #include "sim/engine/replay_map.h"
 
 /* Where an expert's tokens go in one layer: to its only slot, or as quotas say. */
@@ -49,6 +50,7 @@ struct moe_route_split {
     uint32_t top_k;
     const struct moe_policy_speed *speed;
     const struct moe_policy_topology *topology;
+    struct moe_foresight *foresight; /* NULL: the policy sees no prediction */
     uint64_t seed;
     struct moe_split_layer *layers; /* [layer] */
     uint32_t *demand;               /* [layer][source GPU][model expert], this step */
@@ -82,7 +84,8 @@ void moe_route_split_begin(struct moe_route_split *split);
 void moe_route_split_count(struct moe_route_split *split, uint32_t source_gpu,
                            const uint16_t *const *rows, uint32_t token_count);
 
-/* Asks the policy for every layer's quotas; rows are delivered from here on. Errors: MOE_POLICY
+/* Asks the predictor, when there is one whose step has begun, and the policy for every layer's
+ * quotas; rows are delivered from here on. Errors: as moe_foresight_layer; MOE_POLICY
  * naming policy, layer, source and expert where quotas are not what was asked for. */
 enum moe_status moe_route_split_solve(struct moe_route_split *split, uint64_t step,
                                       struct moe_error *err) MOE_MUST_CHECK;

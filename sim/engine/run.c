@@ -30,12 +30,14 @@ struct run {
     struct moe_event_player player; /* with --detail only */
     struct moe_barrier *event_barriers;
     struct moe_planning_run shown;
-    struct moe_placement start;   /* what was in force before the plan */
-    struct moe_arena state;       /* memory of dispatch and group policies */
-    struct moe_route_split split; /* where a dispatch policy decides */
-    struct moe_waiting_room room; /* where a group policy decides */
-    struct moe_token_work *own;   /* [gpu] */
-    uint32_t *expert_scratch;     /* [expert] */
+    struct moe_placement start;     /* what was in force before the plan */
+    struct moe_arena state;         /* memory of dispatch and group policies */
+    struct moe_route_split split;   /* where a dispatch policy decides */
+    struct moe_foresight foresight; /* part NULL: nobody predicts step by step */
+    uint64_t *foresight_total;      /* [expert] scratch of it */
+    struct moe_waiting_room room;   /* where a group policy decides */
+    struct moe_token_work *own;     /* [gpu] */
+    uint32_t *expert_scratch;       /* [expert] */
     moe_time_ns now_ns;
     uint64_t step_number;
     uint64_t first_tokens;    /* of this step */
@@ -86,6 +88,8 @@ static enum moe_status decide(struct run *run, const struct moe_composition *c,
         }
         view.parameters = predict->values;
         MOE_TRY(moe_policy_predict_window(predict->policy, &view, scratch, load, err));
+        MOE_TRY(moe_foresight_score_window(&view.shape, load, run->input->planning->future_load,
+                                           scratch, &run->result->foreseen_window, err));
         view.load = load;
     }
     view.parameters = place->values;
@@ -158,13 +162,23 @@ static enum moe_status init_policies(struct run *run, const struct moe_compositi
     };
     const bool splits = !split.part->policy->dispatch->in_turn;
     const bool groups = !room.part->policy->group->in_turn;
-    if (!splits && !groups) {
+    const struct moe_composition_part *predict = &c->part[MOE_POLICY_PREDICT];
+    const bool foresees = predict->policy != NULL && predict->policy->predict->step != NULL;
+    if (!splits && !groups && !foresees) {
         return MOE_OK;
     }
     MOE_TRY(moe_arena_init(
         &run->state, moe_planning_scratch_bytes(run->input->planning, &placement->shape), err));
+    if (foresees) {
+        run->foresight_total = MOE_NEW(&run->state, uint64_t, placement->shape.expert_count);
+        if (run->foresight_total == NULL) {
+            return moe_fail(err, MOE_LIMIT, "no room for the loads of a layer");
+        }
+        MOE_TRY(moe_foresight_init(&run->foresight, predict, &run->shown.view, &run->state, err));
+    }
     if (splits) {
         MOE_TRY(moe_route_split_init(&run->split, &split, err));
+        run->split.foresight = foresees ? &run->foresight : NULL;
         moe_route_counter_split_by(&run->counter, &run->split);
     }
     if (groups) {
@@ -291,7 +305,14 @@ static enum moe_status one_step(struct run *run, uint64_t tokens, struct moe_err
     const bool scored = run->phase == MOE_PHASE_SCORED;
     const bool attribute = scored && run->input->scenario->attribution;
     moe_route_counter_begin_step(&run->counter);
+    if (run->foresight.part != NULL) {
+        moe_foresight_begin_step(&run->foresight, run->step_number, scored);
+    }
     MOE_TRY(moe_serving_route_step(&run->serving, &run->counter, err));
+    if (run->counter.split == NULL && run->foresight.part != NULL) {
+        MOE_TRY(moe_foresight_watch(&run->foresight, run->counter.slot_tokens,
+                                    result->expert_of_slot, run->foresight_total, err));
+    }
     if (run->counter.split != NULL) { /* those were the demands */
         MOE_TRY(moe_route_split_solve(&run->split, run->step_number, err));
         MOE_TRY(moe_serving_route_step(&run->serving, &run->counter, err));
@@ -358,6 +379,7 @@ static enum moe_status close_result(struct run *run, struct moe_error *err)
     struct moe_run_result *result = run->result;
     result->unknown_assignments = run->counter.unknown;
     result->dropped_assignments = run->split.dropped;
+    result->foreseen_steps = moe_foresight_result(&run->foresight.score);
     result->dispatch_bytes = moe_cost_exchange_bytes(run->input->cost, MOE_COST_DISPATCH);
     result->combine_bytes = moe_cost_exchange_bytes(run->input->cost, MOE_COST_COMBINE);
     if (result->account[MOE_PHASE_SCORED].steps == 0) {

@@ -22,6 +22,7 @@
 #include "sim/base/arena.h"
 #include "sim/cost/cost.h"
 #include "sim/engine/bound_meter.h"
+#include "sim/engine/foresight.h"
 #include "sim/engine/latency.h"
 #include "sim/engine/memory.h"
 #include "sim/engine/planning.h"
@@ -61,6 +62,8 @@ struct moe_run_result {
     struct moe_token_account account[MOE_PHASE_COUNT];
     uint64_t unknown_assignments;
     uint64_t dropped_assignments; /* left without a copy by a dropping dispatch policy */
+    struct moe_foresight_score foreseen_window; /* the loads planned on, against the scored ones */
+    struct moe_foresight_score foreseen_steps;  /* predictions made step by step */
 
     /* All of the scored phase. */
     struct moe_critical_path path; /* sums to the scored time */

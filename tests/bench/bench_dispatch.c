@@ -62,8 +62,8 @@ static void draw_layer(struct bench *b, uint32_t layer)
     for (uint32_t gpu = 0; gpu < b->shape.gpu_count; gpu++) {
         for (uint32_t i = 0; i < EXPERTS; i++) {
             const double mean = ASSIGNMENTS * load[i] / sum;
-            const double drawn =
-                moe_random_uniform(key, counter + (UINT64_C(1) << 32) + gpu * EXPERTS + i);
+            const double drawn = moe_random_uniform(key, counter + (UINT64_C(1) << 32) +
+                                                             (uint64_t) gpu * EXPERTS + i);
             const uint32_t tokens = (uint32_t) (mean * (0.5 + drawn) + 0.5);
             b->demand[layer][gpu * EXPERTS + i] = tokens;
             b->total[layer][i] += tokens;
@@ -112,8 +112,9 @@ static int prepare(struct bench *b, uint32_t gpus, uint32_t slots)
         list_copies(b, layer);
     }
     for (uint32_t gpu = 0; gpu < gpus; gpu++) {
-        b->time_ns[2 * gpu] = 5000.0;
-        b->time_ns[2 * gpu + 1] = 5000.0 + 1e4 * (1.0 + 0.01 * (gpu % 7));
+        double *time = b->time_ns + (size_t) 2 * gpu;
+        time[0] = 5000.0;
+        time[1] = 5000.0 + 1e4 * (1.0 + 0.01 * (gpu % 7));
     }
     moe_arena_finish(&scratch);
     return 0;
