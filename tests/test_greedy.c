@@ -37,7 +37,7 @@ static uint32_t extreme(const double *load, const bool *taken, uint32_t count, b
 
 static bool sort_holds(struct draws *draws, void *context, char why[PROPERTY_TEXT_LIMIT])
 {
-    double load[LIMIT];
+    double load[LIMIT] = { 0.0 };
     uint32_t order[LIMIT];
     uint32_t spare[LIMIT];
     bool taken[LIMIT] = { false };
@@ -58,9 +58,9 @@ static bool sort_holds(struct draws *draws, void *context, char why[PROPERTY_TEX
 
 static bool replicate_holds(struct draws *draws, void *context, char why[PROPERTY_TEXT_LIMIT])
 {
-    double load[LIMIT];
-    uint32_t copies[LIMIT];
-    uint32_t expected[LIMIT];
+    double load[LIMIT] = { 0.0 };
+    uint32_t copies[LIMIT] = { 0 };
+    uint32_t expected[LIMIT] = { 0 };
     uint32_t given[LIMIT];
     struct moe_greedy greedy;
     const uint32_t count = draw_loads(draws, load);
@@ -94,7 +94,7 @@ static bool replicate_holds(struct draws *draws, void *context, char why[PROPERT
 
 static bool pack_holds(struct draws *draws, void *context, char why[PROPERTY_TEXT_LIMIT])
 {
-    double load[LIMIT];
+    double load[LIMIT] = { 0.0 };
     uint32_t slot[LIMIT];
     double sum[LIMIT] = { 0.0 };
     uint32_t fill[LIMIT] = { 0 };
