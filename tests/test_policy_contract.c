@@ -59,7 +59,7 @@ Test(policy_contract, unknown_name_lists_the_known)
     cr_assert_eq(moe_policy_find(MOE_POLICY_PLACE, "eplb2", &policy, &err), MOE_RANGE);
     cr_assert_null(policy);
     cr_assert_not_null(strstr(err.text, "'eplb2'"));
-    cr_assert_not_null(strstr(err.text, " lpt eplb hindsight"));
+    cr_assert_not_null(strstr(err.text, " lpt eplb "));
     cr_assert_eq(moe_policy_find(MOE_POLICY_DISPATCH, "eplb", &policy, &err), MOE_RANGE);
     cr_assert_not_null(strstr(err.text, "no dispatch policy 'eplb'; there are: even"), "%s",
                        err.text);
