@@ -64,6 +64,7 @@ static const struct {
     { MOE_POLICY_NEEDS_PREVIOUS, "the placement in force" },
     { MOE_POLICY_NEEDS_TOPOLOGY, "the costs of the links" },
     { MOE_POLICY_NEEDS_MEMORY, "the memory of the GPUs" },
+    { MOE_POLICY_NEEDS_DOMAINS, "two or more domain labels" },
 };
 
 static bool is_there(const struct moe_place_view *view, enum moe_policy_need need)
@@ -85,6 +86,8 @@ static bool is_there(const struct moe_place_view *view, enum moe_policy_need nee
         return view->topology != NULL;
     case MOE_POLICY_NEEDS_MEMORY:
         return view->memory != NULL;
+    case MOE_POLICY_NEEDS_DOMAINS:
+        return view->domain_count >= 2;
     case MOE_POLICY_NEEDS_NOTHING:
     case MOE_POLICY_NEEDS_SEED:
     case MOE_POLICY_NEEDS_ALL:
@@ -109,6 +112,7 @@ enum moe_status moe_policy_show(const struct moe_policy *policy, const struct mo
     }
     *shown = (struct moe_place_view){
         .shape = view->shape,
+        .domain_count = view->domain_count,
         .replica_budget_total = view->replica_budget_total,
         .seed = (needs & MOE_POLICY_NEEDS_SEED) != 0 ? view->seed : 0,
         .parameters = parameters,

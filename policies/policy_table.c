@@ -20,11 +20,11 @@ static bool is_line(const char *text)
 
 static enum moe_status check_choices(const struct moe_policy_parameter *p, struct moe_error *err)
 {
-    double count = 0.0;
+    uint32_t count = 0;
     if (p->choices == NULL) {
         return moe_fail(err, MOE_POLICY, "parameter %s has no choices", p->name);
     }
-    for (uint32_t i = 0; p->choices[i] != NULL; i++, count += 1.0) {
+    for (uint32_t i = 0; p->choices[i] != NULL; i++, count++) {
         if (!is_word(p->choices[i], LOWER)) {
             return moe_fail(err, MOE_POLICY, "parameter %s: choice %u is no word of [a-z0-9_]",
                             p->name, i);
@@ -32,7 +32,7 @@ static enum moe_status check_choices(const struct moe_policy_parameter *p, struc
     }
     return p->standard >= 0.0 && p->standard < count && floor(p->standard) == p->standard
                ? MOE_OK
-               : moe_fail(err, MOE_POLICY, "parameter %s: its default %g is none of %g choices",
+               : moe_fail(err, MOE_POLICY, "parameter %s: its default %g is none of %u choices",
                           p->name, p->standard, count);
 }
 

@@ -26,10 +26,11 @@ enum moe_policy_need {
     MOE_POLICY_NEEDS_TOPOLOGY = 1 << 6,  /* topology: what a token's way costs */
     MOE_POLICY_NEEDS_MEMORY = 1 << 7,    /* memory: bytes of an expert, bytes that are free */
     MOE_POLICY_NEEDS_SEED = 1 << 8,      /* seed; 0 for those that do not draw */
-    MOE_POLICY_NEEDS_ALL = (1 << 9) - 1,
+    MOE_POLICY_NEEDS_DOMAINS = 1 << 9,   /* domain labels of requests, two or more */
+    MOE_POLICY_NEEDS_ALL = (1 << 10) - 1,
 };
 
-enum { MOE_POLICY_NEED_COUNT = 9 };
+enum { MOE_POLICY_NEED_COUNT = 10 };
 
 /* The largest load of a view: the float32 sums of 65,534 of them stay finite. */
 #define MOE_POLICY_LOAD_LIMIT 1e30
@@ -49,7 +50,7 @@ struct moe_policy_routes {
     const uint32_t *request;        /* [token] 0 .. request_count-1, ascending */
     const uint8_t *phase;           /* [token] enum moe_route_phase */
     const uint32_t *first_token;    /* [request_count + 1] */
-    const uint16_t *request_domain; /* [request]; NULL without domains */
+    const uint16_t *request_domain; /* [request] */
 };
 
 /* Time that a GPU's experts of one layer take, by tokens (assignments) on the GPU that spread
@@ -62,8 +63,8 @@ struct moe_policy_speed {
 
 /* What one more token copy costs its sender's link. A copy that stays on its GPU is free. */
 struct moe_policy_topology {
-    double near_ns; /* to a GPU of the same node */
-    double far_ns;  /* to another node */
+    double near_ns; /* to a GPU of the same node; 0 where nodes have one GPU */
+    double far_ns;  /* to another node; 0 where there is one node */
 };
 
 struct moe_policy_memory {
@@ -77,6 +78,7 @@ struct moe_place_view {
     /* Most copies beyond the first of each expert, over all layers together; 0 = the slots
      * alone decide. slot_count is then what a layer may use at most. */
     uint32_t replica_budget_total;
+    uint32_t domain_count; /* labels that requests carry; 0 or 1: none are told apart */
     uint64_t seed;
     /* One value per declared parameter, inside its range; a whole number, flag (0, 1) or index
      * of a choice is stored exactly. NULL means every default, for moe_policy_place only. */

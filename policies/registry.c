@@ -38,6 +38,7 @@ static const struct {
     { MOE_POLICY_NEEDS_TOPOLOGY, "topology", "nodes and what their links cost" },
     { MOE_POLICY_NEEDS_MEMORY, "memory", "bytes of an expert and bytes that are free" },
     { MOE_POLICY_NEEDS_SEED, "seed", "a seed" },
+    { MOE_POLICY_NEEDS_DOMAINS, "domains", "domain labels of the requests" },
 };
 
 static size_t place_of(enum moe_policy_need need)

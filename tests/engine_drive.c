@@ -24,12 +24,8 @@ static enum moe_status place(const struct moe_place_view *view, struct moe_arena
 }
 
 static const struct moe_policy policy = {
-    MOE_POLICY_HEADER,
-    .name = "given",
-    .summary = "the case's plan",
-    .source = "own",
-    .tie_rule = "none",
-    .place = place,
+    MOE_POLICY_HEADER, .name = "given",    .summary = "the case's plan",
+    .source = "own",   .tie_rule = "none", .place = place,
 };
 
 void engine_drive_open(struct engine_drive *drive)
@@ -190,10 +186,14 @@ static enum moe_status run_stored(struct engine_drive *drive, const struct twin_
                           &drive->setup, err));
     MOE_TRY(moe_replay_map_init(&map, moe_trace_model(trace), c->cost.model.moe_layers,
                                 &drive->setup, err));
+    const struct moe_planning planning = { 0 };
+    struct moe_composition composition;
+    moe_composition_of(&composition, &policy);
     const struct moe_run_input input = {
         .scenario = &drive->scenario,
         .cost = cost,
         .map = &map,
+        .planning = &planning,
         .longest_request = longest_request(c),
         .detail = events ? drive->log : NULL,
         .detail_steps = UINT64_MAX,
@@ -201,7 +201,8 @@ static enum moe_status run_stored(struct engine_drive *drive, const struct twin_
     planned = c;
     assert(moe_run_result_bytes(&input) <= drive->results.size_bytes);
     assert(moe_run_work_bytes(&input, trace) <= drive->work.size_bytes);
-    return moe_run(&input, &policy, c->seed, trace, &drive->results, &drive->work, result, err);
+    return moe_run(&input, &composition, c->seed, trace, &drive->results, &drive->work, result,
+                   err);
 }
 
 enum moe_status engine_drive_run(struct engine_drive *drive, const struct twin_case *c,

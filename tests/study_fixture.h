@@ -245,9 +245,9 @@ static inline void fixture_make(struct study_fixture *f, uint32_t seed_count)
         .wall_seconds = 123.456,
     };
     for (uint32_t policy = 0; policy < FIXTURE_POLICIES; policy++) {
-        cr_assert_eq(
-            moe_policy_find(MOE_POLICY_PLACE, f->scenario.policies[policy], &f->policies[policy].policy, NULL),
-            MOE_OK);
+        cr_assert_eq(moe_composition_parse(&f->policies[policy].composition,
+                                           f->scenario.policies[policy], NULL),
+                     MOE_OK);
         f->policies[policy].runs = f->runs[policy];
         for (uint32_t i = 0; i < seed_count; i++) {
             fixture_run(f, policy, i, rate[policy], imbalance[policy]);

@@ -41,7 +41,7 @@ static void setup(void)
         .flips = flips,
     };
     for (uint32_t p = 0; p < POLICIES; p++) {
-        summaries[p].policy = &policy[p];
+        summaries[p].composition.part[MOE_POLICY_PLACE].policy = &policy[p];
         summaries[p].runs = runs[p];
         for (uint32_t seed = 0; seed < SEEDS; seed++) {
             runs[p][seed].fits = true;

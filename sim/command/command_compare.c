@@ -131,7 +131,7 @@ static enum moe_status choose_policies(struct compare_request *request, struct o
         is_set(request, "baseline")) {
         return MOE_OK;
     }
-    char first[64];
+    char first[MOE_COMPOSITION_BYTES];
     const char *list = request->policies + strspn(request->policies, ", ");
     (void) snprintf(first, sizeof first, "%.*s", (int) strcspn(list, ", "), list);
     choose(request, "%s is the baseline", first);

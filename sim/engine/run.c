@@ -26,6 +26,7 @@ struct run {
     struct moe_sensitivity sensitivity;
     struct moe_event_player player; /* with --detail only */
     struct moe_barrier *event_barriers;
+    struct moe_planning_run shown;
     struct moe_token_work *own; /* [gpu] */
     uint32_t *expert_scratch;   /* [expert] */
     moe_time_ns now_ns;
@@ -56,31 +57,56 @@ size_t moe_run_work_bytes(const struct moe_run_input *input, const struct moe_tr
     const size_t layer = gpus * gpus * 4 + gpus * (400 + 4 * (size_t) s.node_count) +
                          (size_t) s.slot_count * 8 + (size_t) s.expert_count * 16 + 64;
     return ((size_t) 32 << 20) + slots * (sizeof(struct moe_sequence) + buffer) +
-           s.layer_count * layer + gpus * 8192 + (size_t) moe_trace_request_count(trace) * 16 +
-           moe_trace_request_count(trace) / 4;
+           s.layer_count * layer + gpus * 8192 + gpus * MOE_PLANNING_SPEED_POINTS * sizeof(double) +
+           (size_t) moe_trace_request_count(trace) * 16 + moe_trace_request_count(trace) / 4;
 }
 
-/* The policy's plan, checked and priced in memory. */
-static enum moe_status plan(struct run *run, const struct moe_policy *policy, uint64_t seed,
-                            struct moe_arena *work, struct moe_placement *placement,
+/* What the composition decides before the run: its plan into placement. start: what is in force
+ * before it. scratch is of this call only. */
+static enum moe_status decide(struct run *run, const struct moe_composition *c,
+                              struct moe_arena *scratch, const struct moe_placement *start,
+                              struct moe_placement *placement, struct moe_error *err)
+{
+    struct moe_place_view view = run->shown.view;
+    const struct moe_composition_part *predict = &c->part[MOE_POLICY_PREDICT];
+    const struct moe_composition_part *place = &c->part[MOE_POLICY_PLACE];
+    view.previous = start;
+    if (predict->policy != NULL && predict->policy->predict->window != NULL) {
+        double *load =
+            MOE_NEW(scratch, double, (size_t) view.shape.layer_count *view.shape.expert_count);
+        if (load == NULL) {
+            return moe_fail(err, MOE_LIMIT, "no room for predicted loads");
+        }
+        view.parameters = predict->values;
+        MOE_TRY(moe_policy_predict_window(predict->policy, &view, scratch, load, err));
+        view.load = load;
+    }
+    view.parameters = place->values;
+    return moe_policy_place(place->policy, &view, scratch, placement, err);
+}
+
+/* The composition's plan, checked and priced in memory. */
+static enum moe_status plan(struct run *run, const struct moe_composition *composition,
+                            uint64_t seed, struct moe_arena *work, struct moe_placement *placement,
                             struct moe_error *err)
 {
     const struct moe_run_input *input = run->input;
     struct moe_run_result *result = run->result;
+    struct moe_arena scratch = { 0 };
     struct moe_placement start;
-    const struct moe_place_view view = {
-        .shape = moe_scenario_shape(input->scenario),
-        .load = policy->needs & MOE_POLICY_NEEDS_LOAD ? input->plan_load : NULL,
-        .future_load = policy->needs & MOE_POLICY_NEEDS_FUTURE ? input->future_load : NULL,
-        .seed = seed,
-    };
-    const struct moe_place_view bare = { .shape = view.shape };
     const struct moe_policy *contiguous = NULL;
+    MOE_TRY(moe_planning_view(&run->shown, input->planning, input->scenario, input->cost, seed,
+                              work, err));
+    const struct moe_place_view view = run->shown.view;
     MOE_TRY(moe_placement_init(placement, work, &view.shape, err));
     MOE_TRY(moe_placement_init(&start, work, &view.shape, err));
-    MOE_TRY(moe_policy_place(policy, &view, work, placement, err));
     MOE_TRY(moe_policy_find(MOE_POLICY_PLACE, "contiguous", &contiguous, err));
-    MOE_TRY(moe_policy_place(contiguous, &bare, work, &start, err));
+    MOE_TRY(moe_policy_place(contiguous, &view, work, &start, err));
+    MOE_TRY(
+        moe_arena_init(&scratch, moe_planning_scratch_bytes(input->planning, &view.shape), err));
+    const enum moe_status status = decide(run, composition, &scratch, &start, placement, err);
+    moe_arena_finish(&scratch);
+    MOE_TRY(status);
     result->moved_slots = moe_placement_count_moves(&start, placement);
     memcpy(result->expert_of_slot, placement->expert_of_slot,
            (size_t) view.shape.layer_count * view.shape.slot_count * sizeof(uint16_t));
@@ -291,19 +317,19 @@ static enum moe_status close_result(struct run *run, struct moe_error *err)
     return MOE_OK;
 }
 
-enum moe_status moe_run(const struct moe_run_input *input, const struct moe_policy *policy,
-                        uint64_t seed, struct moe_trace *trace, struct moe_arena *results,
-                        struct moe_arena *work, struct moe_run_result *result,
-                        struct moe_error *err)
+enum moe_status moe_run(const struct moe_run_input *input,
+                        const struct moe_composition *composition, uint64_t seed,
+                        struct moe_trace *trace, struct moe_arena *results, struct moe_arena *work,
+                        struct moe_run_result *result, struct moe_error *err)
 {
     const struct moe_placement_shape shape = moe_scenario_shape(input->scenario);
     struct run run = { .input = input, .result = result };
     struct moe_placement placement;
     uint64_t tokens = 0;
     MOE_TRY(moe_run_result_init(result, &shape, results, err));
-    (void) snprintf(result->policy, sizeof result->policy, "%s", policy->name);
+    (void) snprintf(result->policy, sizeof result->policy, "%s", composition->label);
     result->seed = seed;
-    MOE_TRY(plan(&run, policy, seed, work, &placement, err));
+    MOE_TRY(plan(&run, composition, seed, work, &placement, err));
     if (!result->fits) {
         return MOE_OK;
     }

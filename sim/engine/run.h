@@ -18,11 +18,12 @@
 #include <stdint.h>
 #include <stdio.h>
 
-#include "policies/policy.h"
+#include "policies/composition.h"
 #include "sim/base/arena.h"
 #include "sim/cost/cost.h"
 #include "sim/engine/latency.h"
 #include "sim/engine/memory.h"
+#include "sim/engine/planning.h"
 #include "sim/engine/replay_map.h"
 #include "sim/engine/sensitivity.h"
 #include "sim/engine/straggler.h"
@@ -44,7 +45,7 @@ struct moe_token_account {
 };
 
 struct moe_run_result {
-    char policy[64];
+    char policy[MOE_COMPOSITION_BYTES]; /* the composition's label */
     uint64_t seed;
     bool fits; /* false: no run was made; why says what would be needed */
     char why[240];
@@ -107,11 +108,10 @@ struct moe_run_input {
     const struct moe_scenario *scenario;
     const struct moe_cost *cost;
     const struct moe_replay_map *map;
-    const double *plan_load;   /* [layer][expert] of the planning set */
-    const double *future_load; /* [layer][expert] of the scored passes */
-    uint64_t longest_request;  /* prompt + output tokens: what a KV pool must hold at least */
-    FILE *detail;              /* event log, or NULL */
-    uint64_t detail_steps;     /* steps to log */
+    const struct moe_planning *planning;
+    uint64_t longest_request; /* prompt + output tokens: what a KV pool must hold at least */
+    FILE *detail;             /* event log, or NULL */
+    uint64_t detail_steps;    /* steps to log */
 };
 
 /* Bytes that a run's result needs from its arena, and its working memory. */
@@ -122,9 +122,9 @@ size_t moe_run_work_bytes(const struct moe_run_input *input, const struct moe_tr
  * work moe_run_work_bytes. A placement that leaves no room for KV is an answer, not an error
  * (result->fits). Errors: MOE_POLICY from the policy; MOE_RANGE when no step is left to
  * score; as moe_trace_read. */
-enum moe_status moe_run(const struct moe_run_input *input, const struct moe_policy *policy,
-                        uint64_t seed, struct moe_trace *trace, struct moe_arena *results,
-                        struct moe_arena *work, struct moe_run_result *result,
-                        struct moe_error *err) MOE_MUST_CHECK;
+enum moe_status moe_run(const struct moe_run_input *input,
+                        const struct moe_composition *composition, uint64_t seed,
+                        struct moe_trace *trace, struct moe_arena *results, struct moe_arena *work,
+                        struct moe_run_result *result, struct moe_error *err) MOE_MUST_CHECK;
 
 #endif

@@ -18,6 +18,7 @@ struct owned_study {
     struct moe_arena *results; /* [policy_count * seed_count] */
     struct moe_run_result *runs;
     struct moe_replay_map map;
+    struct moe_planning planning;
     struct moe_cost *cost;
     struct moe_run_input input;
     struct moe_error *errors; /* [policy_count * seed_count] */
@@ -31,39 +32,30 @@ static double now_seconds(void)
     return (double) now.tv_sec + 1e-9 * (double) now.tv_nsec;
 }
 
-/* Token counts of the planning set and of what is scored, by one pass over the trace. */
-static enum moe_status count_loads(struct owned_study *owned, struct moe_trace *trace,
-                                   struct moe_error *err)
+/* What the policies plan on, by one pass over the trace. */
+static enum moe_status plan(struct owned_study *owned, struct moe_trace *trace,
+                            struct moe_error *err)
 {
     struct moe_study *study = &owned->study;
     const struct moe_trace_model *model = moe_trace_model(trace);
-    const struct moe_trace_request *requests = moe_trace_requests(trace);
-    const size_t cells = (size_t) model->layer_count * model->expert_count;
-    const size_t out_cells = (size_t) study->scenario->model.moe_layer_count * model->expert_count;
-    uint64_t *counts = MOE_NEW(&owned->shared, uint64_t, cells);
-    uint16_t *rows = MOE_NEW(&owned->shared, uint16_t,
-                             (size_t) MOE_REPLAY_BLOCK_ROWS * model->layer_count * model->top_k);
-    double *plan = MOE_NEW(&owned->shared, double, out_cells);
-    double *future = MOE_NEW(&owned->shared, double, out_cells);
-    uint64_t unknown = 0;
-    if (counts == NULL || rows == NULL || plan == NULL || future == NULL) {
-        return moe_fail(err, MOE_LIMIT, "no room for the loads of %u layers", model->layer_count);
+    struct moe_planning_source source = {
+        .scenario = study->scenario,
+        .map = &owned->map,
+        .trace = trace,
+        .planned_requests = (uint32_t) study->planned_requests,
+    };
+    for (uint32_t i = 0; i < study->policy_count; i++) {
+        MOE_TRY(moe_planning_check(&study->policies[i].composition, trace, err));
+        source.needs |= moe_composition_needs(&study->policies[i].composition);
     }
-    study->planned_tokens = requests[study->planned_requests].first_row;
-    MOE_TRY(moe_replay_count(trace, 0, study->planned_tokens, rows, counts, &unknown, err));
-    moe_replay_expand(&owned->map, counts, plan);
-    memset(counts, 0, cells * sizeof *counts);
-    MOE_TRY(moe_replay_count(trace, study->planned_tokens,
-                             study->trace_tokens - study->planned_tokens, rows, counts, &unknown,
-                             err));
-    moe_replay_expand(&owned->map, counts, future);
-    if (unknown == study->trace_tokens * model->layer_count * model->top_k) {
+    study->planned_tokens = moe_trace_requests(trace)[study->planned_requests].first_row;
+    MOE_TRY(moe_planning_init(&owned->planning, &source, err));
+    if (owned->planning.unknown == study->trace_tokens * model->layer_count * model->top_k) {
         return moe_fail(err, MOE_RANGE,
                         "%s: every expert choice is unknown; there is nothing to replay",
                         moe_trace_path(trace));
     }
-    owned->input.plan_load = plan;
-    owned->input.future_load = future;
+    owned->input.planning = &owned->planning;
     return MOE_OK;
 }
 
@@ -95,10 +87,8 @@ static enum moe_status prepare(struct owned_study *owned, struct moe_trace *trac
     const struct moe_scenario *scenario = owned->study.scenario;
     const struct moe_trace_model *model = moe_trace_model(trace);
     const struct moe_calibration *calibration = NULL;
-    const size_t cells =
-        (size_t) (scenario->model.moe_layer_count + model->layer_count) * model->expert_count;
-    const size_t rows = (size_t) MOE_REPLAY_BLOCK_ROWS * model->layer_count * model->top_k;
-    MOE_TRY(moe_arena_init(&owned->shared, ((size_t) 64 << 20) + cells * 32 + rows * 2, err));
+    const size_t cells = (size_t) scenario->model.moe_layer_count * model->expert_count;
+    MOE_TRY(moe_arena_init(&owned->shared, ((size_t) 64 << 20) + cells * 8, err));
     MOE_TRY(moe_calibration_load(&calibration, scenario->calibration_path, &owned->shared, err));
     owned->study.calibration_hash = moe_calibration_hash(calibration);
     MOE_TRY(moe_cost_init(&owned->cost, calibration, &scenario->model, &scenario->cluster,
@@ -111,7 +101,7 @@ static enum moe_status prepare(struct owned_study *owned, struct moe_trace *trac
         .map = &owned->map,
     };
     describe_trace(owned, trace);
-    return count_loads(owned, trace, err);
+    return plan(owned, trace, err);
 }
 
 /* One run, with its own trace handle and working memory. */
@@ -131,8 +121,8 @@ static enum moe_status run_one(const struct owned_study *owned, const struct moe
         status = moe_arena_init(&owned->results[index], moe_run_result_bytes(input), err);
     }
     if (status == MOE_OK) {
-        status = moe_run(input, study->policies[policy].policy, seed, trace, &owned->results[index],
-                         &work, &owned->runs[index], err);
+        status = moe_run(input, &study->policies[policy].composition, seed, trace,
+                         &owned->results[index], &work, &owned->runs[index], err);
     }
     moe_arena_finish(&work);
     moe_trace_close(trace);
@@ -179,7 +169,8 @@ static enum moe_status name_policies(struct owned_study *owned, struct moe_error
 {
     struct moe_study *study = &owned->study;
     for (uint32_t i = 0; i < study->policy_count; i++) {
-        MOE_TRY(moe_policy_find(MOE_POLICY_PLACE, study->scenario->policies[i], &study->policies[i].policy, err));
+        MOE_TRY(moe_composition_parse(&study->policies[i].composition, study->scenario->policies[i],
+                                      err));
         study->policies[i].runs = owned->runs + (size_t) i * study->seed_count;
         if (strcmp(study->scenario->policies[i], study->scenario->baseline) == 0) {
             study->baseline = i;
@@ -260,6 +251,7 @@ void moe_study_destroy(struct moe_study *study)
     for (uint32_t i = 0; owned->results != NULL && i < owned->run_count; i++) {
         moe_arena_finish(&owned->results[i]);
     }
+    moe_planning_finish(&owned->planning);
     moe_arena_finish(&owned->shared);
     free(owned->results);
     free(owned->runs);

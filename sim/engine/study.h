@@ -16,6 +16,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "policies/composition.h"
 #include "sim/cost/calibration.h"
 #include "sim/engine/run.h"
 #include "sim/scenario/scenario.h"
@@ -42,10 +43,10 @@ bool moe_metric_higher_is_better(enum moe_metric metric);
 double moe_metric_value(enum moe_metric metric, const struct moe_run_result *run);
 
 struct moe_policy_summary {
-    const struct moe_policy *policy;
-    const struct moe_run_result *runs; /* [seed_count] */
-    bool fits;                         /* in every seed */
-    bool oracle;                       /* sees the future: a bound, not a contender */
+    struct moe_composition composition; /* its label names it in every report */
+    const struct moe_run_result *runs;  /* [seed_count] */
+    bool fits;                          /* in every seed */
+    bool oracle;                        /* sees the future: a bound, not a contender */
     struct moe_estimate metric[MOE_METRIC_COUNT];
     struct moe_estimate speedup; /* output tokens/s over the baseline's, paired by seed */
     bool best;                   /* the highest mean speed-up of all contenders */

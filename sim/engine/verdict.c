@@ -72,7 +72,8 @@ static void summarise(struct moe_study *study, double *scratch)
         for (uint32_t seed = 0; seed < study->seed_count; seed++) {
             policy->fits = policy->fits && policy->runs[seed].fits;
         }
-        policy->oracle = (policy->policy->needs & MOE_POLICY_NEEDS_FUTURE) != 0;
+        policy->oracle =
+            (moe_composition_needs(&policy->composition) & MOE_POLICY_NEEDS_FUTURE) != 0;
         policy->largest_batch =
             moe_memory_largest_batch(&policy->runs[0].memory, study->mean_request_tokens);
         for (uint32_t m = 0; policy->fits && m < MOE_METRIC_COUNT; m++) {

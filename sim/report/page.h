@@ -18,7 +18,7 @@ enum {
     MOE_PAGE_COLUMNS = 100, /* of a terminal */
     MOE_GRID_COLUMNS = 12,
     MOE_GRID_ROWS = 64,
-    MOE_GRID_CELL_BYTES = 48,
+    MOE_GRID_CELL_BYTES = 256,
     MOE_GRID_SPAN_BYTES = 256,
 };
 

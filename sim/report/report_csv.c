@@ -34,7 +34,7 @@ static void put_number(FILE *out, double value, bool known)
 static void begin_row(FILE *out, const struct row *row)
 {
     const struct moe_policy_summary *p = &row->study->policies[row->policy];
-    (void) fprintf(out, "%s,%s,%d,%d,%s,%s,%d", p->policy->name,
+    (void) fprintf(out, "%s,%s,%d,%d,%s,%s,%d", p->composition.label,
                    moe_finding_mark(row->study, row->policy), p->fits, p->oracle, row->metric,
                    row->unit, row->higher_is_better);
     put_number(out, row->estimate.mean, row->known);

@@ -91,7 +91,7 @@ json_t *moe_json_estimate(struct moe_json *json, struct moe_estimate estimate)
 static json_t *name_of(const struct moe_json *json, uint32_t policy)
 {
     return policy < json->study->policy_count
-               ? json_string(json->study->policies[policy].policy->name)
+               ? json_string(json->study->policies[policy].composition.label)
                : json_null();
 }
 

@@ -217,7 +217,7 @@ json_t *moe_json_policy(struct moe_json *json, uint32_t policy)
     for (uint32_t i = 0; i < s->seed_count; i++) {
         moe_json_push(json, runs, run_json(json, &p->runs[i]));
     }
-    moe_json_put(json, out, "name", json_string(p->policy->name));
+    moe_json_put(json, out, "name", json_string(p->composition.label));
     moe_json_put(json, out, "fits", json_boolean(p->fits));
     moe_json_put(json, out, "why", p->fits ? json_null() : json_string(moe_finding_why(s, policy)));
     moe_json_put(json, out, "oracle", json_boolean(p->oracle));

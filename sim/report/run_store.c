@@ -13,7 +13,7 @@
 #include "sim/report/finding.h"
 #include "sim/report/report.h"
 
-enum { SCENARIO_BYTES = 16 << 10 };
+enum { SCENARIO_BYTES = 32 << 10 };
 
 /* policy and seed are numbers: policy counts from 0 in the scenario's order, a seed above
  * 2^63-1 is its negative twin. Times are nanoseconds; everything but account is of the scored
@@ -142,7 +142,7 @@ static enum moe_status fill_policy(struct table *t, const struct moe_study *stud
     for (uint32_t i = 0; i < study->policy_count; i++) {
         const struct moe_policy_summary *p = &study->policies[i];
         const bool compared = p->fits && study->policies[study->baseline].fits;
-        MOE_TRY(put(t, err, INT(i), p->policy->name, moe_finding_mark(study, i), INT(p->fits),
+        MOE_TRY(put(t, err, INT(i), p->composition.label, moe_finding_mark(study, i), INT(p->fits),
                     moe_finding_why(study, i), INT(p->oracle), compared ? p->speedup.mean : NAN,
                     compared ? p->speedup.half : NAN));
     }

@@ -11,7 +11,7 @@ enum { BAR_MARKS = 60, WORST = 5, MARK_BYTES = 4 };
 
 static const char *name_of(const struct moe_study *study, uint32_t policy)
 {
-    return study->policies[policy].policy->name;
+    return study->policies[policy].composition.label;
 }
 
 /* What each cause makes unequal, in a few words. */
@@ -74,7 +74,7 @@ void moe_section_layers(struct moe_page *page, const struct moe_study *study)
             high = fmax(high, moe_finding_layer_of(study, i, layer).imbalance);
         }
         layers = p->fits ? p->runs->layer_count : layers;
-        label = (uint32_t) fmax(label, (double) strlen(p->policy->name));
+        label = (uint32_t) fmax(label, (double) strlen(p->composition.label));
     }
     if (layers == 0) {
         return;
@@ -245,7 +245,7 @@ void moe_section_stragglers(struct moe_page *page, const struct moe_study *study
 {
     const struct moe_finding_excess excess = moe_finding_excess(study, policy);
     const struct moe_run_result *first = study->policies[policy].runs;
-    char title[96];
+    char title[MOE_COMPOSITION_BYTES + 16];
     char aside[128];
     (void) snprintf(title, sizeof title, "Stragglers: %s", name_of(study, policy));
     (void) snprintf(

@@ -15,7 +15,7 @@ static void speed_row(struct moe_grid *grid, const struct moe_study *study, uint
 {
     const struct moe_policy_summary *p = &study->policies[index];
     const struct moe_estimate rate = p->metric[MOE_METRIC_OUTPUT_RATE];
-    moe_grid_cell(grid, p->policy->name);
+    moe_grid_cell(grid, p->composition.label);
     if (!p->fits) {
         char text[MOE_GRID_SPAN_BYTES];
         (void) snprintf(text, sizeof text, "does not fit: %s", moe_finding_why(study, index));
@@ -48,7 +48,7 @@ static void memory_row(struct moe_grid *grid, const struct moe_study *study, uin
     for (uint32_t i = 0; i < MOE_PLAN_FIGURE_COUNT; i++) {
         plan[i] = moe_plan_figure_estimate(study, index, (enum moe_plan_figure) i).mean;
     }
-    moe_grid_cell(grid, p->policy->name);
+    moe_grid_cell(grid, p->composition.label);
     if (p->fits) {
         moe_grid_cell(grid, moe_figure_fixed(p->metric[MOE_METRIC_BALANCEDNESS].mean, 3).text);
         moe_grid_cell(grid, moe_figure_share(p->metric[MOE_METRIC_IDLE_SHARE].mean).text);
@@ -129,7 +129,7 @@ static void time_row(struct moe_grid *grid, const struct moe_study *study, uint3
 {
     const struct moe_critical_path path = moe_finding_path(study, policy);
     const double ms = 1e-6 / (double) moe_finding_excess(study, policy).steps;
-    moe_grid_cell(grid, study->policies[policy].policy->name);
+    moe_grid_cell(grid, study->policies[policy].composition.label);
     for (uint32_t i = 0; i < MOE_COST_PART_COUNT; i++) {
         const enum moe_cost_part part = (enum moe_cost_part) i;
         if (is_used(study, part)) {

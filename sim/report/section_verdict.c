@@ -10,7 +10,7 @@ enum { SENTENCE_BYTES = 1024 };
 
 static const char *name_of(const struct moe_study *study, uint32_t policy)
 {
-    return study->policies[policy].policy->name;
+    return study->policies[policy].composition.label;
 }
 
 /* "1.234 ± 0.012", or "1.234" without an interval. */
@@ -58,10 +58,11 @@ static void say_best(struct moe_page *page, const struct moe_study *study)
     }
     if (study->best == study->baseline) {
         moe_page_field(page, "best", "%s, the baseline itself, with %s output tokens/s; %s",
-                       best->policy->name, rate.text, tail);
+                       best->composition.label, rate.text, tail);
     } else {
-        moe_page_field(page, "best", "%s: %s output tokens/s, %s times %s; %s", best->policy->name,
-                       rate.text, ratio_text(best->speedup, ratio, sizeof ratio),
+        moe_page_field(page, "best", "%s: %s output tokens/s, %s times %s; %s",
+                       best->composition.label, rate.text,
+                       ratio_text(best->speedup, ratio, sizeof ratio),
                        name_of(study, study->baseline), tail);
     }
 }
@@ -109,7 +110,7 @@ static void say_no_copies(struct moe_page *page, const struct moe_study *study)
 {
     const double bound = moe_finding_no_copy_imbalance(study, study->best);
     const double own = moe_finding_imbalance(study, study->best);
-    char others[160] = "";
+    char others[MOE_COMPOSITION_BYTES + 48] = "";
     char tail[160];
     if (study->best != study->baseline) {
         (void) snprintf(others, sizeof others, " and %.2f under %s",
@@ -137,7 +138,7 @@ static void say_hindsight(struct moe_page *page, const struct moe_study *study)
     const struct moe_estimate speed = study->policies[oracle].speedup;
     const double over_best = speed.mean / study->policies[study->best].speedup.mean;
     char ratio[112];
-    char against[160] = "";
+    char against[MOE_COMPOSITION_BYTES + 96] = "";
     if (study->best != study->baseline) {
         (void) snprintf(against, sizeof against, ", %s against %s",
                         moe_figure_change(over_best).text, name_of(study, study->best));
@@ -155,7 +156,7 @@ static void say_price(struct moe_page *page, const struct moe_study *study)
         moe_plan_figure_estimate(study, study->best, MOE_PLAN_REPLICA_BYTES);
     const double kv = moe_plan_figure_estimate(study, study->best, MOE_PLAN_KV_TOKENS).mean;
     const double before = moe_plan_figure_estimate(study, study->baseline, MOE_PLAN_KV_TOKENS).mean;
-    char against[128];
+    char against[MOE_COMPOSITION_BYTES + 96];
     if (study->best == study->baseline || before <= 0.0) {
         return;
     }
@@ -341,7 +342,7 @@ void moe_section_provenance(struct moe_page *page, const struct moe_study *study
         return;
     }
     const struct moe_critical_path path = moe_finding_path(study, study->best);
-    char aside[128];
+    char aside[MOE_COMPOSITION_BYTES + 64];
     (void) snprintf(aside, sizeof aside, "share of the predicted time of %s",
                     name_of(study, study->best));
     moe_page_heading(page, "How sure: where the costs come from", aside);

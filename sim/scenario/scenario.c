@@ -77,7 +77,7 @@ static const struct moe_setting items[] = {
       .max = MOE_SCENARIO_POLICY_LIMIT,
       .text_bytes = sizeof(((struct moe_scenario *) 0)->policies[0]),
       .count_offset = offsetof(struct moe_scenario, policy_count),
-      .help = "placement policies to compare" },
+      .help = "policies to compare, each as PLACE[:name=value...][+dispatch=NAME...]..." },
     TEXT("baseline", baseline, 1, "policy that the others are compared against"),
     COUNT("seeds", seed_count, 1, 100, "runs per policy, each with its own hardware and noise"),
     { .path = "first_seed",
@@ -137,6 +137,25 @@ static enum moe_status resolve(char *path, const char *folder, size_t folder_len
     return MOE_OK;
 }
 
+/* The same for the plug-ins of a composition. */
+static enum moe_status resolve_policy(char *text, const char *path, size_t folder_length,
+                                      const char *key, struct moe_error *err)
+{
+    char folder[MOE_SCENARIO_PATH_BYTES];
+    char resolved[MOE_COMPOSITION_BYTES];
+    struct moe_error reason = { 0 };
+    if (folder_length == 0 || strchr(text, '/') == NULL) {
+        return MOE_OK;
+    }
+    (void) snprintf(folder, sizeof folder, "%.*s", (int) folder_length, path);
+    const enum moe_status status = moe_composition_resolve(text, folder, resolved, &reason);
+    if (status != MOE_OK) {
+        return moe_fail(err, status, "%.160s: %s: %s", path, key, reason.text);
+    }
+    memcpy(text, resolved, strlen(resolved) + 1);
+    return MOE_OK;
+}
+
 static enum moe_status resolve_paths(struct moe_scenario *scenario, const char *path,
                                      struct moe_error *err)
 {
@@ -147,7 +166,10 @@ static enum moe_status resolve_paths(struct moe_scenario *scenario, const char *
     if (moe_model_ref_is_path(scenario->model_ref)) {
         MOE_TRY(resolve(scenario->model_ref, path, length, path, "model", err));
     }
-    return MOE_OK;
+    for (uint32_t i = 0; i < scenario->policy_count; i++) {
+        MOE_TRY(resolve_policy(scenario->policies[i], path, length, "policies", err));
+    }
+    return resolve_policy(scenario->baseline, path, length, "baseline", err);
 }
 
 static bool has_policy(const struct moe_scenario *scenario, const char *name, uint32_t count)
@@ -160,19 +182,28 @@ static bool has_policy(const struct moe_scenario *scenario, const char *name, ui
     return false;
 }
 
-static enum moe_status check_policies(const struct moe_scenario *scenario, struct moe_error *err)
+/* Reads a composition and puts its canonical text in its place. */
+static enum moe_status settle_policy(char *text, const char *key, struct moe_error *err)
+{
+    struct moe_composition composition;
+    struct moe_error reason = { 0 };
+    const enum moe_status status = moe_composition_parse(&composition, text, &reason);
+    if (status != MOE_OK) {
+        return moe_fail(err, status, "%s: %s", key, reason.text);
+    }
+    memcpy(text, composition.label, sizeof composition.label);
+    return MOE_OK;
+}
+
+static enum moe_status settle_policies(struct moe_scenario *scenario, struct moe_error *err)
 {
     for (uint32_t i = 0; i < scenario->policy_count; i++) {
-        const struct moe_policy *policy = NULL;
+        MOE_TRY(settle_policy(scenario->policies[i], "policies", err));
         if (has_policy(scenario, scenario->policies[i], i)) {
             return moe_fail(err, MOE_RANGE, "policies: '%s' is named twice", scenario->policies[i]);
         }
-        struct moe_error reason = { 0 };
-        const enum moe_status status = moe_policy_find(MOE_POLICY_PLACE, scenario->policies[i], &policy, &reason);
-        if (status != MOE_OK) {
-            return moe_fail(err, status, "policies: %s", reason.text);
-        }
     }
+    MOE_TRY(settle_policy(scenario->baseline, "baseline", err));
     if (!has_policy(scenario, scenario->baseline, scenario->policy_count)) {
         return moe_fail(err, MOE_RANGE,
                         "baseline: '%s' is not among the policies; name one of them",
@@ -243,7 +274,7 @@ static enum moe_status complete(struct moe_scenario *scenario, struct moe_error 
         return moe_fail(err, MOE_RANGE, "model: none is named; `moesim models` lists the cards");
     }
     MOE_TRY(check_cluster(scenario, err));
-    MOE_TRY(check_policies(scenario, err));
+    MOE_TRY(settle_policies(scenario, err));
     MOE_TRY(moe_model_load(&scenario->model, scenario->model_ref, err));
     if (scenario->slot_count == 0) {
         scenario->slot_count = default_slots(scenario);

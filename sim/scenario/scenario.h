@@ -14,6 +14,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "policies/composition.h"
 #include "policies/placement.h"
 #include "sim/base/error.h"
 #include "sim/model/model.h"
@@ -69,12 +70,13 @@ struct moe_scenario {
     uint32_t slot_count;
     struct moe_serving serving;
     uint32_t policy_count;
-    char policies[MOE_SCENARIO_POLICY_LIMIT][64]; /* policies: [contiguous, eplb] */
-    char baseline[64];   /* baseline: contiguous (policy compared against) */
-    uint32_t seed_count; /* seeds: 5 (runs per policy) */
-    uint64_t first_seed; /* first_seed: 1 */
-    bool attribution;    /* attribution: true (straggler split, +-20 %) */
-    bool noise;          /* noise: true (hardware factors and jitter) */
+    /* policies: [contiguous, "craft:R=8+dispatch=lp"]: compositions, canonical once loaded */
+    char policies[MOE_SCENARIO_POLICY_LIMIT][MOE_COMPOSITION_BYTES];
+    char baseline[MOE_COMPOSITION_BYTES]; /* baseline: contiguous (policy compared against) */
+    uint32_t seed_count;                  /* seeds: 5 (runs per policy) */
+    uint64_t first_seed;                  /* first_seed: 1 */
+    bool attribution;                     /* attribution: true (straggler split, +-20 %) */
+    bool noise;                           /* noise: true (hardware factors and jitter) */
 };
 
 static inline uint32_t moe_cluster_gpu_count(const struct moe_cluster *cluster)
@@ -90,8 +92,8 @@ void moe_scenario_defaults(struct moe_scenario *scenario);
 
 /* Reads a YAML file over the defaults, then the overrides "path.key=value" in order,
  * loads the model, checks everything that needs no trace.
- * path NULL: overrides only (moesim compare). Paths in the file are relative to it, paths
- * in overrides to the working directory; a list is given as "policies=lpt,eplb".
+ * path NULL: overrides only (moesim compare). Paths in the file (plug-ins too) are relative to
+ * it, paths in overrides to the working directory; a list is given as "policies=lpt,eplb".
  * *scenario is written on success only. Errors: MOE_IO, MOE_LIMIT from the files;
  * MOE_PARSE, MOE_RANGE, MOE_UNSUPPORTED from what they say. */
 enum moe_status moe_scenario_load(struct moe_scenario *scenario, const char *path,
@@ -99,7 +101,7 @@ enum moe_status moe_scenario_load(struct moe_scenario *scenario, const char *pat
                                   struct moe_error *err) MOE_MUST_CHECK;
 
 /* The scenario as canonical YAML, every key written; reading it back gives the same
- * scenario. text_bytes is the capacity; asserted large enough (16 KiB is). */
+ * scenario. text_bytes is the capacity; asserted large enough (32 KiB is). */
 void moe_scenario_write(const struct moe_scenario *scenario, char *text, uint32_t text_bytes);
 
 /* The same from text instead of a file (run.db keeps it so). name stands in errors; paths
