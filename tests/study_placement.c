@@ -277,14 +277,14 @@ static bool read_span(struct moe_trace *trace, const struct moe_placement_shape 
     return true;
 }
 
-static bool study_trace(struct study *study, const char *path)
+static void study_trace(struct study *study, const char *path)
 {
     struct moe_trace *trace = NULL;
     struct moe_error err = { 0 };
     char title[256];
     if (moe_trace_open(&trace, path, &err) != MOE_OK) {
         (void) fprintf(stderr, "%s\n", err.text);
-        return false;
+        exit(EXIT_FAILURE);
     }
     const struct moe_trace_model *model = moe_trace_model(trace);
     const uint32_t gpus = model->expert_count / 8;
@@ -299,7 +299,7 @@ static bool study_trace(struct study *study, const char *path)
     for (uint32_t i = 0; i < SPANS; i++) {
         if (!read_span(trace, &shape, i * SPAN_REQUESTS, SPAN_REQUESTS, UINT32_MAX, &window[i],
                        &routes[i])) {
-            return false;
+            exit(EXIT_FAILURE);
         }
     }
     for (uint32_t i = 0; i + 1 < SPANS; i++) {
@@ -315,7 +315,7 @@ static bool study_trace(struct study *study, const char *path)
     }
     for (uint32_t i = 0; i < model->domain_count && i < SPANS; i++) {
         if (!read_span(trace, &shape, 0, SPANS * SPAN_REQUESTS, i, &window[i], &routes[i])) {
-            return false;
+            exit(EXIT_FAILURE);
         }
     }
     for (uint32_t i = 0; i < model->domain_count && i < SPANS; i++) {
@@ -336,7 +336,6 @@ static bool study_trace(struct study *study, const char *path)
         trace_window_finish(&routes[i]);
     }
     moe_trace_close(trace);
-    return true;
 }
 
 int main(int argc, char **argv)
@@ -375,7 +374,7 @@ int main(int argc, char **argv)
         print_table(&study, title);
     }
     for (int i = 2; i < argc && fine; i++) {
-        fine = study_trace(&study, argv[i]);
+        study_trace(&study, argv[i]);
     }
     return fine ? EXIT_SUCCESS : EXIT_FAILURE;
 }
