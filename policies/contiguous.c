@@ -27,5 +27,6 @@ MOE_POLICY_DEFINE(contiguous) = {
               "SGLang --init-expert-location trivial",
     .tie_rule = "none needed",
     .needs = MOE_POLICY_NEEDS_NOTHING,
+    .numbered = true,
     .place = place,
 };

@@ -49,5 +49,6 @@ MOE_POLICY_DEFINE(lpt) = {
               "float32 sums as in EPLB",
     .tie_rule = "of equal float32 loads the first expert, of equally loaded GPUs the first",
     .needs = MOE_POLICY_NEEDS_LOAD,
+    .budgeted = true, /* it makes no copies */
     .place = place,
 };

@@ -9,9 +9,13 @@
 
 #include "sim/base/options.h"
 
-/* As few digits as read back to the same number. */
+/* As few digits as read back to the same number; whole numbers in full: 1000, not 1e+03. */
 static void print_real(double value, char *text, size_t text_bytes)
 {
+    if (floor(value) == value && fabs(value) < 1e15) {
+        (void) snprintf(text, text_bytes, "%.0f", value);
+        return;
+    }
     for (int digits = 1; digits <= 17; digits++) {
         (void) snprintf(text, text_bytes, "%.*g", digits, value);
         if (strtod(text, NULL) == value) {

@@ -186,6 +186,9 @@ struct moe_policy {
     const char *source;   /* paper, program or "own"; what it departs from */
     const char *tie_rule; /* how equal loads are decided */
     uint32_t needs;       /* enum moe_policy_need */
+    bool numbered; /* its place answer depends on the numbers of experts beyond ties, so other
+                    * numbers of the same experts may give another balance */
+    bool budgeted; /* place keeps replica_budget_total; without it a view with one is refused */
     uint32_t parameter_count;
     const struct moe_policy_parameter *parameters; /* [parameter_count] */
 
@@ -262,6 +265,20 @@ enum moe_status moe_policy_predict_window(const struct moe_policy *policy,
                                           const struct moe_place_view *view,
                                           struct moe_arena *scratch, double *load,
                                           struct moe_error *err) MOE_MUST_CHECK;
+
+/* Splits one layer's demand: zeroes quota, runs the policy's split and holds it to the demand.
+ * *dropped is what the quotas fall short (may_drop only). Errors: MOE_POLICY naming policy, source
+ * GPU and expert when the quotas are wrong; what split returns. */
+enum moe_status moe_policy_split(const struct moe_policy *policy, void *state,
+                                 const struct moe_dispatch_view *view, uint32_t *quota,
+                                 uint64_t *dropped, struct moe_error *err) MOE_MUST_CHECK;
+
+/* Lets the policy choose; choice->gpu = shape.gpu_count when it takes none. Errors: MOE_POLICY
+ * naming the policy when the choice does not exist or does not fit; what choose returns. */
+enum moe_status moe_policy_choose(const struct moe_policy *policy, void *state,
+                                  const struct moe_group_view *view,
+                                  struct moe_group_choice *choice,
+                                  struct moe_error *err) MOE_MUST_CHECK;
 
 /* *shown is view with everything that the policy did not ask for taken away; values stands in
  * for NULL parameters and has room for MOE_POLICY_PARAMETER_LIMIT. Errors: MOE_POLICY naming

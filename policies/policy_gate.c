@@ -2,6 +2,7 @@
  * is checked. */
 #include <assert.h>
 #include <stdbool.h>
+#include <string.h>
 
 #include "policies/policy.h"
 
@@ -155,6 +156,9 @@ static enum moe_status place_checked(const struct moe_policy *policy,
     if (moe_placement_shape_check(&view->shape, err) != MOE_OK) {
         return MOE_POLICY;
     }
+    if (view->replica_budget_total > 0 && !policy->budgeted) {
+        return moe_fail(err, MOE_POLICY, "takes no budget of copies: its slots decide");
+    }
     MOE_TRY(moe_policy_show(policy, view, &shown, values, err));
     MOE_TRY(policy->place(&shown, scratch, plan, err));
     MOE_TRY(moe_placement_check(plan, err));
@@ -196,4 +200,78 @@ enum moe_status moe_policy_predict_window(const struct moe_policy *policy,
     return status == MOE_OK
                ? MOE_OK
                : moe_fail(err, status, "predict policy %s: %s", policy->name, reason.text);
+}
+
+/* quota[copies of one source] against its demand. */
+static enum moe_status check_source(const struct moe_policy *policy,
+                                    const struct moe_dispatch_view *view, uint32_t source,
+                                    const uint32_t *quota, uint64_t *dropped, struct moe_error *err)
+{
+    const uint32_t *demand = view->demand + (size_t) source * view->shape.expert_count;
+    for (uint32_t expert = 0; expert < view->shape.expert_count; expert++) {
+        uint64_t sum = 0;
+        for (uint32_t i = view->first_copy[expert]; i < view->first_copy[expert + 1]; i++) {
+            sum += quota[i];
+        }
+        if (sum > demand[expert] || (sum < demand[expert] && !policy->dispatch->may_drop)) {
+            return moe_fail(err, MOE_POLICY,
+                            "dispatch policy %s: layer %u, source GPU %u, expert %u: quotas of "
+                            "%llu tokens for %u",
+                            policy->name, view->layer, source, expert, (unsigned long long) sum,
+                            demand[expert]);
+        }
+        *dropped += demand[expert] - sum;
+    }
+    return MOE_OK;
+}
+
+enum moe_status moe_policy_split(const struct moe_policy *policy, void *state,
+                                 const struct moe_dispatch_view *view, uint32_t *quota,
+                                 uint64_t *dropped, struct moe_error *err)
+{
+    struct moe_error reason = { 0 };
+    assert(policy->dispatch != NULL && policy->dispatch->split != NULL);
+    memset(quota, 0, (size_t) view->shape.gpu_count * view->copy_count * sizeof *quota);
+    *dropped = 0;
+    const enum moe_status status = policy->dispatch->split(state, view, quota, &reason);
+    if (status != MOE_OK) {
+        return moe_fail(err, status, "dispatch policy %s: %s", policy->name, reason.text);
+    }
+    for (uint32_t source = 0; source < view->shape.gpu_count; source++) {
+        MOE_TRY(check_source(policy, view, source, quota + (size_t) source * view->copy_count,
+                             dropped, err));
+    }
+    return MOE_OK;
+}
+
+enum moe_status moe_policy_choose(const struct moe_policy *policy, void *state,
+                                  const struct moe_group_view *view,
+                                  struct moe_group_choice *choice, struct moe_error *err)
+{
+    struct moe_error reason = { 0 };
+    const uint32_t gpus = view->shape.gpu_count;
+    assert(policy->group != NULL && policy->group->choose != NULL);
+    *choice = (struct moe_group_choice){ .gpu = gpus };
+    const enum moe_status status = policy->group->choose(state, view, choice, &reason);
+    if (status != MOE_OK) {
+        return moe_fail(err, status, "group policy %s: %s", policy->name, reason.text);
+    }
+    if (choice->gpu == gpus) {
+        return MOE_OK;
+    }
+    if (choice->gpu > gpus || choice->waiting >= view->waiting_count) {
+        return moe_fail(err, MOE_POLICY,
+                        "group policy %s: chose request %u of %u waiting for GPU %u of %u",
+                        policy->name, choice->waiting, view->waiting_count, choice->gpu, gpus);
+    }
+    const uint64_t wanted = view->waiting[choice->waiting].kv_tokens;
+    if (view->free_seats[choice->gpu] == 0 || view->kv_free_tokens[choice->gpu] < wanted) {
+        return moe_fail(err, MOE_POLICY,
+                        "group policy %s: chose GPU %u, which has %u free seats and %llu tokens of "
+                        "KV cache, for a request of %llu",
+                        policy->name, choice->gpu, view->free_seats[choice->gpu],
+                        (unsigned long long) view->kv_free_tokens[choice->gpu],
+                        (unsigned long long) wanted);
+    }
+    return MOE_OK;
 }

@@ -21,7 +21,7 @@ static bool is_line(const char *text)
 static enum moe_status check_choices(const struct moe_policy_parameter *p, struct moe_error *err)
 {
     uint32_t count = 0;
-    if (p->choices == NULL) {
+    if (p->choices == NULL || p->choices[0] == NULL) {
         return moe_fail(err, MOE_POLICY, "parameter %s has no choices", p->name);
     }
     for (uint32_t i = 0; p->choices[i] != NULL; i++, count++) {

@@ -56,5 +56,6 @@ MOE_POLICY_DEFINE(random) = {
     .source = "own; the usual null model of placement studies",
     .tie_rule = "none needed; the seed decides",
     .needs = MOE_POLICY_NEEDS_SEED,
+    .numbered = true,
     .place = place,
 };

@@ -29,5 +29,6 @@ MOE_POLICY_DEFINE(round_robin) = {
               "slots is ours",
     .tie_rule = "none needed",
     .needs = MOE_POLICY_NEEDS_NOTHING,
+    .numbered = true,
     .place = place,
 };

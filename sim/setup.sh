@@ -18,6 +18,7 @@ build libsqlite3-dev    module sqlite3
 build libjansson-dev    module jansson
 build libyaml-dev       module yaml-0.1
 test  libcriterion-dev  module criterion
+test  libglpk-dev       header glpk.h
 check git               command git
 check clang             command clang
 check libclang-rt-dev   clang -fsanitize=address,undefined

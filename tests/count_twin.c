@@ -10,24 +10,84 @@ static uint32_t gpus_of(const struct twin_case *c)
     return c->cost.nodes * c->cost.gpus_per_node;
 }
 
-void count_twin_begin(struct twin_counted *counted)
+void count_twin_begin(struct twin_counted *counted, uint64_t step)
 {
     memset(counted->slot, 0, sizeof counted->slot);
     memset(counted->copies, 0, sizeof counted->copies);
     memset(counted->nodes, 0, sizeof counted->nodes);
+    memset(counted->want, 0, sizeof counted->want);
+    memset(counted->taken, 0, sizeof counted->taken);
+    counted->step = step;
 }
 
-/* The slot that takes the next token of an expert: its copies in turn, lowest slot first. */
-static uint32_t take_slot(struct twin_counted *counted, const struct twin_case *c, uint32_t layer,
-                          uint32_t expert)
+static uint32_t expert_of(const struct twin_case *c, uint32_t layer, uint16_t id)
+{
+    const struct twin_model *m = &c->cost.model;
+    return workload_twin_relabel(layer, c->trace_layers, m->experts, m->groups, id);
+}
+
+void count_twin_want(struct twin_counted *counted, const struct twin_case *c, uint32_t gpu,
+                     uint32_t row)
+{
+    for (uint32_t layer = 0; layer < c->cost.model.moe_layers; layer++) {
+        for (uint32_t k = 0; k < c->cost.model.top_k; k++) {
+            const uint16_t id = c->route[row][layer % c->trace_layers][k];
+            if (id != TWIN_UNKNOWN) {
+                counted->want[layer][gpu][expert_of(c, layer, id)]++;
+            }
+        }
+    }
+}
+
+static uint32_t copies_of(const struct twin_case *c, uint32_t layer, uint32_t expert)
 {
     uint32_t copies = 0;
     for (uint32_t s = 0; s < c->slots; s++) {
         copies += c->plan[layer][s] == expert;
     }
     assert(copies > 0);
-    uint32_t before = counted->turn[layer][expert]++ % copies;
+    return copies;
+}
+
+/* Which copy takes the next token of an expert from a source, as the shares say; as many as
+ * there are copies when it is dropped. */
+static uint32_t share_copy(struct twin_counted *counted, const struct twin_case *c, uint32_t layer,
+                           uint32_t gpu, uint32_t expert, uint32_t copies)
+{
+    const uint32_t want = counted->want[layer][gpu][expert];
+    const uint32_t number = counted->taken[layer][gpu][expert]++;
+    const uint32_t all = copies * (copies + 1) / 2;
+    uint32_t weight = 0;
+    uint32_t given = 0; /* to the copies so far */
+    for (uint32_t j = 0; j < copies; j++) {
+        const uint32_t before = want * weight / all;
+        weight += 1 + (uint32_t) ((j + gpu + counted->step + layer) % copies);
+        uint32_t quota = want * weight / all - before;
+        if (c->dispatch == TWIN_CAPPED && expert % 2 == 1 && quota > 2) {
+            quota = 2;
+        }
+        given += quota;
+        if (number < given) {
+            return j;
+        }
+    }
+    return copies;
+}
+
+/* The slot that takes the next token of an expert; TWIN_EMPTY when it is dropped. In turn: its
+ * copies one after the other, lowest slot first. */
+static uint32_t take_slot(struct twin_counted *counted, const struct twin_case *c, uint32_t layer,
+                          uint32_t gpu, uint32_t expert)
+{
+    const uint32_t copies = copies_of(c, layer, expert);
+    uint32_t before = c->dispatch == TWIN_IN_TURN
+                          ? counted->turn[layer][expert]++ % copies
+                          : share_copy(counted, c, layer, gpu, expert, copies);
     uint32_t slot = 0;
+    if (before == copies) {
+        counted->dropped++;
+        return TWIN_EMPTY;
+    }
     while (c->plan[layer][slot] != expert || before-- > 0) {
         slot++;
     }
@@ -49,9 +109,10 @@ void count_twin_row(struct twin_counted *counted, const struct twin_case *c, uin
                 counted->unknown++;
                 continue;
             }
-            const uint32_t expert =
-                workload_twin_relabel(layer, c->trace_layers, m->experts, m->groups, id);
-            const uint32_t slot = take_slot(counted, c, layer, expert);
+            const uint32_t slot = take_slot(counted, c, layer, gpu, expert_of(c, layer, id));
+            if (slot == TWIN_EMPTY) {
+                continue;
+            }
             counted->slot[layer][slot]++;
             wanted[slot / slots_per_gpu] = true;
             wanted_node[slot / slots_per_gpu / c->cost.gpus_per_node] = true;

@@ -10,16 +10,25 @@
 #include "tests/engine_twin.h"
 
 struct twin_counted {
-    uint32_t turn[TWIN_LAYERS][TWIN_EXPERTS];           /* tokens of an expert so far */
-    uint32_t slot[TWIN_LAYERS][TWIN_SLOTS];             /* tokens, this step */
-    uint32_t copies[TWIN_LAYERS][TWIN_GPUS][TWIN_GPUS]; /* [source][destination] */
-    uint32_t nodes[TWIN_LAYERS][TWIN_GPUS][TWIN_GPUS];  /* [source][destination node] */
+    uint32_t turn[TWIN_LAYERS][TWIN_EXPERTS];             /* tokens of an expert so far */
+    uint32_t slot[TWIN_LAYERS][TWIN_SLOTS];               /* tokens, this step */
+    uint32_t copies[TWIN_LAYERS][TWIN_GPUS][TWIN_GPUS];   /* [source][destination] */
+    uint32_t nodes[TWIN_LAYERS][TWIN_GPUS][TWIN_GPUS];    /* [source][destination node] */
+    uint32_t want[TWIN_LAYERS][TWIN_GPUS][TWIN_EXPERTS];  /* tokens of a source, this step */
+    uint32_t taken[TWIN_LAYERS][TWIN_GPUS][TWIN_EXPERTS]; /* of them given to a copy or dropped */
+    uint64_t step;
     uint64_t assignments;
     uint64_t unknown;
+    uint64_t dropped;
 };
 
 /* Forgets the step, not the turns and totals. */
-void count_twin_begin(struct twin_counted *counted);
+void count_twin_begin(struct twin_counted *counted, uint64_t step);
+
+/* A row that will be processed on a GPU: what it wants. All of a step's before the first
+ * count_twin_row. */
+void count_twin_want(struct twin_counted *counted, const struct twin_case *c, uint32_t gpu,
+                     uint32_t row);
 
 /* A row of the trace, processed on a GPU. */
 void count_twin_row(struct twin_counted *counted, const struct twin_case *c, uint32_t gpu,

@@ -322,4 +322,6 @@ void engine_case_make(uint64_t seed, const char *table, struct twin_case *c, cha
     c->serial = one_in(&draw, 2);
     c->noise = !one_in(&draw, 3);
     c->seed = twin_below(&draw, 1000);
+    c->dispatch = twin_below(&draw, 3);
+    c->group = twin_below(&draw, 2);
 }

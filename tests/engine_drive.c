@@ -28,6 +28,109 @@ static const struct moe_policy policy = {
     .source = "own",   .tie_rule = "none", .place = place,
 };
 
+/* TWIN_UNEVEN and TWIN_CAPPED of tests/engine_twin.h. */
+static enum moe_status split(void *state, const struct moe_dispatch_view *view, uint32_t *quota,
+                             struct moe_error *err)
+{
+    const bool capped = state != NULL;
+    (void) err;
+    for (uint32_t source = 0; source < view->shape.gpu_count; source++) {
+        const uint32_t *demand = view->demand + (size_t) source * view->shape.expert_count;
+        uint32_t *row = quota + (size_t) source * view->copy_count;
+        for (uint32_t expert = 0; expert < view->shape.expert_count; expert++) {
+            const uint32_t first = view->first_copy[expert];
+            const uint32_t copies = view->first_copy[expert + 1] - first;
+            const uint32_t all = copies * (copies + 1) / 2;
+            uint32_t sum = 0;
+            for (uint32_t j = 0; j < copies; j++) {
+                const uint32_t more =
+                    1 + (uint32_t) ((j + source + view->step + view->layer) % copies);
+                row[first + j] = demand[expert] * (sum + more) / all - demand[expert] * sum / all;
+                sum += more;
+                if (capped && expert % 2 == 1 && row[first + j] > 2) {
+                    row[first + j] = 2;
+                }
+            }
+        }
+    }
+    return MOE_OK;
+}
+
+static enum moe_status init_capped(const struct moe_place_view *planning,
+                                   const struct moe_placement *placement, struct moe_arena *arena,
+                                   void **state, struct moe_error *err)
+{
+    (void) planning;
+    (void) placement;
+    *state = MOE_NEW(arena, char, 1);
+    return *state != NULL ? MOE_OK : moe_fail(err, MOE_LIMIT, "no room");
+}
+
+static const struct moe_dispatch_methods uneven_methods = { .split = split };
+static const struct moe_dispatch_methods capped_methods = { .may_drop = true,
+                                                            .init = init_capped,
+                                                            .split = split };
+static const struct moe_policy dispatchers[] = {
+    { MOE_POLICY_HEADER, .name = "uneven", .dispatch = &uneven_methods },
+    { MOE_POLICY_HEADER, .name = "capped", .dispatch = &capped_methods },
+};
+
+/* TWIN_SHORTEST. */
+static enum moe_status choose(void *state, const struct moe_group_view *view,
+                              struct moe_group_choice *choice, struct moe_error *err)
+{
+    const struct moe_waiting_request *shortest = NULL;
+    (void) state;
+    (void) err;
+    for (uint32_t i = 0; i < view->waiting_count; i++) {
+        const struct moe_waiting_request *w = &view->waiting[i];
+        uint32_t roomiest = view->shape.gpu_count;
+        for (uint32_t gpu = 0; gpu < view->shape.gpu_count; gpu++) {
+            if (view->free_seats[gpu] > 0 && view->kv_free_tokens[gpu] >= w->kv_tokens &&
+                (roomiest == view->shape.gpu_count ||
+                 view->free_seats[gpu] > view->free_seats[roomiest])) {
+                roomiest = gpu;
+            }
+        }
+        if (roomiest < view->shape.gpu_count &&
+            (shortest == NULL || w->prompt_tokens < shortest->prompt_tokens)) {
+            shortest = w;
+            *choice = (struct moe_group_choice){ i, roomiest };
+        }
+    }
+    return MOE_OK;
+}
+
+static enum moe_status init_shortest(const struct moe_place_view *planning,
+                                     const struct moe_placement *placement, struct moe_arena *arena,
+                                     void **state, uint32_t *lookahead, struct moe_error *err)
+{
+    (void) planning;
+    (void) placement;
+    (void) arena;
+    (void) state;
+    (void) err;
+    *lookahead = 3;
+    return MOE_OK;
+}
+
+static const struct moe_group_methods shortest_methods = { .init = init_shortest,
+                                                           .choose = choose };
+static const struct moe_policy shortest = { MOE_POLICY_HEADER, .name = "shortest",
+                                            .group = &shortest_methods };
+
+/* The case's plan with its dispatch and group. */
+static void compose(const struct twin_case *c, struct moe_composition *composition)
+{
+    moe_composition_of(composition, &policy);
+    if (c->dispatch != TWIN_IN_TURN) {
+        composition->part[MOE_POLICY_DISPATCH].policy = &dispatchers[c->dispatch - TWIN_UNEVEN];
+    }
+    if (c->group == TWIN_SHORTEST) {
+        composition->part[MOE_POLICY_GROUP].policy = &shortest;
+    }
+}
+
 void engine_drive_open(struct engine_drive *drive)
 {
     memset(drive, 0, sizeof *drive);
@@ -188,7 +291,7 @@ static enum moe_status run_stored(struct engine_drive *drive, const struct twin_
                                 &drive->setup, err));
     const struct moe_planning planning = { 0 };
     struct moe_composition composition;
-    moe_composition_of(&composition, &policy);
+    compose(c, &composition);
     const struct moe_run_input input = {
         .scenario = &drive->scenario,
         .cost = cost,

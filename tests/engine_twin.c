@@ -72,32 +72,87 @@ static uint32_t whole_length(const struct twin_case *c, uint32_t request)
     return c->prompt[request] + c->output[request];
 }
 
+/* What the running requests of a GPU hold. */
+static uint64_t held_by(const struct run *run, uint32_t gpu)
+{
+    uint64_t held = 0;
+    for (uint32_t i = 0; i < run->c->running_per_gpu; i++) {
+        const struct sequence *s = &run->sequence[gpu][i];
+        held += s->running ? whole_length(run->c, s->request) : 0;
+    }
+    return held;
+}
+
+static uint32_t free_seats(const struct run *run, uint32_t gpu)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < run->c->running_per_gpu; i++) {
+        count += !run->sequence[gpu][i].running;
+    }
+    return count;
+}
+
+static bool fits(const struct run *run, uint32_t gpu, uint32_t request)
+{
+    return free_seats(run, gpu) > 0 &&
+           held_by(run, gpu) + whole_length(run->c, request) <= run->r->kv_tokens;
+}
+
+/* The queue's entry at `at` takes the lowest free seat; those before it move back by one. */
+static void seat(struct run *run, uint32_t gpu, uint32_t at)
+{
+    const struct waiting chosen = run->queue[at];
+    struct sequence *seat = run->sequence[gpu];
+    while (seat->running) {
+        seat++;
+    }
+    *seat = (struct sequence){ .running = true, .request = chosen.request, .admitted = run->now };
+    for (uint32_t i = at; i > run->next; i--) {
+        run->queue[i] = run->queue[i - 1];
+    }
+    run->next++;
+}
+
 static bool admit_one(struct run *run, uint32_t gpu)
 {
-    const struct twin_case *c = run->c;
-    uint64_t held = 0;
-    struct sequence *free_slot = NULL;
-    for (uint32_t i = c->running_per_gpu; i-- > 0;) {
-        struct sequence *s = &run->sequence[gpu][i];
-        held += s->running ? whole_length(c, s->request) : 0;
-        free_slot = s->running ? free_slot : s;
-    }
-    if (run->next == run->queued || free_slot == NULL) {
+    if (run->next == run->queued || !fits(run, gpu, run->queue[run->next].request)) {
         return false;
     }
-    const struct waiting first = run->queue[run->next];
-    if (held + whole_length(c, first.request) > run->r->kv_tokens) {
-        return false;
-    }
-    *free_slot =
-        (struct sequence){ .running = true, .request = first.request, .admitted = run->now };
-    run->next++;
+    seat(run, gpu, run->next);
     return true;
+}
+
+/* TWIN_SHORTEST, one request. */
+static bool admit_shortest(struct run *run)
+{
+    uint32_t best = UINT32_MAX;
+    uint32_t best_gpu = 0;
+    for (uint32_t at = run->next; at < run->queued && at < run->next + 3; at++) {
+        const uint32_t request = run->queue[at].request;
+        const bool apart = run->queue[at].planned != run->queue[run->next].planned;
+        const bool shorter = best == UINT32_MAX ||
+                             run->c->prompt[request] < run->c->prompt[run->queue[best].request];
+        for (uint32_t g = 0; g < run->gpus && !apart && shorter; g++) {
+            const bool roomier = best != at || free_seats(run, g) > free_seats(run, best_gpu);
+            if (fits(run, g, request) && roomier) {
+                best = at;
+                best_gpu = g;
+            }
+        }
+    }
+    if (best != UINT32_MAX) {
+        seat(run, best_gpu, best);
+    }
+    return best != UINT32_MAX;
 }
 
 static void admit(struct run *run)
 {
     bool any = true;
+    while (any && run->c->group == TWIN_SHORTEST) {
+        any = admit_shortest(run);
+    }
+    any = run->c->group == TWIN_OFFERED;
     while (any) {
         any = false;
         for (uint32_t g = 0; g < run->gpus; g++) {
@@ -159,20 +214,30 @@ static void sum_own(struct run *run, uint32_t gpu)
 
 /* --- counts and prices --- */
 
-static void count_step(struct run *run)
+/* Every row of the step, rank by rank in the order of its slots. */
+static void each_row(struct run *run,
+                     void (*look)(struct twin_counted *counted, const struct twin_case *c,
+                                  uint32_t gpu, uint32_t row))
 {
-    const uint64_t before = run->counted.assignments;
-    count_twin_begin(&run->counted);
     for (uint32_t g = 0; g < run->gpus; g++) {
         for (uint32_t i = 0; i < run->c->running_per_gpu; i++) {
             const struct sequence *s = &run->sequence[g][i];
             for (uint32_t row = s->done; row < s->done + s->now; row++) {
-                count_twin_row(&run->counted, run->c, g, run->c->first_row[s->request] + row);
+                look(&run->counted, run->c, g, run->c->first_row[s->request] + row);
             }
         }
     }
+}
+
+static void count_step(struct run *run)
+{
+    const uint64_t before = run->counted.assignments;
+    count_twin_begin(&run->counted, run->number);
+    each_row(run, count_twin_want);
+    each_row(run, count_twin_row);
     run->r->account[run->phase].assignments += run->counted.assignments - before;
     run->r->unknown = run->counted.unknown;
+    run->r->dropped = run->counted.dropped;
 }
 
 static struct twin_price pair(struct twin_duration real, struct twin_duration nominal)

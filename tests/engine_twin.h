@@ -30,6 +30,15 @@ enum {
 };
 
 enum { TWIN_EXACT, TWIN_PADDED, TWIN_RELAYED };
+/* Who gives the copies of an expert their tokens. TWIN_UNEVEN: of n copies, copy j has weight
+ * 1 + (j + source + step + layer) % n, and tokens of a source, in their order, fill the copies in
+ * ascending order up to the rounded-down sums of their shares. TWIN_CAPPED: the same, but no copy
+ * takes more than 2 tokens of an odd expert from one source: the rest is dropped. */
+enum { TWIN_IN_TURN, TWIN_UNEVEN, TWIN_CAPPED };
+/* Who is admitted next. TWIN_SHORTEST: of the first three that wait (scored and planned ones
+ * apart), the shortest prompt that fits somewhere, the earlier of equal ones, to the GPU with
+ * most free seats, the lower of equal ones. */
+enum { TWIN_OFFERED, TWIN_SHORTEST };
 enum { TWIN_WARMUP, TWIN_SCORED, TWIN_DRAIN, TWIN_PHASES };
 
 struct twin_case {
@@ -45,6 +54,8 @@ struct twin_case {
     bool common_exit;
     bool serial;
     bool noise;
+    uint32_t dispatch; /* TWIN_IN_TURN, ... */
+    uint32_t group;    /* TWIN_OFFERED, ... */
     uint64_t seed;
 
     uint32_t trace_layers;
@@ -80,6 +91,7 @@ struct twin_result {
     bool nothing_scored;
     struct twin_account account[TWIN_PHASES];
     uint64_t unknown;
+    uint64_t dropped;
     int64_t path[TWIN_PARTS][TWIN_SOURCES];
     double balancedness;
     double imbalance;

@@ -163,6 +163,12 @@ static inline void fixture_loads(struct moe_run_result *r, double imbalance)
     r->layer_steps = (uint64_t) FIXTURE_STEPS * FIXTURE_LAYERS;
     r->balancedness_sum = (double) r->layer_steps / imbalance;
     r->imbalance_sum = (double) r->layer_steps * (imbalance - 1.0);
+    r->bound = (struct moe_bound_sums){ .layer_steps = FIXTURE_LAYERS,
+                                        .own = 1000.0 * imbalance,
+                                        .perfect = 1000.0,
+                                        .split = 1000.0 * (1.0 + imbalance) / 2.0,
+                                        .no_copy = 1250.0,
+                                        .hindsight = 1040.0 };
 }
 
 static inline void fixture_times(struct moe_run_result *r, moe_time_ns time_ns)

@@ -110,7 +110,8 @@ static bool same_accounts(struct difference *d, const struct moe_run_result *got
                same_count(d, "assignments", 1, &a->assignments, &b->assignments) &&
                same_whole(d, "time", 1, &a->time_ns, &b->time);
     }
-    return same && same_count(d, "unknown", 1, &got->unknown_assignments, &want->unknown);
+    return same && same_count(d, "unknown", 1, &got->unknown_assignments, &want->unknown) &&
+           same_count(d, "dropped", 1, &got->dropped_assignments, &want->dropped);
 }
 
 static bool same_sums(struct difference *d, const struct moe_run_result *got,
@@ -188,7 +189,7 @@ static void teardown(void)
     moe_arena_finish(&samples);
 }
 
-TestSuite(engine_twin, .init = setup, .fini = teardown, .timeout = 60);
+TestSuite(engine_twin, .init = setup, .fini = teardown, .timeout = 170);
 
 /* Runs both and says where they part. *scored: the case had something to score. */
 static struct difference compare(const struct twin_case *c, bool events, bool *scored)
@@ -294,12 +295,16 @@ static bool simplify(struct twin_case *c, uint32_t way)
         return set(&c->cost.model.shared_size, 0);
     case 8:
         return drop_layer(&c->cost.model);
+    case 9:
+        return set(&c->dispatch, TWIN_IN_TURN);
+    case 10:
+        return set(&c->group, TWIN_OFFERED);
     default:
         return set(&c->step_tokens, 8192);
     }
 }
 
-enum { SIMPLER_WAYS = 10 };
+enum { SIMPLER_WAYS = 12 };
 
 static void explain(struct twin_case *c, uint64_t seed)
 {
@@ -320,10 +325,11 @@ static void explain(struct twin_case *c, uint64_t seed)
         }
     }
     cr_assert_fail("seed %" PRIu64 ": %s; shrunk to %u requests, %u passes, %u x %u GPUs, %u MoE "
-                   "layers, %u running, budget %u, exchange %u, noise %d, shared %u",
+                   "layers, %u running, budget %u, exchange %u, noise %d, shared %u, dispatch %u, "
+                   "group %u",
                    seed, d.text, c->requests, c->passes, c->cost.nodes, c->cost.gpus_per_node,
                    c->cost.model.moe_layers, c->running_per_gpu, c->step_tokens, c->exchange,
-                   c->noise, c->cost.model.shared_size);
+                   c->noise, c->cost.model.shared_size, c->dispatch, c->group);
 }
 
 Test(engine_twin, agrees_to_the_nanosecond)

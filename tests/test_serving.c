@@ -195,7 +195,9 @@ Test(serving, a_request_longer_than_an_empty_pool_is_refused)
     struct moe_trace *trace = open_case(5);
     engine_drive_scenario(&c, &drive.scenario);
     cr_assert_eq(moe_workload_init(&workload, trace, 0.1, 1, 1, &drive.work, NULL), MOE_OK);
-    const struct moe_serving_setup options = { &drive.scenario.serving, trace, &workload, 1, 1, 0 };
+    const struct moe_serving_setup options = {
+        &drive.scenario.serving, trace, &workload, 1, 1, 0, NULL
+    };
     cr_assert_eq(moe_serving_init(&state, &options, &drive.work, NULL), MOE_OK);
     cr_assert_eq(moe_serving_plan_step(&state, 0, work, &tokens, &err), MOE_LIMIT);
     cr_assert_not_null(strstr(err.text, "holds 1"), "%s", err.text);

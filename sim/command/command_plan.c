@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "policies/bounds.h"
+#include "policies/composition.h"
 #include "policies/plan_sglang.h"
 #include "policies/policy.h"
 #include "sim/base/options.h"
@@ -11,6 +12,7 @@
 
 struct plan_request {
     const char *policy_name;
+    struct moe_composition composition; /* what policy_name says */
     const char *loads_path;
     const char *format;
     const char *output_path; /* NULL: standard output */
@@ -36,8 +38,8 @@ static enum moe_status parse(struct plan_request *request, int argc, char **argv
                              struct moe_error *err)
 {
     const struct moe_option options[] = {
-        { "policy", MOE_OPTION_TEXT, &request->policy_name, "NAME",
-          "who plans; `moesim policies` lists them", 0, 0 },
+        { "policy", MOE_OPTION_TEXT, &request->policy_name, "NAME[:x=1]",
+          "who plans, with parameters; `moesim policies` lists them", 0, 0 },
         { "loads", MOE_OPTION_TEXT, &request->loads_path, "FILE",
           "SGLang's JSON {\"logical_count\": [layer][expert]}; all-zero rows are dense layers", 0,
           0 },
@@ -167,24 +169,26 @@ static void scatter_layers(struct plan_result *result, const struct moe_load_mat
 }
 
 static enum moe_status solve(struct plan_result *result, const struct plan_request *request,
-                             const struct moe_policy *policy, const struct moe_load_matrix *loads,
-                             struct moe_arena *arena, struct moe_arena *scratch,
-                             struct moe_error *err)
+                             const struct moe_load_matrix *loads, struct moe_arena *arena,
+                             struct moe_arena *scratch, struct moe_error *err)
 {
+    const struct moe_composition_part *place = &request->composition.part[MOE_POLICY_PLACE];
     const struct moe_policy *contiguous = NULL;
     const struct moe_placement_shape shape = shape_of(request, loads);
     MOE_TRY(moe_placement_shape_check(&shape, err));
     MOE_TRY(gather_layers(result, loads, &shape, arena, err));
     if (result->moe.shape.layer_count > 0) {
-        const struct moe_place_view view = {
+        struct moe_place_view view = {
             .shape = result->moe.shape,
-            .load = (policy->needs & MOE_POLICY_NEEDS_LOAD) != 0 ? result->load : NULL,
+            .load = result->load,
             .seed = request->seed,
         };
-        MOE_TRY(moe_policy_place(policy, &view, scratch, &result->moe, err));
-        moe_arena_reset(scratch);
         MOE_TRY(moe_policy_find(MOE_POLICY_PLACE, "contiguous", &contiguous, err));
         MOE_TRY(moe_policy_place(contiguous, &view, scratch, &result->contiguous, err));
+        moe_arena_reset(scratch);
+        view.previous = &result->contiguous;
+        view.parameters = place->values;
+        MOE_TRY(moe_policy_place(place->policy, &view, scratch, &result->moe, err));
         moe_arena_reset(scratch);
     }
     scatter_layers(result, loads);
@@ -192,7 +196,7 @@ static enum moe_status solve(struct plan_result *result, const struct plan_reque
 }
 
 /* On standard error: how even the plan is on the loads it was made from. */
-static void summarise(const struct plan_result *result, const struct moe_policy *policy,
+static void summarise(const struct plan_result *result, const char *label,
                       struct moe_arena *scratch)
 {
     const struct moe_placement_shape *shape = &result->moe.shape;
@@ -205,7 +209,7 @@ static void summarise(const struct plan_result *result, const struct moe_policy 
         (void) fprintf(stderr,
                        "%llu slot(s) that %s left empty repeat an expert of the same GPU, because "
                        "SGLang needs one in every slot; no GPU's load changes\n",
-                       (unsigned long long) result->filled_count, policy->name);
+                       (unsigned long long) result->filled_count, label);
     }
     if (shape->layer_count == 0) {
         return;
@@ -221,28 +225,56 @@ static void summarise(const struct plan_result *result, const struct moe_policy 
                    "scored on the loads it was planned on\n");
     (void) fprintf(stderr, "  %-28s %6.4f\n", "before (contiguous)",
                    moe_placement_balancedness(&result->contiguous, result->load, scratch));
-    (void) fprintf(stderr, "  %-28s %6.4f  in-sample, %.1f redundant copies per layer\n",
-                   policy->name, moe_placement_balancedness(&result->moe, result->load, scratch),
-                   copies);
+    (void) fprintf(stderr, "  %-28s %6.4f  in-sample, %.1f redundant copies per layer\n", label,
+                   moe_placement_balancedness(&result->moe, result->load, scratch), copies);
     (void) fprintf(stderr, "  %-28s %6.4f  no placement without copies is more even\n",
                    "bound without copies", moe_bound_no_copy_balancedness(shape, result->load));
     (void) fprintf(stderr, "  %-28s %6.4f\n", "bound (perfect balance)", 1.0);
 }
 
-static enum moe_status plan(const struct plan_request *request, struct moe_error *err)
+/* Sums of loads are all that there is to plan on, and only the place is decided here. */
+static enum moe_status settle_policy(struct plan_request *request, struct moe_error *err)
 {
-    const struct moe_policy *policy = NULL;
-    struct moe_load_matrix loads = { 0 };
-    struct moe_arena arena = { 0 };
-    struct moe_arena scratch = { 0 };
-    struct plan_result result = { 0 };
-    MOE_TRY(moe_policy_find(MOE_POLICY_PLACE, request->policy_name, &policy, err));
+    struct moe_composition *c = &request->composition;
+    struct moe_composition alone;
+    MOE_TRY(moe_composition_parse(c, request->policy_name, err));
+    const struct moe_policy *policy = c->part[MOE_POLICY_PLACE].policy;
+    moe_composition_of(&alone, policy);
+    for (int kind = MOE_POLICY_DISPATCH; kind < MOE_POLICY_KIND_COUNT; kind++) {
+        if (c->part[kind].policy != alone.part[kind].policy) {
+            return moe_fail(err, MOE_RANGE,
+                            "--policy: a plan places experts; %s is decided while serving, which "
+                            "`moesim run` simulates",
+                            moe_policy_kind_name((enum moe_policy_kind) kind));
+        }
+    }
     if ((policy->needs & MOE_POLICY_NEEDS_FUTURE) != 0) {
         return moe_fail(err, MOE_POLICY,
                         "policy %s plans on the loads that it is scored on, which exist only in a "
                         "simulation; --policy eplb plans on recorded ones",
                         policy->name);
     }
+    const uint32_t given =
+        MOE_POLICY_NEEDS_LOAD | MOE_POLICY_NEEDS_SEED | MOE_POLICY_NEEDS_PREVIOUS;
+    for (unsigned bit = 0; bit < MOE_POLICY_NEED_COUNT; bit++) {
+        const enum moe_policy_need need = (enum moe_policy_need)(1u << bit);
+        if ((policy->needs & ~given & need) != 0) {
+            return moe_fail(err, MOE_POLICY,
+                            "policy %s needs %s, which a file of summed loads cannot give; "
+                            "`moesim run` plans on a trace",
+                            policy->name, moe_policy_need_text(need));
+        }
+    }
+    return MOE_OK;
+}
+
+static enum moe_status plan(struct plan_request *request, struct moe_error *err)
+{
+    struct moe_load_matrix loads = { 0 };
+    struct moe_arena arena = { 0 };
+    struct moe_arena scratch = { 0 };
+    struct plan_result result = { 0 };
+    MOE_TRY(settle_policy(request, err));
     MOE_TRY(moe_load_matrix_read_sglang(&loads, request->loads_path, err));
     enum moe_status status = check_loads(&loads, request->loads_path, err);
     const size_t row_bytes = 3 * sizeof(uint16_t) * (size_t) request->slot_count +
@@ -251,10 +283,11 @@ static enum moe_status plan(const struct plan_request *request, struct moe_error
         status = moe_arena_init(&arena, loads.layer_count * row_bytes + (1 << 12), err);
     }
     if (status == MOE_OK) {
-        status = moe_arena_init(&scratch, 256 * (size_t) request->slot_count + (16 << 20), err);
+        status =
+            moe_arena_init(&scratch, ((size_t) 64 << 20) + 256 * (size_t) request->slot_count, err);
     }
     if (status == MOE_OK) {
-        status = solve(&result, request, policy, &loads, &arena, &scratch, err);
+        status = solve(&result, request, &loads, &arena, &scratch, err);
     }
     if (status == MOE_OK) {
         status = request->output_path == NULL
@@ -263,7 +296,7 @@ static enum moe_status plan(const struct plan_request *request, struct moe_error
                                              err);
     }
     if (status == MOE_OK) {
-        summarise(&result, policy, &scratch);
+        summarise(&result, request->composition.label, &scratch);
     }
     moe_arena_finish(&scratch);
     moe_arena_finish(&arena);

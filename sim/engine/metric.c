@@ -43,6 +43,11 @@ static double per(double amount, double whole)
     return whole > 0.0 ? amount / whole : 0.0;
 }
 
+static double regret(const struct moe_run_result *r, double bound)
+{
+    return bound > 0.0 ? r->bound.own / bound - 1.0 : 0.0;
+}
+
 double moe_metric_value(enum moe_metric metric, const struct moe_run_result *r)
 {
     const struct moe_token_account *a = &r->account[MOE_PHASE_SCORED];
@@ -84,6 +89,14 @@ double moe_metric_value(enum moe_metric metric, const struct moe_run_result *r)
         return per((double) r->idle_ns, (double) a->time_ns * r->gpu_count);
     case MOE_METRIC_EXCESS:
         return ms(per((double) r->idle_ns, (double) a->steps * r->gpu_count));
+    case MOE_METRIC_REGRET_PERFECT:
+        return regret(r, r->bound.perfect);
+    case MOE_METRIC_REGRET_SPLIT:
+        return regret(r, r->bound.split);
+    case MOE_METRIC_REGRET_NO_COPY:
+        return regret(r, r->bound.no_copy);
+    case MOE_METRIC_REGRET_HINDSIGHT:
+        return regret(r, r->bound.hindsight);
     case MOE_METRIC_NEAR_BYTES:
         return per(r->near_copies * copy_bytes, (double) a->tokens);
     case MOE_METRIC_FAR_BYTES:

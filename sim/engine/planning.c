@@ -1,5 +1,6 @@
 #include "sim/engine/planning.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -216,6 +217,7 @@ static enum moe_status make_room(struct moe_planning *planning, struct pass *p, 
 
 static enum moe_status make_scratch(struct pass *p, struct moe_error *err)
 {
+    assert(p->cells > 0 && p->source->planned_requests > 0);
     const size_t row_items = (size_t) p->model->layer_count * p->model->top_k;
     p->counts[0] = calloc(p->cells, sizeof(uint64_t));
     p->counts[1] = calloc(p->cells, sizeof(uint64_t));
@@ -226,6 +228,7 @@ static enum moe_status make_scratch(struct pass *p, struct moe_error *err)
                         p->model->layer_count);
     }
     schedule(p);
+    assert(p->batch_count > 0);
     if ((p->source->needs & MOE_POLICY_NEEDS_BATCHES) != 0) {
         p->batch_counts = calloc((size_t) p->batch_count * p->cells, sizeof *p->batch_counts);
         if (p->batch_counts == NULL) {

@@ -9,7 +9,7 @@ size_t moe_planning_scratch_bytes(const struct moe_planning *planning,
                                   const struct moe_placement_shape *shape)
 {
     const size_t cells = (size_t) shape->layer_count * (shape->slot_count + shape->expert_count);
-    return ((size_t) 64 << 20) + 4 * planning->arena.used_bytes + 256 * cells +
+    return ((size_t) 4 << 20) + 4 * planning->arena.used_bytes + 1024 * cells +
            64 * (size_t) shape->gpu_count * shape->gpu_count;
 }
 
@@ -30,7 +30,8 @@ static enum moe_status measure_speed(struct moe_policy_speed *speed,
                                      struct moe_arena *arena, struct moe_error *err)
 {
     const uint32_t gpus = moe_cluster_gpu_count(&scenario->cluster);
-    const double slots = scenario->slot_count / gpus;
+    const uint32_t slots_per_gpu = scenario->slot_count / gpus;
+    const double slots = slots_per_gpu;
     double *tokens = MOE_NEW(arena, double, MOE_PLANNING_SPEED_POINTS);
     double *time_ns = MOE_NEW(arena, double, (size_t) gpus *MOE_PLANNING_SPEED_POINTS);
     if (tokens == NULL || time_ns == NULL) {

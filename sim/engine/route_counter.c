@@ -97,8 +97,16 @@ enum moe_status moe_route_counter_count_nodes(struct moe_route_counter *c, struc
                : moe_fail(err, MOE_LIMIT, "no room for the counts of %u nodes", node_count(c));
 }
 
+void moe_route_counter_split_by(struct moe_route_counter *c, struct moe_route_split *split)
+{
+    c->split = split;
+}
+
 void moe_route_counter_begin_step(struct moe_route_counter *c)
 {
+    if (c->split != NULL) {
+        moe_route_split_begin(c->split);
+    }
     if (c->node_tokens != NULL) {
         memset(c->node_tokens, 0,
                (size_t) c->layer_count * c->gpu_count * node_count(c) * sizeof *c->node_tokens);
@@ -209,12 +217,47 @@ static uint64_t count_general(const struct layer_view *v, const uint16_t *const 
     return unknown;
 }
 
+/* By the split's quotas, one layer. */
+static uint64_t count_split(struct moe_route_counter *c, const struct layer_view *v, uint32_t layer,
+                            uint32_t source_gpu, const uint16_t *const *rows, uint32_t count)
+{
+    uint64_t unknown = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        const uint16_t *row = rows[i] + v->row_offset;
+        const uint64_t stamp = ++c->stamp_next;
+        for (uint32_t k = 0; k < v->top_k; k++) {
+            if (row[k] == MOE_EXPERT_UNKNOWN) {
+                unknown++;
+                continue;
+            }
+            const uint32_t slot = moe_route_split_take(c->split, layer, source_gpu, row[k]);
+            if (slot == MOE_SLOT_EMPTY) {
+                continue;
+            }
+            const uint32_t gpu = v->gpu_of_slot[slot];
+            v->slot_tokens[slot]++;
+            v->pair_row[gpu] += c->stamp[gpu] != stamp;
+            c->stamp[gpu] = stamp;
+            if (v->node_row != NULL) {
+                const uint32_t node = gpu / v->gpus_per_node;
+                v->node_row[node] += c->node_stamp[node] != stamp;
+                c->node_stamp[node] = stamp;
+            }
+        }
+    }
+    return unknown;
+}
+
 void moe_route_counter_add(struct moe_route_counter *c, uint32_t source_gpu,
                            const uint16_t *const *rows, uint32_t token_count)
 {
     const size_t pairs = (size_t) c->gpu_count * c->gpu_count;
     uint32_t trace_layer = 0;
     if (token_count == 0) {
+        return;
+    }
+    if (c->split != NULL && !c->split->delivering) {
+        moe_route_split_count(c->split, source_gpu, rows, token_count);
         return;
     }
     for (uint32_t layer = 0; layer < c->layer_count; layer++) {
@@ -233,7 +276,9 @@ void moe_route_counter_add(struct moe_route_counter *c, uint32_t source_gpu,
             .row_offset = (size_t) trace_layer * c->top_k,
             .top_k = c->top_k,
         };
-        if (c->top_k == 1) {
+        if (c->split != NULL) {
+            c->unknown += count_split(c, &view, layer, source_gpu, rows, token_count);
+        } else if (c->top_k == 1) {
             c->unknown += count_top1(&view, rows, token_count);
         } else if (c->gpu_count <= MASK_GPU_LIMIT) {
             c->unknown += count_mask(&view, rows, token_count);

@@ -6,7 +6,9 @@
  * one GPU want travels there once (de-duplicated per destination GPU). The tokens of a
  * replicated expert take its copies in turn, in the order (rank, token): the copies of an
  * expert differ by at most one token in the long run, and the turn is carried from step to
- * step. Unknown ids are counted and skipped.
+ * step. Unknown ids are counted and skipped. With a split (route_split.h) a dispatch policy says
+ * instead which copy takes which token, and the rows of a step are added twice: before
+ * moe_route_split_solve and after it.
  *
  * The copies of an expert are taken in ascending order of their slots, the first first.
  *
@@ -25,6 +27,7 @@
 #include "sim/base/arena.h"
 #include "sim/cost/cost.h"
 #include "sim/engine/replay_map.h"
+#include "sim/engine/route_split.h"
 
 struct moe_route_counter {
     uint32_t layer_count;
@@ -45,8 +48,10 @@ struct moe_route_counter {
     uint64_t *stamp;       /* [gpu]: last token seen there (general kernel) */
     uint64_t *node_stamp;  /* [node]: likewise; NULL unless nodes are counted */
     uint64_t stamp_next;
-    uint64_t assignments; /* (token, layer, k) counted since init */
-    uint64_t unknown;     /* of them without an expert */
+    struct moe_route_split *split; /* NULL: copies in turn */
+    uint64_t assignments;          /* (token, layer, k) counted since init */
+    uint64_t unknown; /* of them without an expert; split->dropped are further ones without a
+                           * copy */
 };
 
 /* Looks the placement up once into tables. The placement may go afterwards.
@@ -63,10 +68,14 @@ enum moe_status moe_route_counter_count_nodes(struct moe_route_counter *counter,
                                               struct moe_arena *arena,
                                               struct moe_error *err) MOE_MUST_CHECK;
 
+/* From here on the split says which copy takes which token. Before the first step; it outlives
+ * the counter. */
+void moe_route_counter_split_by(struct moe_route_counter *counter, struct moe_route_split *split);
+
 /* Forgets the step's counts; the turns of the copies stay. */
 void moe_route_counter_begin_step(struct moe_route_counter *counter);
 
-/* Adds tokens of one source GPU: rows[i] is expert[trace layer][k] of token i. */
+/* Adds tokens of one source GPU (with a split, first to its demand, then to the counts): rows[i] is expert[trace layer][k] of token i. */
 void moe_route_counter_add(struct moe_route_counter *counter, uint32_t source_gpu,
                            const uint16_t *const *rows, uint32_t token_count);
 

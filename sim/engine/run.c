@@ -6,10 +6,12 @@
 #include <string.h>
 
 #include "sim/engine/route_counter.h"
+#include "sim/engine/route_split.h"
 #include "sim/engine/run_result.h"
 #include "sim/engine/serving.h"
 #include "sim/engine/step.h"
 #include "sim/engine/timeline.h"
+#include "sim/engine/waiting_room.h"
 #include "sim/engine/workload.h"
 
 #include "sim/base/no_malloc.h"
@@ -22,13 +24,20 @@ struct run {
     struct moe_serving_state serving;
     struct moe_route_counter counter;
     struct moe_step step;
+    struct moe_bound_meter meter;
     struct moe_straggler straggler;
     struct moe_sensitivity sensitivity;
     struct moe_event_player player; /* with --detail only */
     struct moe_barrier *event_barriers;
     struct moe_planning_run shown;
-    struct moe_token_work *own; /* [gpu] */
-    uint32_t *expert_scratch;   /* [expert] */
+    struct moe_placement start;     /* what was in force before the plan */
+    struct moe_arena state;         /* memory of dispatch and group policies */
+    struct moe_route_split split;   /* where a dispatch policy decides */
+    struct moe_foresight foresight; /* part NULL: nobody predicts step by step */
+    uint64_t *foresight_total;      /* [expert] scratch of it */
+    struct moe_waiting_room room;   /* where a group policy decides */
+    struct moe_token_work *own;     /* [gpu] */
+    uint32_t *expert_scratch;       /* [expert] */
     moe_time_ns now_ns;
     uint64_t step_number;
     uint64_t first_tokens;    /* of this step */
@@ -56,21 +65,21 @@ size_t moe_run_work_bytes(const struct moe_run_input *input, const struct moe_tr
     const size_t buffer = MOE_SERVING_BUFFER_BYTES + 8 * row;
     const size_t layer = gpus * gpus * 4 + gpus * (400 + 4 * (size_t) s.node_count) +
                          (size_t) s.slot_count * 8 + (size_t) s.expert_count * 16 + 64;
-    return ((size_t) 32 << 20) + slots * (sizeof(struct moe_sequence) + buffer) +
-           s.layer_count * layer + gpus * 8192 + gpus * MOE_PLANNING_SPEED_POINTS * sizeof(double) +
+    return ((size_t) 32 << 20) + moe_bound_meter_bytes(&s) +
+           slots * (sizeof(struct moe_sequence) + buffer) + s.layer_count * layer + gpus * 8192 +
+           gpus * MOE_PLANNING_SPEED_POINTS * sizeof(double) +
            (size_t) moe_trace_request_count(trace) * 16 + moe_trace_request_count(trace) / 4;
 }
 
-/* What the composition decides before the run: its plan into placement. start: what is in force
- * before it. scratch is of this call only. */
+/* What the composition decides before the run: its plan into placement. scratch is of this call
+ * only. */
 static enum moe_status decide(struct run *run, const struct moe_composition *c,
-                              struct moe_arena *scratch, const struct moe_placement *start,
-                              struct moe_placement *placement, struct moe_error *err)
+                              struct moe_arena *scratch, struct moe_placement *placement,
+                              struct moe_error *err)
 {
     struct moe_place_view view = run->shown.view;
     const struct moe_composition_part *predict = &c->part[MOE_POLICY_PREDICT];
     const struct moe_composition_part *place = &c->part[MOE_POLICY_PLACE];
-    view.previous = start;
     if (predict->policy != NULL && predict->policy->predict->window != NULL) {
         double *load =
             MOE_NEW(scratch, double, (size_t) view.shape.layer_count *view.shape.expert_count);
@@ -79,6 +88,8 @@ static enum moe_status decide(struct run *run, const struct moe_composition *c,
         }
         view.parameters = predict->values;
         MOE_TRY(moe_policy_predict_window(predict->policy, &view, scratch, load, err));
+        MOE_TRY(moe_foresight_score_window(&view.shape, load, run->input->planning->future_load,
+                                           scratch, &run->result->foreseen_window, err));
         view.load = load;
     }
     view.parameters = place->values;
@@ -93,21 +104,21 @@ static enum moe_status plan(struct run *run, const struct moe_composition *compo
     const struct moe_run_input *input = run->input;
     struct moe_run_result *result = run->result;
     struct moe_arena scratch = { 0 };
-    struct moe_placement start;
     const struct moe_policy *contiguous = NULL;
     MOE_TRY(moe_planning_view(&run->shown, input->planning, input->scenario, input->cost, seed,
                               work, err));
     const struct moe_place_view view = run->shown.view;
     MOE_TRY(moe_placement_init(placement, work, &view.shape, err));
-    MOE_TRY(moe_placement_init(&start, work, &view.shape, err));
+    MOE_TRY(moe_placement_init(&run->start, work, &view.shape, err));
     MOE_TRY(moe_policy_find(MOE_POLICY_PLACE, "contiguous", &contiguous, err));
-    MOE_TRY(moe_policy_place(contiguous, &view, work, &start, err));
+    MOE_TRY(moe_policy_place(contiguous, &view, work, &run->start, err));
+    run->shown.view.previous = &run->start;
     MOE_TRY(
         moe_arena_init(&scratch, moe_planning_scratch_bytes(input->planning, &view.shape), err));
-    const enum moe_status status = decide(run, composition, &scratch, &start, placement, err);
+    const enum moe_status status = decide(run, composition, &scratch, placement, err);
     moe_arena_finish(&scratch);
     MOE_TRY(status);
-    result->moved_slots = moe_placement_count_moves(&start, placement);
+    result->moved_slots = moe_placement_count_moves(&run->start, placement);
     memcpy(result->expert_of_slot, placement->expert_of_slot,
            (size_t) view.shape.layer_count * view.shape.slot_count * sizeof(uint16_t));
     moe_memory_of(&input->scenario->model, &input->scenario->cluster,
@@ -123,6 +134,56 @@ static enum moe_status plan(struct run *run, const struct moe_composition *compo
                         "the longest request has %" PRIu64
                         " tokens; a GPU's KV cache holds %" PRIu64,
                         input->longest_request, result->memory.kv_tokens);
+    }
+    return MOE_OK;
+}
+
+/* The policies that decide while serving, where the engine does not by itself. */
+static enum moe_status init_policies(struct run *run, const struct moe_composition *c,
+                                     const struct moe_placement *placement, struct moe_trace *trace,
+                                     struct moe_error *err)
+{
+    const struct moe_route_split_setup split = {
+        .part = &c->part[MOE_POLICY_DISPATCH],
+        .planning = &run->shown.view,
+        .placement = placement,
+        .map = run->input->map,
+        .top_k = run->input->scenario->model.top_k,
+        .state_arena = &run->state,
+    };
+    const struct moe_waiting_room_setup room = {
+        .part = &c->part[MOE_POLICY_GROUP],
+        .planning = &run->shown.view,
+        .placement = placement,
+        .map = run->input->map,
+        .trace = trace,
+        .workload = &run->workload,
+        .state_arena = &run->state,
+    };
+    const bool splits = !split.part->policy->dispatch->in_turn;
+    const bool groups = !room.part->policy->group->in_turn;
+    const struct moe_composition_part *predict = &c->part[MOE_POLICY_PREDICT];
+    const bool foresees = predict->policy != NULL && predict->policy->predict->step != NULL;
+    if (!splits && !groups && !foresees) {
+        return MOE_OK;
+    }
+    MOE_TRY(moe_arena_init(
+        &run->state, moe_planning_scratch_bytes(run->input->planning, &placement->shape), err));
+    if (foresees) {
+        run->foresight_total = MOE_NEW(&run->state, uint64_t, placement->shape.expert_count);
+        if (run->foresight_total == NULL) {
+            return moe_fail(err, MOE_LIMIT, "no room for the loads of a layer");
+        }
+        MOE_TRY(moe_foresight_init(&run->foresight, predict, &run->shown.view, &run->state, err));
+    }
+    if (splits) {
+        MOE_TRY(moe_route_split_init(&run->split, &split, err));
+        run->split.foresight = foresees ? &run->foresight : NULL;
+        moe_route_counter_split_by(&run->counter, &run->split);
+    }
+    if (groups) {
+        MOE_TRY(moe_waiting_room_init(&run->room, &room, err));
+        run->serving.setup.room = &run->room;
     }
     return MOE_OK;
 }
@@ -162,6 +223,8 @@ static enum moe_status init_parts(struct run *run, const struct moe_placement *p
         MOE_TRY(moe_route_counter_count_nodes(&run->counter, work, err));
     }
     MOE_TRY(moe_step_init(&run->step, &options, work, err));
+    MOE_TRY(
+        moe_bound_meter_init(&run->meter, placement, run->input->planning->future_load, work, err));
     if (scenario->attribution) {
         MOE_TRY(moe_straggler_init(&run->straggler, gpus, serving, work, err));
         MOE_TRY(moe_sensitivity_init(&run->sensitivity, layers, gpus, serving, work, err));
@@ -191,7 +254,7 @@ static enum moe_phase phase_now(const struct run *run)
     if (run->finished < run->warmup_requests) {
         return MOE_PHASE_WARMUP;
     }
-    return moe_workload_scores_next(&run->workload) ? MOE_PHASE_SCORED : MOE_PHASE_DRAIN;
+    return moe_serving_scores_next(&run->serving) ? MOE_PHASE_SCORED : MOE_PHASE_DRAIN;
 }
 
 static void on_first_token(void *context, moe_time_ns ttft_ns)
@@ -242,7 +305,18 @@ static enum moe_status one_step(struct run *run, uint64_t tokens, struct moe_err
     const bool scored = run->phase == MOE_PHASE_SCORED;
     const bool attribute = scored && run->input->scenario->attribution;
     moe_route_counter_begin_step(&run->counter);
+    if (run->foresight.part != NULL) {
+        moe_foresight_begin_step(&run->foresight, run->step_number, scored);
+    }
     MOE_TRY(moe_serving_route_step(&run->serving, &run->counter, err));
+    if (run->counter.split == NULL && run->foresight.part != NULL) {
+        MOE_TRY(moe_foresight_watch(&run->foresight, run->counter.slot_tokens,
+                                    result->expert_of_slot, run->foresight_total, err));
+    }
+    if (run->counter.split != NULL) { /* those were the demands */
+        MOE_TRY(moe_route_split_solve(&run->split, run->step_number, err));
+        MOE_TRY(moe_serving_route_step(&run->serving, &run->counter, err));
+    }
     if (attribute) {
         moe_straggler_begin_step(&run->straggler);
     }
@@ -259,8 +333,10 @@ static enum moe_status one_step(struct run *run, uint64_t tokens, struct moe_err
     }
     moe_serving_end_step(&run->serving, run->now_ns + step_ns, &output_tokens, &observer);
     if (scored) {
+        const bool metered = result->account[MOE_PHASE_SCORED].steps % MOE_BOUND_STRIDE == 0;
         moe_run_result_add_step(result, &run->step, &run->counter, step_ns,
-                                output_tokens - run->first_tokens, run->expert_scratch);
+                                output_tokens - run->first_tokens, metered ? &run->meter : NULL,
+                                run->expert_scratch);
     }
     struct moe_token_account *account = &result->account[run->phase];
     account->steps++;
@@ -302,6 +378,8 @@ static enum moe_status close_result(struct run *run, struct moe_error *err)
 {
     struct moe_run_result *result = run->result;
     result->unknown_assignments = run->counter.unknown;
+    result->dropped_assignments = run->split.dropped;
+    result->foreseen_steps = moe_foresight_result(&run->foresight.score);
     result->dispatch_bytes = moe_cost_exchange_bytes(run->input->cost, MOE_COST_DISPATCH);
     result->combine_bytes = moe_cost_exchange_bytes(run->input->cost, MOE_COST_COMBINE);
     if (result->account[MOE_PHASE_SCORED].steps == 0) {
@@ -317,6 +395,18 @@ static enum moe_status close_result(struct run *run, struct moe_error *err)
     return MOE_OK;
 }
 
+static enum moe_status serve(struct run *run, struct moe_error *err)
+{
+    for (;;) {
+        uint64_t tokens = 0;
+        MOE_TRY(moe_serving_plan_step(&run->serving, run->now_ns, run->own, &tokens, err));
+        if (tokens == 0) {
+            return close_result(run, err);
+        }
+        MOE_TRY(one_step(run, tokens, err));
+    }
+}
+
 enum moe_status moe_run(const struct moe_run_input *input,
                         const struct moe_composition *composition, uint64_t seed,
                         struct moe_trace *trace, struct moe_arena *results, struct moe_arena *work,
@@ -325,7 +415,6 @@ enum moe_status moe_run(const struct moe_run_input *input,
     const struct moe_placement_shape shape = moe_scenario_shape(input->scenario);
     struct run run = { .input = input, .result = result };
     struct moe_placement placement;
-    uint64_t tokens = 0;
     MOE_TRY(moe_run_result_init(result, &shape, results, err));
     (void) snprintf(result->policy, sizeof result->policy, "%s", composition->label);
     result->seed = seed;
@@ -333,13 +422,17 @@ enum moe_status moe_run(const struct moe_run_input *input,
     if (!result->fits) {
         return MOE_OK;
     }
-    MOE_TRY(init_parts(&run, &placement, trace, seed, work, err));
-    MOE_TRY(refuse_hopeless(&run, err));
-    for (;;) {
-        MOE_TRY(moe_serving_plan_step(&run.serving, run.now_ns, run.own, &tokens, err));
-        if (tokens == 0) {
-            return close_result(&run, err);
-        }
-        MOE_TRY(one_step(&run, tokens, err));
+    enum moe_status status = init_parts(&run, &placement, trace, seed, work, err);
+    if (status == MOE_OK) {
+        status = init_policies(&run, composition, &placement, trace, err);
     }
+    if (status == MOE_OK) {
+        status = refuse_hopeless(&run, err);
+    }
+    if (status == MOE_OK) {
+        status = serve(&run, err);
+    }
+    moe_route_split_finish(&run.split);
+    moe_arena_finish(&run.state);
+    return status;
 }

@@ -21,6 +21,8 @@
 #include "policies/composition.h"
 #include "sim/base/arena.h"
 #include "sim/cost/cost.h"
+#include "sim/engine/bound_meter.h"
+#include "sim/engine/foresight.h"
 #include "sim/engine/latency.h"
 #include "sim/engine/memory.h"
 #include "sim/engine/planning.h"
@@ -59,6 +61,9 @@ struct moe_run_result {
 
     struct moe_token_account account[MOE_PHASE_COUNT];
     uint64_t unknown_assignments;
+    uint64_t dropped_assignments; /* left without a copy by a dropping dispatch policy */
+    struct moe_foresight_score foreseen_window; /* the loads planned on, against the scored ones */
+    struct moe_foresight_score foreseen_steps;  /* predictions made step by step */
 
     /* All of the scored phase. */
     struct moe_critical_path path; /* sums to the scored time */
@@ -68,14 +73,15 @@ struct moe_run_result {
     double max_load_sum;           /* tokens; their ratio is vLLM's balancedness */
     double no_copy_load_sum;       /* bound without copies: max(mean, hottest expert) */
     uint64_t layer_steps;
-    double near_copies;      /* token copies dispatched to a GPU of the same node, with what
+    struct moe_bound_sums bound; /* of every MOE_BOUND_STRIDE-th step, from the first on */
+    double near_copies;          /* token copies dispatched to a GPU of the same node, with what
                               * padded mode adds */
-    double far_copies;       /* to another node, likewise */
-    double local_copies;     /* that stayed on their GPU */
-    double dispatch_bytes;   /* of one copy, dispatch */
-    double combine_bytes;    /* of one copy, combine */
-    struct moe_latency step; /* one per step */
-    struct moe_latency ttft; /* admission to first token */
+    double far_copies;           /* to another node, likewise */
+    double local_copies;         /* that stayed on their GPU */
+    double dispatch_bytes;       /* of one copy, dispatch */
+    double combine_bytes;        /* of one copy, combine */
+    struct moe_latency step;     /* one per step */
+    struct moe_latency ttft;     /* admission to first token */
     struct moe_latency itl;  /* step length, once per token sampled in it that is no first one */
     struct moe_latency tpot; /* per request of two or more output tokens:
                               * (last - first token) / (output tokens - 1), rounded down */

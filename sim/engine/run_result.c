@@ -55,9 +55,10 @@ enum moe_status moe_run_result_init(struct moe_run_result *r,
     return new_latencies(r, arena, err);
 }
 
-/* Loads of the layer's GPUs and experts; returns nothing, adds to the sums. */
-static void add_loads(struct moe_run_result *r, const struct moe_step *step,
-                      const struct moe_route_counter *counter, uint32_t layer, uint32_t *experts)
+/* Loads of the layer's GPUs and experts, added to the sums; experts[expert] is filled. Returns the
+ * load of the fullest GPU. */
+static double add_loads(struct moe_run_result *r, const struct moe_step *step,
+                        const struct moe_route_counter *counter, uint32_t layer, uint32_t *experts)
 {
     const size_t row = (size_t) layer * r->gpu_count;
     const uint32_t *tokens = moe_route_counter_slots(counter, layer);
@@ -91,6 +92,7 @@ static void add_loads(struct moe_run_result *r, const struct moe_step *step,
     r->layer_max_load[layer] += max;
     r->layer_mean_load[layer] += mean;
     r->layer_steps++;
+    return max;
 }
 
 static void add_copies(struct moe_run_result *r, const struct moe_step *step,
@@ -135,12 +137,16 @@ static void charge_expert(struct moe_run_result *r, const struct moe_route_count
 
 void moe_run_result_add_step(struct moe_run_result *r, const struct moe_step *step,
                              const struct moe_route_counter *counter, moe_time_ns step_ns,
-                             uint64_t next_tokens, uint32_t *expert_scratch)
+                             uint64_t next_tokens, struct moe_bound_meter *meter,
+                             uint32_t *expert_scratch)
 {
     const struct moe_price_sources sources = moe_step_sources(step);
     for (uint32_t layer = 0; layer < r->layer_count; layer++) {
         const struct moe_barrier *pair = &step->barriers[(size_t) 2 * layer];
-        add_loads(r, step, counter, layer, expert_scratch);
+        const double max = add_loads(r, step, counter, layer, expert_scratch);
+        if (meter != NULL) {
+            moe_bound_meter_add(meter, layer, expert_scratch, max, &r->bound);
+        }
         add_copies(r, step, counter, layer);
         add_barrier(r, &pair[0]);
         add_barrier(r, &pair[1]);

@@ -37,13 +37,8 @@ static struct moe_sequence *sequences_of(const struct moe_serving_state *s, uint
     return s->sequence + (size_t) gpu * s->running_per_gpu;
 }
 
-static void admit(struct moe_serving_state *s, uint32_t gpu, moe_time_ns now_ns)
+static void seat(struct moe_serving_state *s, uint32_t gpu, uint32_t request, moe_time_ns now_ns)
 {
-    uint32_t request = 0;
-    const bool waiting = moe_workload_peek(s->setup.workload, &request);
-    assert(waiting);
-    (void) waiting;
-    moe_workload_take(s->setup.workload);
     const struct moe_trace_request *from = &s->setup.workload->requests[request];
     struct moe_sequence *to = sequences_of(s, gpu);
     while (to->running) {
@@ -62,8 +57,24 @@ static void admit(struct moe_serving_state *s, uint32_t gpu, moe_time_ns now_ns)
     s->running[gpu]++;
 }
 
-static enum moe_status admit_all(struct moe_serving_state *s, moe_time_ns now_ns,
-                                 struct moe_error *err)
+static uint64_t kv_of(const struct moe_serving_state *s, uint32_t request)
+{
+    const struct moe_trace_request *r = &s->setup.workload->requests[request];
+    return (uint64_t) r->prompt_tokens + r->output_tokens;
+}
+
+static enum moe_status refuse_long(const struct moe_serving_state *s, uint32_t request,
+                                   struct moe_error *err)
+{
+    return moe_fail(err, MOE_LIMIT,
+                    "request %u has %llu tokens; the KV cache of a GPU holds %llu: "
+                    "more GPUs, fewer slots or a smaller reserve would make room",
+                    request, (unsigned long long) kv_of(s, request),
+                    (unsigned long long) s->setup.kv_tokens);
+}
+
+static enum moe_status admit_in_turn(struct moe_serving_state *s, moe_time_ns now_ns,
+                                     struct moe_error *err)
 {
     bool admitted = true;
     while (admitted) {
@@ -74,22 +85,66 @@ static enum moe_status admit_all(struct moe_serving_state *s, moe_time_ns now_ns
                 !moe_workload_peek(s->setup.workload, &request)) {
                 continue;
             }
-            const struct moe_trace_request *next = &s->setup.workload->requests[request];
-            const uint64_t kv = (uint64_t) next->prompt_tokens + next->output_tokens;
+            const uint64_t kv = kv_of(s, request);
             if (kv > s->setup.kv_tokens) {
-                return moe_fail(err, MOE_LIMIT,
-                                "request %u has %llu tokens; the KV cache of a GPU holds %llu: "
-                                "more GPUs, fewer slots or a smaller reserve would make room",
-                                request, (unsigned long long) kv,
-                                (unsigned long long) s->setup.kv_tokens);
+                return refuse_long(s, request, err);
             }
             if (s->kv_used[gpu] + kv <= s->setup.kv_tokens) {
-                admit(s, gpu, now_ns);
+                moe_workload_take(s->setup.workload);
+                seat(s, gpu, request, now_ns);
                 admitted = true;
             }
         }
     }
     return MOE_OK;
+}
+
+/* Requests that run, and what is free, into the waiting room. */
+static uint64_t open_seats(struct moe_serving_state *s)
+{
+    struct moe_waiting_room *room = s->setup.room;
+    uint64_t running = 0;
+    for (uint32_t gpu = 0; gpu < s->setup.gpu_count; gpu++) {
+        room->free_seats[gpu] = s->running_per_gpu - s->running[gpu];
+        room->kv_free[gpu] = s->setup.kv_tokens - s->kv_used[gpu];
+        running += s->running[gpu];
+    }
+    return running;
+}
+
+static enum moe_status admit_chosen(struct moe_serving_state *s, moe_time_ns now_ns,
+                                    struct moe_error *err)
+{
+    struct moe_waiting_room *room = s->setup.room;
+    uint64_t running = open_seats(s);
+    for (;;) {
+        struct moe_group_choice choice;
+        MOE_TRY(moe_waiting_room_fill(room, err));
+        for (uint32_t i = 0; i < room->count; i++) {
+            if (room->waiting[i].kv_tokens > s->setup.kv_tokens) {
+                return refuse_long(s, room->waiting[i].request, err);
+            }
+        }
+        MOE_TRY(moe_waiting_room_choose(room, s->running, &choice, err));
+        if (choice.gpu == s->setup.gpu_count) {
+            return running > 0 || room->count == 0
+                       ? MOE_OK
+                       : moe_fail(err, MOE_POLICY,
+                                  "group policy %s: lets none of %u waiting requests in, and all "
+                                  "GPUs are idle",
+                                  room->part->policy->name, room->count);
+        }
+        room->kv_free[choice.gpu] -= room->waiting[choice.waiting].kv_tokens;
+        room->free_seats[choice.gpu]--;
+        seat(s, choice.gpu, moe_waiting_room_leave(room, choice.waiting), now_ns);
+        running++;
+    }
+}
+
+bool moe_serving_scores_next(const struct moe_serving_state *s)
+{
+    return s->setup.room != NULL ? moe_waiting_room_scores_next(s->setup.room)
+                                 : moe_workload_scores_next(s->setup.workload);
 }
 
 /* n rows of a sequence whose first attends to `context` tokens before it. */
@@ -119,7 +174,7 @@ enum moe_status moe_serving_plan_step(struct moe_serving_state *s, moe_time_ns n
                                       struct moe_error *err)
 {
     *token_count = 0;
-    MOE_TRY(admit_all(s, now_ns, err));
+    MOE_TRY(s->setup.room != NULL ? admit_chosen(s, now_ns, err) : admit_in_turn(s, now_ns, err));
     for (uint32_t gpu = 0; gpu < s->setup.gpu_count; gpu++) {
         struct moe_sequence *sequence = sequences_of(s, gpu);
         uint32_t budget = s->setup.options->step_tokens;

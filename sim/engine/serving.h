@@ -10,7 +10,8 @@
  * within the token budget that remains, the next chunk of every prompt still unread, both
  * from the lowest slot up until the budget is used. A request is admitted when the KV cache of
  * its whole length fits the rank (prompt + output tokens are reserved), so nothing is ever
- * preempted.
+ * preempted. With a waiting room (waiting_room.h) a group policy says instead who joins which rank,
+ * one request at a time, until it takes none or nothing fits.
  *
  * Rows of a request: prompt first, then one for each output token but the last. The row that
  * ends the prompt samples the first output token, each row after it one more. What a row
@@ -31,6 +32,7 @@
 #include "sim/base/time.h"
 #include "sim/cost/cost.h"
 #include "sim/engine/route_counter.h"
+#include "sim/engine/waiting_room.h"
 #include "sim/engine/workload.h"
 
 /* One running request. */
@@ -58,8 +60,9 @@ struct moe_serving_setup {
     struct moe_trace *trace;
     struct moe_workload *workload;
     uint32_t gpu_count;
-    uint64_t kv_tokens;   /* KV pool of a rank */
-    uint32_t window_size; /* of the model's windowed layers; 0 = none */
+    uint64_t kv_tokens;            /* KV pool of a rank */
+    uint32_t window_size;          /* of the model's windowed layers; 0 = none */
+    struct moe_waiting_room *room; /* NULL: ranks are offered requests in turn */
 };
 
 struct moe_serving_state {
@@ -97,9 +100,13 @@ enum moe_status moe_serving_init(struct moe_serving_state *state,
                                  const struct moe_serving_setup *setup, struct moe_arena *arena,
                                  struct moe_error *err) MOE_MUST_CHECK;
 
+/* Whether a request to score waits to be admitted. */
+bool moe_serving_scores_next(const struct moe_serving_state *state);
+
 /* Admits what fits and plans the step that begins at now_ns: work[gpu]. *token_count is the
  * rows of the step, 0 when everything is served. Errors: MOE_LIMIT when a request is longer
- * than the KV pool of an empty rank. */
+ * than the KV pool of an empty rank; MOE_POLICY when a group policy lets nobody into an empty
+ * cluster. */
 enum moe_status moe_serving_plan_step(struct moe_serving_state *state, moe_time_ns now_ns,
                                       struct moe_token_work *work, uint64_t *token_count,
                                       struct moe_error *err) MOE_MUST_CHECK;

@@ -19,8 +19,10 @@
  *   ranks      {last: [gpu], lead_ns: [gpu]}
  *   experts    [{layer, expert, copies, tokens, share, lead_ns}], at most 20, worst first
  * runs         [{seed, fits, account: {warmup, scored, drain: {steps, tokens, output_tokens,
- *              requests, assignments, time_ns}}, unknown_assignments, moved_slots, idle_ns,
- *              causes_ns: {CAUSE: ns} or null}], in seed order
+ *              requests, assignments, time_ns}}, unknown_assignments, dropped_assignments,
+ *              moved_slots, idle_ns, causes_ns: {CAUSE: ns} or null,
+ *              predicted: {window, steps}: each null, or {scored, error_share, wrong_share,
+ *              hit_rate} (policies/predict_score.h)}], in seed order
  */
 #include <assert.h>
 
@@ -184,6 +186,19 @@ static json_t *phase_json(struct moe_json *json, const struct moe_token_account 
     return out;
 }
 
+static json_t *score_json(struct moe_json *json, const struct moe_foresight_score *score)
+{
+    if (score->scored == 0) {
+        return json_null();
+    }
+    json_t *out = json_object();
+    moe_json_put(json, out, "scored", moe_json_count(score->scored));
+    moe_json_put(json, out, "error_share", moe_json_real(score->error_share));
+    moe_json_put(json, out, "wrong_share", moe_json_real(score->wrong_share));
+    moe_json_put(json, out, "hit_rate", moe_json_real(score->hit_rate));
+    return out;
+}
+
 static json_t *run_json(struct moe_json *json, const struct moe_run_result *run)
 {
     json_t *out = json_object();
@@ -201,9 +216,14 @@ static json_t *run_json(struct moe_json *json, const struct moe_run_result *run)
     moe_json_put(json, out, "fits", json_boolean(run->fits));
     moe_json_put(json, out, "account", account);
     moe_json_put(json, out, "unknown_assignments", moe_json_count(run->unknown_assignments));
+    moe_json_put(json, out, "dropped_assignments", moe_json_count(run->dropped_assignments));
     moe_json_put(json, out, "moved_slots", moe_json_count(run->moved_slots));
     moe_json_put(json, out, "idle_ns", json_integer(run->idle_ns));
     moe_json_put(json, out, "causes_ns", causes);
+    json_t *predicted = json_object();
+    moe_json_put(json, predicted, "window", score_json(json, &run->foreseen_window));
+    moe_json_put(json, predicted, "steps", score_json(json, &run->foreseen_steps));
+    moe_json_put(json, out, "predicted", predicted);
     return out;
 }
 

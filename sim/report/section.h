@@ -19,6 +19,12 @@ void moe_section_account(struct moe_page *page, const struct moe_study *study);
 /* How much: speed, then balance and memory, per policy. */
 void moe_section_throughput(struct moe_page *page, const struct moe_study *study);
 
+/* How far every policy's fullest GPUs are from what could have been. */
+void moe_section_bounds(struct moe_page *page, const struct moe_study *study);
+
+/* How right predictions were; nothing when nobody predicts. */
+void moe_section_predictions(struct moe_page *page, const struct moe_study *study);
+
 /* Which is best, how far from the bounds, how sure. */
 void moe_section_verdict(struct moe_page *page, const struct moe_study *study);
 void moe_section_provenance(struct moe_page *page, const struct moe_study *study);

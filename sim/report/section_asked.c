@@ -181,6 +181,27 @@ static struct account_spans spans_of(const struct moe_study *study)
     return spans;
 }
 
+/* What dropping dispatch policies left without an expert: the price of their balance. */
+static void say_dropped(struct moe_page *page, const struct moe_study *study)
+{
+    const char *label = "dropped";
+    for (uint32_t policy = 0; policy < study->policy_count; policy++) {
+        uint64_t dropped = 0;
+        uint64_t all = 0;
+        for (uint32_t i = 0; i < study->seed_count; i++) {
+            const struct moe_run_result *run = &study->policies[policy].runs[i];
+            dropped += run->dropped_assignments;
+            all += run->fits ? moe_finding_replayed(run).assignments : 0;
+        }
+        if (dropped > 0) {
+            moe_page_field(page, label, "%s of them under %s: no quota was left for them",
+                           moe_figure_share((double) dropped / (double) all).text,
+                           study->policies[policy].composition.label);
+            label = "";
+        }
+    }
+}
+
 void moe_section_account(struct moe_page *page, const struct moe_study *study)
 {
     const struct account_spans spans = spans_of(study);
@@ -205,6 +226,7 @@ void moe_section_account(struct moe_page *page, const struct moe_study *study)
                    "%s per run: each token, layer and choice once, at combine; %s unknown",
                    show(&spans.assignments, activations, sizeof activations),
                    moe_figure_share((double) spans.unknown / (double) spans.all_assignments).text);
+    say_dropped(page, study);
     if (moe_finding_all_accounted(study)) {
         moe_page_field(page, "account",
                        "all %s tokens of the trace were replayed in each of %u "
