@@ -12,6 +12,8 @@
  *             is s^2 * sum of x^2, and the largest of many normal loads is about that of mean +
  *             variance * t / 2 (the exponential bound of its moment generating function)
  * float32 with sums in a fixed order and square roots only: the same on every machine.
+ * Only the GPUs with the largest parts in the maxima are relieved; a plan is final when none of
+ * them has an exchange that helps.
  * Ties: of equally good exchanges the first slot of the GPU, then the first partner; GPUs come by
  * their part in the smoothed maxima, the first of equals.
  */
@@ -42,6 +44,7 @@ struct moe_best {
     uint32_t *copies;                     /* [expert] */
     uint32_t *order;                      /* [gpu] */
     float *part;                          /* [gpu] */
+    uint8_t *here;                        /* [expert] on the GPU that is being relieved */
 };
 
 /* column_count is 1 .. MOE_BEST_COLUMN_LIMIT; it is rounded up, the caller fills the padding

@@ -181,6 +181,7 @@ MOE_POLICY_DEFINE(predictive) = {
               "is reconstructed (predictive_solver.h)",
     .tie_rule = "of equal tokens per copy the first expert, of equally loaded GPUs the first",
     .needs = MOE_POLICY_NEEDS_LOAD | MOE_POLICY_NEEDS_BATCHES,
+    .budgeted = true,
     MOE_POLICY_PARAMETERS(parameters),
     .place = place,
 };
