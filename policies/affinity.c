@@ -142,6 +142,7 @@ MOE_POLICY_DEFINE(affinity) = {
     .tie_rule = "of equal leads the first expert, of equal use the group with fewer experts, then "
                 "the first; of equally near groups the GPU with most free seats, then the first",
     .needs = MOE_POLICY_NEEDS_LOAD | MOE_POLICY_NEEDS_ROUTES | MOE_POLICY_NEEDS_SEED,
+    .budgeted = true,
     MOE_POLICY_PARAMETERS(parameters),
     .place = place,
     .group = &group,

@@ -362,6 +362,7 @@ static void place_layer(const struct moe_affinity *affinity, const double *load,
 {
     const struct moe_placement_shape *shape = &affinity->shape;
     const uint32_t experts = shape->expert_count;
+    assert(affinity->group_count >= 1 && experts >= 1);
     const uint32_t room = shape->slot_count / affinity->group_count;
     memset(scratch->copies, 0, experts * sizeof *scratch->copies);
     for (size_t i = 0; i < (size_t) affinity->group_count * experts; i++) {

@@ -89,7 +89,7 @@ static enum moe_status place(const struct moe_place_view *view, struct moe_arena
     for (uint32_t layer = 0; layer < shape->layer_count; layer++) {
         const size_t first = (size_t) layer * shape->gpu_count;
         moe_craft_place_layer(&craft, view->load + (size_t) layer * shape->expert_count,
-                              copies[layer], slots + first, order + first,
+                              copies[layer], 0.0, slots + first, order + first,
                               moe_placement_layer(plan, layer));
     }
     return MOE_OK;
@@ -104,6 +104,7 @@ MOE_POLICY_DEFINE(craft) = {
     .tie_rule = "of equal gains the fewer copies; of equal loads per copy the first expert; of "
                 "equally loaded GPUs the one with more slots in the layer, then the first",
     .needs = MOE_POLICY_NEEDS_LOAD | MOE_POLICY_NEEDS_BATCHES,
+    .budgeted = true,
     MOE_POLICY_PARAMETERS(parameters),
     .place = place,
 };

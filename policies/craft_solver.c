@@ -75,25 +75,52 @@ static void copy_weights(struct moe_craft *craft, const double *load)
     }
 }
 
-/* copies[]: one each, then extra times one more for the largest load per copy. */
-static void replicate(struct moe_craft *craft, uint32_t extra)
+/* The tree's leaves: load per copy of the experts that may get one more. */
+static void offer(struct moe_craft *craft, bool single_only)
 {
     const uint32_t experts = craft->shape.expert_count;
     const uint32_t leaf_count = moe_winner_leaf_count(experts);
     for (uint32_t i = 0; i < leaf_count; i++) {
-        craft->tree[leaf_count + i] =
-            i < experts ? moe_winner_key(moe_winner_rank_descending(craft->weight[i]), i)
-                        : MOE_WINNER_NEVER;
+        craft->tree[leaf_count + i] = MOE_WINNER_NEVER;
+        if (i < experts && (!single_only || craft->copies[i] == 1)) {
+            const float share = craft->weight[i] / (float) craft->copies[i];
+            craft->tree[leaf_count + i] = moe_winner_key(moe_winner_rank_descending(share), i);
+        }
     }
     moe_winner_build(craft->tree, leaf_count);
-    for (uint32_t i = 0; i < experts; i++) {
+}
+
+/* copies[]: one each, then extra times one more for the largest load per copy; once none is
+ * above enough, for the largest that have one copy only, then as before. */
+static void replicate(struct moe_craft *craft, uint32_t extra, float enough)
+{
+    const uint32_t leaf_count = moe_winner_leaf_count(craft->shape.expert_count);
+    bool single_only = false;
+    for (uint32_t i = 0; i < craft->shape.expert_count; i++) {
         craft->copies[i] = 1;
     }
+    offer(craft, false);
     for (uint32_t i = 0; i < extra; i++) {
-        const uint32_t expert = (uint32_t) moe_winner_top(craft->tree);
+        if (single_only && moe_winner_top(craft->tree) == MOE_WINNER_NEVER) {
+            single_only = false;
+            enough = 0.0f;
+            offer(craft, false);
+        }
+        uint32_t expert = (uint32_t) moe_winner_top(craft->tree);
+        if (!single_only && craft->weight[expert] / (float) craft->copies[expert] < enough) {
+            single_only = true;
+            offer(craft, true);
+            if (moe_winner_top(craft->tree) == MOE_WINNER_NEVER) {
+                single_only = false;
+                enough = 0.0f;
+                offer(craft, false);
+            }
+            expert = (uint32_t) moe_winner_top(craft->tree);
+        }
         const float share = craft->weight[expert] / (float) ++craft->copies[expert];
         moe_winner_set(craft->tree, leaf_count, expert,
-                       moe_winner_key(moe_winner_rank_descending(share), expert));
+                       single_only ? MOE_WINNER_NEVER
+                                   : moe_winner_key(moe_winner_rank_descending(share), expert));
     }
 }
 
@@ -127,7 +154,7 @@ static void plan_trial(struct moe_craft *craft, uint32_t extra, struct moe_craft
     for (uint32_t gpu = 0; gpu < gpus; gpu++) {
         craft->limit[gpu] = slots / gpus + (gpu < slots % gpus);
     }
-    replicate(craft, extra);
+    replicate(craft, extra, 0.0f);
     const uint32_t items = pack(craft, extra);
     for (uint32_t gpu = 0, first = 0; gpu <= gpus; gpu++) {
         trial->first[gpu] = first;
@@ -314,7 +341,8 @@ void moe_craft_deal_slots(const struct moe_placement_shape *shape, const uint32_
 }
 
 void moe_craft_place_layer(struct moe_craft *craft, const double *load, uint32_t copies,
-                           const uint32_t *slots, const uint32_t *order, uint16_t *expert_of_slot)
+                           double enough, const uint32_t *slots, const uint32_t *order,
+                           uint16_t *expert_of_slot)
 {
     const uint32_t gpus = craft->shape.gpu_count;
     const uint32_t per_gpu = moe_placement_slots_per_gpu(&craft->shape);
@@ -325,7 +353,7 @@ void moe_craft_place_layer(struct moe_craft *craft, const double *load, uint32_t
         expert_of_slot[slot] = MOE_SLOT_EMPTY;
     }
     copy_weights(craft, load);
-    replicate(craft, copies);
+    replicate(craft, copies, (float) enough);
     const uint32_t items = pack(craft, copies);
     for (uint32_t item = 0; item < items; item++) {
         const uint32_t gpu = order[craft->slot_of_item[item] / craft->limit[0]];

@@ -49,6 +49,7 @@ MOE_POLICY_DEFINE(vibe) = {
     .tie_rule = "of equal loads the first expert, of equal finish times the first GPU, of equally "
                 "good exchanges the first pair of experts",
     .needs = MOE_POLICY_NEEDS_LOAD | MOE_POLICY_NEEDS_BATCHES | MOE_POLICY_NEEDS_GPU_SPEED,
+    .budgeted = true,
     MOE_POLICY_PARAMETERS(parameters),
     .place = place,
 };

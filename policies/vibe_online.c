@@ -162,6 +162,7 @@ MOE_POLICY_DEFINE(vibe_online) = {
     .tie_rule = "of equally good exchanges the first expert of the slowest GPU, then the first "
                 "partner; of equally slow GPUs the first",
     .needs = MOE_POLICY_NEEDS_BATCHES | MOE_POLICY_NEEDS_GPU_SPEED | MOE_POLICY_NEEDS_PREVIOUS,
+    .budgeted = true,
     MOE_POLICY_PARAMETERS(parameters),
     .place = place,
 };
