@@ -78,9 +78,11 @@ static void write_good(void)
 static enum moe_status run(const char *format, struct moe_import_result *result,
                            struct moe_error *err)
 {
+    const char *folder = fixture_folder;
     const struct moe_import_request request = {
         .format = format,
-        .input = fixture_folder,
+        .inputs = &folder,
+        .input_count = 1,
         .output = fixture_path("t.db"),
     };
     return moe_import_run(&request, result, err);
