@@ -30,6 +30,7 @@ struct moe_import_file {
 struct moe_import_options {
     const char *layers;     /* "all", "moe", or the engine's layer numbers: "3-60,62" */
     uint32_t expert_count;  /* of the model, where the input does not say */
+    uint32_t top_k;         /* likewise */
     uint32_t prompt_tokens; /* of every request, where the input does not say */
     bool skip_warmup;
     uint64_t seed; /* for formats that state distributions instead of requests */
