@@ -3,7 +3,6 @@
  * source rank, one row per iteration, whose last field "expert distribution" is a quoted list
  * of the tokens that this rank sent to each expert. Other files of the folder are not read.
  */
-#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -141,27 +140,6 @@ static enum moe_status read_all(struct harmoeny *import, struct moe_error *err)
     return MOE_OK;
 }
 
-/* Ranks 0 .. n-1, n being how many there are. */
-static enum moe_status check_ranks(const struct harmoeny *import, struct moe_error *err)
-{
-    const struct moe_load_gather *gather = &import->gather;
-    int32_t expected = 0;
-    for (size_t i = 0; i < gather->load_count && gather->loads[i].step == gather->loads[0].step;
-         i++, expected++) {
-        if (gather->loads[i].rank != expected) {
-            return moe_fail(err, MOE_PARSE, "%s: the folder of rank %d is missing",
-                            import->input->paths[0], expected);
-        }
-    }
-    for (size_t i = 0; i < gather->load_count; i++) {
-        if (gather->loads[i].rank != (int32_t) i % expected) {
-            return moe_fail(err, MOE_PARSE, "%s: iteration %" PRId64 " lacks rank %d",
-                            import->input->paths[0], gather->loads[i].step, (int32_t) i % expected);
-        }
-    }
-    return MOE_OK;
-}
-
 static void close_import(void *state)
 {
     struct harmoeny *import = state;
@@ -183,7 +161,6 @@ static enum moe_status open_import(void **state, struct moe_import_input *input,
     MOE_TRY(read_all(import, err));
     MOE_TRY(moe_load_gather_turn(&import->gather, input->paths[0], err));
     MOE_TRY(read_all(import, err));
-    MOE_TRY(check_ranks(import, err));
     (void) snprintf(out->record->engine, sizeof out->record->engine, "HarMoEny");
     return moe_load_gather_describe(&import->gather, input->paths[0], out, err);
 }

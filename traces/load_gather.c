@@ -127,10 +127,33 @@ enum moe_status moe_load_gather_turn(struct moe_load_gather *gather, const char 
                : moe_fail(err, MOE_LIMIT, "%s: no memory for %zu loads", place, kept);
 }
 
+static enum moe_status check_ranks(const struct moe_load_gather *gather, const char *place,
+                                   struct moe_error *err)
+{
+    const struct moe_gathered_load *loads = gather->loads;
+    int32_t count = 0;
+    while ((size_t) count < gather->load_count && loads[count].step == loads[0].step &&
+           loads[count].domain == loads[0].domain) {
+        count++;
+    }
+    for (size_t i = 0; i < gather->load_count; i++) {
+        const int32_t expected = (int32_t) (i % (size_t) count);
+        if (loads[0].rank != MOE_TRACE_ALL_RANKS &&
+            (loads[i].rank != expected || loads[i].step != loads[i - (size_t) expected].step)) {
+            return moe_fail(err, MOE_PARSE,
+                            "%s: step %" PRId64 ": rank %d is missing or out of place; every step "
+                            "has the same ranks from 0 on",
+                            place, loads[i].step, expected);
+        }
+    }
+    return MOE_OK;
+}
+
 enum moe_status moe_load_gather_describe(const struct moe_load_gather *gather, const char *place,
                                          struct moe_import_description *out, struct moe_error *err)
 {
     uint32_t count = 0;
+    MOE_TRY(check_ranks(gather, place, err));
     out->model.content = MOE_TRACE_LOADS;
     out->model.layer_count = gather->layer_count;
     out->model.expert_count = gather->expert_count;

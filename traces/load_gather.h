@@ -58,7 +58,8 @@ enum moe_status moe_load_gather_turn(struct moe_load_gather *gather, const char 
                                      struct moe_error *err) MOE_MUST_CHECK;
 
 /* Fills in content, layers, experts and domains of out. Errors: MOE_PARSE naming the first load
- * that lacks a layer. */
+ * that lacks a layer, or the first step that lacks a rank: of source ranks, every step has those
+ * from 0 on that the first one has. */
 enum moe_status moe_load_gather_describe(const struct moe_load_gather *gather, const char *place,
                                          struct moe_import_description *out,
                                          struct moe_error *err) MOE_MUST_CHECK;
