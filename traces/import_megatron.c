@@ -73,6 +73,7 @@ static enum moe_status open_import(void **state, struct moe_import_input *input,
     static const struct moe_jsonl_dialect dialect = {
         .engine = "Megatron-core",
         .note = "each step of a rank is one request, all prompt",
+        .sorts_requests = true, /* steps of all ranks, not ranks with all their steps */
         .record = read_record,
     };
     int32_t ranks[MOE_IMPORT_FILE_LIMIT];

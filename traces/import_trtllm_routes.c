@@ -68,6 +68,7 @@ static enum moe_status open_import(void **state, struct moe_import_input *input,
     }
     *state = import;
     MOE_TRY(moe_trtllm_dump_open(&import->dump, input, "_raw.safetensors", out, err));
+    import->gather.sorts_requests = true;
     import->gather.expert_count = import->dump.expert_count;
     MOE_TRY(moe_trtllm_dump_read(&import->dump, take, import, err));
     MOE_TRY(moe_route_gather_turn(&import->gather, 0, input->paths[0], err));

@@ -161,6 +161,22 @@ static enum moe_status split(const struct moe_gather_request *request, uint64_t 
     return MOE_OK;
 }
 
+static int by_key(const void *a, const void *b)
+{
+    const struct moe_gather_request *x = a;
+    const struct moe_gather_request *y = b;
+    return x->key < y->key ? -1 : x->key > y->key;
+}
+
+static void sort_requests(struct moe_route_gather *gather)
+{
+    qsort(gather->requests, gather->request_count, sizeof *gather->requests, by_key);
+    memset(gather->table, 0, gather->table_size * sizeof *gather->table);
+    for (size_t i = 0; i < gather->request_count; i++) {
+        put(gather, i);
+    }
+}
+
 enum moe_status moe_route_gather_turn(struct moe_route_gather *gather, uint64_t prompt_tokens,
                                       const char *place, struct moe_error *err)
 {
@@ -172,6 +188,9 @@ enum moe_status moe_route_gather_turn(struct moe_route_gather *gather, uint64_t 
     list->top_k = gather->top_k;
     if (gather->request_count == 0 || gather->top_k == 0) {
         return moe_fail(err, MOE_PARSE, "%s: holds no routes", place);
+    }
+    if (gather->sorts_requests) {
+        sort_requests(gather);
     }
     for (size_t i = 0; i < gather->request_count; i++) {
         struct moe_trace_request request;
@@ -240,6 +259,7 @@ enum moe_status moe_jsonl_open(void **state, struct moe_import_input *input,
         return moe_fail(err, MOE_LIMIT, "no memory to import");
     }
     *state = gather;
+    gather->sorts_requests = dialect->sorts_requests;
     for (int time = 0; time < 2; time++) {
         for (size_t i = 0; i < input->file_count; i++) {
             input->files[i].is_used = true;

@@ -45,6 +45,7 @@ struct moe_route_gather {
     uint32_t domain_count;
     char domains[MOE_TRACE_DOMAIN_LIMIT][32];
     uint64_t request_in_turn; /* for formats that count requests as they pass */
+    bool sorts_requests;      /* by their keys, instead of the order of their first records */
     bool is_filling;          /* the second time */
     struct moe_route_list list;
 };
@@ -77,6 +78,7 @@ void moe_route_gather_finish(struct moe_route_gather *gather);
 struct moe_jsonl_dialect {
     const char *engine;
     const char *note;
+    bool sorts_requests;
     enum moe_status (*record)(struct moe_route_gather *gather, const json_t *line,
                               const char *place, struct moe_error *err);
 };
