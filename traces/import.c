@@ -227,6 +227,7 @@ static enum moe_status measure(struct job *job, struct moe_error *err)
     result->rows_skipped = description->record->rows_skipped;
     if (result->model.content == MOE_TRACE_LOADS) {
         result->load_count -= result->rows_skipped;
+        result->step_count = job->measure.step_count - result->rows_skipped;
     } else {
         result->row_count -= result->rows_skipped;
     }
@@ -258,7 +259,8 @@ static enum moe_status name_model(struct job *job, struct moe_error *err)
     return MOE_OK;
 }
 
-static enum moe_status run(struct job *job, struct moe_error *err)
+/* Everything up to the point where a trace could be written. */
+static enum moe_status prepare(struct job *job, struct moe_error *err)
 {
     const struct moe_import_request *request = job->request;
     struct moe_trace_provenance *record = NULL;
@@ -272,9 +274,59 @@ static enum moe_status run(struct job *job, struct moe_error *err)
     MOE_TRY(job->result.format->open(&job->state, &job->input, &job->description, err));
     MOE_TRY(name_model(job, err));
     MOE_TRY(measure(job, err));
-    MOE_TRY(moe_trace_model_check(&job->result.model, request->inputs[0], err));
-    MOE_TRY(hash_sources(job, err));
-    return write_store(job, err);
+    return moe_trace_model_check(&job->result.model, request->inputs[0], err);
+}
+
+static void finish(struct job *job)
+{
+    if (job->result.format != NULL) {
+        job->result.format->close(job->state);
+    }
+    moe_import_map_finish(&job->map);
+    moe_import_measure_finish(&job->measure);
+    moe_trace_history_finish(&job->history);
+    moe_import_input_finish(&job->input);
+    free(job);
+}
+
+static enum moe_status send(struct job *job, struct moe_import_receiver *receiver,
+                            struct moe_error *err)
+{
+    uint16_t *placement = NULL;
+    if (job->result.format->feed == NULL) {
+        return moe_fail(err, MOE_UNSUPPORTED,
+                        "%s: a dump of format %s is read from a store only; make one with `moesim "
+                        "trace import`",
+                        job->request->inputs[0], job->result.format->name);
+    }
+    if (job->description.placement != NULL) {
+        MOE_TRY(moe_import_map_placement(&job->map, &placement, err));
+    }
+    enum moe_status status =
+        receiver->begin(receiver, &job->result, placement,
+                        placement == NULL ? 0 : job->description.slot_count, err);
+    free(placement);
+    if (status == MOE_OK) {
+        moe_import_map_begin(&job->map, &receiver->sink);
+        status = job->result.format->feed(job->state, &job->map.sink, err);
+    }
+    return status;
+}
+
+enum moe_status moe_import_read(const struct moe_import_request *request,
+                                struct moe_import_receiver *receiver, struct moe_error *err)
+{
+    struct job *job = calloc(1, sizeof *job);
+    if (job == NULL) {
+        return moe_fail(err, MOE_LIMIT, "no memory to import");
+    }
+    job->request = request;
+    enum moe_status status = prepare(job, err);
+    if (status == MOE_OK) {
+        status = send(job, receiver, err);
+    }
+    finish(job);
+    return status;
 }
 
 enum moe_status moe_import_run(const struct moe_import_request *request,
@@ -285,17 +337,16 @@ enum moe_status moe_import_run(const struct moe_import_request *request,
         return moe_fail(err, MOE_LIMIT, "no memory to import");
     }
     job->request = request;
-    const enum moe_status status = run(job, err);
-    if (job->result.format != NULL) {
-        job->result.format->close(job->state);
+    enum moe_status status = prepare(job, err);
+    if (status == MOE_OK) {
+        status = hash_sources(job, err);
     }
-    moe_import_map_finish(&job->map);
-    moe_import_measure_finish(&job->measure);
-    moe_trace_history_finish(&job->history);
-    moe_import_input_finish(&job->input);
+    if (status == MOE_OK) {
+        status = write_store(job, err);
+    }
     if (status == MOE_OK) {
         *result = job->result;
     }
-    free(job);
+    finish(job);
     return status;
 }

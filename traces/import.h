@@ -112,6 +112,7 @@ struct moe_import_result {
     uint64_t request_count;
     uint64_t row_count;
     uint64_t load_count;
+    uint64_t step_count;   /* of loads; not known when nothing was done */
     uint64_t warmup_rows;  /* identical leading rows (or loads) that were found */
     uint64_t rows_skipped; /* of these, left out */
     bool was_finished;     /* the store held exactly this import: nothing was changed */
@@ -131,5 +132,21 @@ enum moe_status moe_import_find(const char *name, const struct moe_import_input 
 enum moe_status moe_import_run(const struct moe_import_request *request,
                                struct moe_import_result *result,
                                struct moe_error *err) MOE_MUST_CHECK;
+
+/* Who takes a dump without a store. begin comes after everything was measured and before
+ * anything is sent to sink; placement[result->model.layer_count][slot_count] is the one in
+ * force, NULL when none was recorded, good during the call. */
+struct moe_import_receiver {
+    struct moe_import_sink sink; /* first, so that the one is the other */
+    enum moe_status (*begin)(struct moe_import_receiver *receiver,
+                             const struct moe_import_result *result, const uint16_t *placement,
+                             uint32_t slot_count, struct moe_error *err);
+};
+
+/* Reads a dump as an import would and sends it to a receiver; output and overwrite of the request
+ * are not looked at. Errors: also MOE_UNSUPPORTED for a format that only a store can take. */
+enum moe_status moe_import_read(const struct moe_import_request *request,
+                                struct moe_import_receiver *receiver,
+                                struct moe_error *err) MOE_MUST_CHECK;
 
 #endif

@@ -141,8 +141,11 @@ static void print_model(const struct moe_trace_model *model)
 static void print_requests(const struct info *info, const struct moe_trace *trace)
 {
     const struct moe_trace_model *model = info->model;
-    (void) printf("%-14s %" PRIu64 ", %" PRIu64 " tokens\n", "requests",
-                  moe_trace_request_count(trace), moe_trace_row_count(trace));
+    (void) printf("%-14s %" PRIu64, "requests", moe_trace_request_count(trace));
+    if (model->content == MOE_TRACE_ROUTES) {
+        (void) printf(", %" PRIu64 " tokens", moe_trace_row_count(trace));
+    }
+    (void) putchar('\n');
     print_lengths("prompt length", &info->prompt);
     print_lengths("output length", &info->output);
     if (info->has_arrivals) {
