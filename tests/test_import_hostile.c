@@ -178,6 +178,27 @@ Test(import_hostile, zip_bombs_and_damage)
     free(zeros);
 }
 
+/* As a user meets it: named by auto, with the place. */
+Test(import_hostile, a_torch_file_that_would_run_code)
+{
+    static const char evil[] = "\x80\x02"
+                               "cos\nsystem\nX\x02\x00\x00\x00id\x85R.";
+    const struct moe_import_options options = { .layers = NULL };
+    struct moe_import_result result;
+    struct moe_error err = { 0 };
+    char path[400];
+    (void) snprintf(path, sizeof path, "%s", fixture_path("evil.pt"));
+    write_zip(path, "evil/data.pkl", evil, sizeof evil - 1, false);
+    cr_assert_eq(import_files("auto", path, &options, &result, &err), MOE_PARSE);
+    cr_assert_not_null(strstr(err.text, "evil.pt: data.pkl: offset 2: the pickle calls os.system"),
+                       "%s", err.text);
+    write_zip(path, "evil/data.pkl", "\x80\x02}.", 4, false);
+    cr_assert_eq(truncate(path, 60), 0);
+    cr_assert_eq(import_files("auto", path, &options, &result, &err), MOE_PARSE);
+    cr_assert_not_null(strstr(err.text, "not a readable zip file"), "%s", err.text);
+    cr_assert_eq(fixture_count_files(), 1);
+}
+
 Test(import_hostile, safetensors_headers)
 {
     static const struct {

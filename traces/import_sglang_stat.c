@@ -25,7 +25,7 @@ struct stat_import {
 
 static bool recognise(const struct moe_import_input *input)
 {
-    return moe_sglang_recognise(input, "logical_count", NULL);
+    return moe_sglang_recognise(input, "logical_count", NULL) || moe_sglang_is_unreadable(input);
 }
 
 static void close_import(void *state)

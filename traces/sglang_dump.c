@@ -38,6 +38,19 @@ bool moe_sglang_recognise(const struct moe_import_input *input, const char *top_
     return false;
 }
 
+bool moe_sglang_is_unreadable(const struct moe_import_input *input)
+{
+    for (size_t i = 0; i < input->file_count; i++) {
+        struct moe_torch_file *file = NULL;
+        if (is_torch(&input->files[i])) {
+            const bool opened = moe_torch_file_open(&file, input->files[i].path, NULL) == MOE_OK;
+            moe_torch_file_close(file);
+            return !opened;
+        }
+    }
+    return false;
+}
+
 /* The map of one file: the same in all of them. */
 static enum moe_status read_map(struct moe_sglang_dump *dump, const struct moe_torch_file *file,
                                 const char *path, struct moe_error *err)

@@ -34,6 +34,10 @@ struct moe_sglang_dump {
 bool moe_sglang_recognise(const struct moe_import_input *input, const char *top_key,
                           const char *record_key);
 
+/* Whether the first torch file of the input cannot be read at all: then some format must take it
+ * to say why. */
+bool moe_sglang_is_unreadable(const struct moe_import_input *input);
+
 /* Opens all torch files of the input: those of ranks 0 .. n-1, with the same passes. Fills in
  * model, layers, engine and placement of out. Errors: MOE_PARSE, naming the missing rank. */
 enum moe_status moe_sglang_dump_open(struct moe_sglang_dump *dump, struct moe_import_input *input,
