@@ -85,13 +85,15 @@ static enum moe_status add_array(struct array_import *import, struct moe_tensor 
     return moe_route_list_add_tensor(list, &request, tensor, what, err);
 }
 
-static enum moe_status read_npy(struct array_import *import, const char *path,
+static enum moe_status read_npy(struct array_import *import, const char *path, uint64_t size_bytes,
                                 struct moe_error *err)
 {
+    /* The limit is also what the reader takes from the heap. */
+    const size_t limit = size_bytes < FILE_LIMIT_BYTES ? (size_t) size_bytes : FILE_LIMIT_BYTES;
     struct moe_tensor tensor;
     char *bytes = NULL;
     size_t size = 0;
-    MOE_TRY(moe_text_file_read(path, FILE_LIMIT_BYTES, &bytes, &size, err));
+    MOE_TRY(moe_text_file_read(path, limit, &bytes, &size, err));
     enum moe_status status =
         moe_npy_tensor(&tensor, path, (const unsigned char *) bytes, size, err);
     if (status == MOE_OK) {
@@ -221,7 +223,7 @@ static enum moe_status open_import(void **state, struct moe_import_input *input,
         struct moe_import_file *file = &input->files[i];
         file->is_used = true;
         MOE_TRY(is_npz(file) ? read_npz(import, file->path, err)
-                             : read_npy(import, file->path, err));
+                             : read_npy(import, file->path, file->size_bytes, err));
     }
     out->model.content = MOE_TRACE_ROUTES;
     out->model.layer_count = import->list.layer_count;

@@ -110,7 +110,7 @@ static enum moe_status read_text(struct moe_json_stream *stream, struct moe_erro
                     return refuse(stream, "\\u without four hexadecimal digits", err);
                 }
             }
-            c = to[found - from];
+            c = (unsigned char) to[found - from];
         }
         if (length + 1 < sizeof stream->text) {
             stream->text[length++] = (char) c;

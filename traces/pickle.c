@@ -88,11 +88,9 @@ enum moe_status moe_pickle_pop(struct moe_pickle_machine *machine, struct moe_pi
 
 static enum moe_status new_list(struct moe_pickle_machine *machine, struct moe_pickle_list **out)
 {
-    MOE_TRY(charge(machine, sizeof(struct moe_pickle_node)));
-    struct moe_pickle_node *node = calloc(1, sizeof *node);
-    if (node == NULL) {
-        return no_memory(machine);
-    }
+    void *place = NULL;
+    MOE_TRY(moe_pickle_take(machine, sizeof(struct moe_pickle_node), &place));
+    struct moe_pickle_node *node = place;
     node->next = machine->pickle->lists;
     machine->pickle->lists = node;
     *out = &node->list;
@@ -110,6 +108,9 @@ static enum moe_status append(struct moe_pickle_machine *machine, struct moe_pic
                               const struct moe_pickle_value *values, size_t count)
 {
     /* values may lie in the stack, never in list: a list is not the stack. */
+    if (values == NULL || count == 0) {
+        return MOE_OK;
+    }
     MOE_TRY(reserve(machine, list, list->count + count));
     memcpy(list->items + list->count, values, count * sizeof *values);
     list->count += count;
@@ -237,10 +238,10 @@ static enum moe_status make_tuple(struct moe_pickle_machine *machine, size_t cou
 
 static enum moe_status make_marked_tuple(struct moe_pickle_machine *machine)
 {
-    const struct moe_pickle_value *values = NULL;
-    size_t count = 0;
-    MOE_TRY(pop_mark(machine, &values, &count));
-    return push_tuple(machine, values, count);
+    if (machine->mark_count == 0) {
+        return moe_pickle_refuse(machine, "there is no MARK to go back to");
+    }
+    return make_tuple(machine, machine->stack.count - machine->marks[--machine->mark_count]);
 }
 
 /* The container on top of the stack. */
@@ -271,7 +272,7 @@ static enum moe_status set_items(struct moe_pickle_machine *machine,
         return moe_pickle_refuse(machine, count % 2 != 0 ? "a key without a value"
                                                          : "a dict of more keys than are read");
     }
-    for (size_t i = 0; i < count; i += 2) {
+    for (size_t i = 0; values != NULL && i < count; i += 2) {
         for (size_t j = 0; values[i].kind == MOE_PICKLE_TEXT && j < dict->count; j += 2) {
             if (dict->items[j].kind == MOE_PICKLE_TEXT &&
                 same_text(dict->items[j].text, values[i].text)) {
@@ -307,6 +308,7 @@ static enum moe_status add_marked(struct moe_pickle_machine *machine, enum moe_p
     size_t count = 0;
     MOE_TRY(pop_mark(machine, &values, &count));
     if (kind == MOE_PICKLE_DICT) {
+        // NOLINTNEXTLINE(clang-analyzer-unix.Malloc): the stack is freed by moe_pickle_parse
         return set_items(machine, values, count);
     }
     MOE_TRY(top(machine, MOE_PICKLE_LIST, &list));
@@ -459,11 +461,8 @@ void moe_pickle_close(struct moe_pickle *pickle)
     if (pickle == NULL) {
         return;
     }
-    while (pickle->lists != NULL) {
-        struct moe_pickle_node *node = pickle->lists;
-        pickle->lists = node->next;
+    for (struct moe_pickle_node *node = pickle->lists; node != NULL; node = node->next) {
         free(node->list.items);
-        free(node);
     }
     while (pickle->chunks != NULL) {
         struct moe_pickle_chunk *chunk = pickle->chunks;

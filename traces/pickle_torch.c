@@ -47,7 +47,8 @@ enum moe_status moe_pickle_global(struct moe_pickle_machine *machine)
     size_t used = 0;
     for (size_t i = 0; i < length && used + 1 < sizeof shown; i++) {
         const unsigned char c = begin[i];
-        shown[used++] = c == '\n' ? '.' : c < ' ' || c > '~' ? '?' : (char) c;
+        const unsigned char printed = c == '\n' ? '.' : c < ' ' || c > '~' ? '?' : c;
+        memcpy(&shown[used++], &printed, 1);
     }
     shown[used] = '\0';
     return moe_fail(

@@ -199,7 +199,7 @@ enum moe_status moe_trace_placement_read(struct moe_trace *trace, uint32_t *slot
     if (bytes <= 0) {
         return MOE_OK;
     }
-    if (bytes % 2 != 0 || bytes > 2 * MOE_TRACE_EXPERT_LIMIT) {
+    if (bytes % 2 != 0 || bytes / 2 > MOE_TRACE_EXPERT_LIMIT) {
         return moe_fail(err, MOE_PARSE, "%s: a placement of %" PRId64 " bytes for layer 0",
                         moe_trace_path(trace), bytes);
     }

@@ -102,7 +102,7 @@ enum moe_status moe_trace_writer_load(struct moe_trace_writer *writer,
     if (writer->insert_load == NULL) {
         MOE_TRY(moe_database_prepare(&writer->db, "INSERT INTO loads VALUES (?, ?, ?, ?, ?, ?, ?)",
                                      &writer->insert_load, err));
-        writer->counts = malloc(cells * sizeof *counts);
+        writer->counts = malloc(cells * 8); /* the wider of the two items */
         if (writer->counts == NULL) {
             return moe_fail(err, MOE_LIMIT, "%s: no memory for %zu counts", writer->target, cells);
         }
