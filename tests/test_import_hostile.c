@@ -15,10 +15,9 @@
 TestSuite(import_hostile, .init = import_setup, .fini = fixture_teardown);
 
 /* Pickles as text: \x.. as in C. The length is that of the literal. */
-// NOLINTNEXTLINE(bugprone-macro-parentheses): a literal, and it is part of an initialiser
-#define PICKLE(text)          \
-    {                         \
-        text, sizeof text - 1 \
+#define PICKLE(text)             \
+    {                            \
+        (text), sizeof(text) - 1 \
     }
 
 static const struct {
