@@ -20,6 +20,7 @@ struct plan_request {
     uint32_t node_count;
     uint32_t group_count;
     uint64_t seed;
+    uint32_t expert_count; /* where a dump does not state it; 0: not said */
     bool overwrite;
 };
 
@@ -44,6 +45,8 @@ static enum moe_status parse(struct plan_request *request, int argc, char **argv
           "all-zero "
           "rows are dense layers",
           0, 0 },
+        { "experts", MOE_OPTION_COUNT, &request->expert_count, "N",
+          "experts of a layer, where a dump does not say", 0, MOE_SLOT_EMPTY - 1 },
         { "slots", MOE_OPTION_COUNT, &request->slot_count, "N", "physical slots of a layer", 1,
           MOE_SLOT_EMPTY - 1 },
         { "gpus", MOE_OPTION_COUNT, &request->gpu_count, "N", "GPUs that share a layer's experts",
@@ -87,12 +90,16 @@ static enum moe_status parse(struct plan_request *request, int argc, char **argv
 
 /* Loads of a trace store or of a dump, all of it; *found is false for what is neither, and for
  * SGLang's own JSON, which is read by itself, since it may hold more than a trace can. */
-static enum moe_status read_dump(struct moe_load_matrix *out, const char *path, bool *found,
-                                 struct moe_error *err)
+static enum moe_status read_dump(struct moe_load_matrix *out, const struct plan_request *plan,
+                                 bool *found, struct moe_error *err)
 {
     /* All layers: a plan has a row for each that the engine has, dense ones too. */
+    const char *path = plan->loads_path;
     const struct moe_import_request request = {
-        .format = "auto", .inputs = &path, .input_count = 1, .options = { .layers = "all" }
+        .format = "auto",
+        .inputs = &path,
+        .input_count = 1,
+        .options = { .layers = "all", .expert_count = plan->expert_count },
     };
     struct moe_import_input input = { 0 };
     const struct moe_import_format *format = NULL;
@@ -114,12 +121,12 @@ static enum moe_status read_dump(struct moe_load_matrix *out, const char *path, 
     return MOE_OK;
 }
 
-static enum moe_status read_loads(struct moe_load_matrix *out, const char *path,
+static enum moe_status read_loads(struct moe_load_matrix *out, const struct plan_request *plan,
                                   struct moe_error *err)
 {
     bool found = false;
-    MOE_TRY(read_dump(out, path, &found, err));
-    return found ? MOE_OK : moe_load_matrix_read_sglang(out, path, err);
+    MOE_TRY(read_dump(out, plan, &found, err));
+    return found ? MOE_OK : moe_load_matrix_read_sglang(out, plan->loads_path, err);
 }
 
 /* Here, where the place in the file is still known. */
@@ -283,7 +290,7 @@ static enum moe_status plan(const struct plan_request *request, struct moe_error
                         "simulation; --policy eplb plans on recorded ones",
                         policy->name);
     }
-    MOE_TRY(read_loads(&loads, request->loads_path, err));
+    MOE_TRY(read_loads(&loads, request, err));
     enum moe_status status = check_loads(&loads, request->loads_path, err);
     const size_t row_bytes = 3 * sizeof(uint16_t) * (size_t) request->slot_count +
                              sizeof(double) * (size_t) loads.expert_count;

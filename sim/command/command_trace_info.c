@@ -129,8 +129,11 @@ static void print_model(const struct moe_trace_model *model)
         (void) printf("%-14s %s: arrivals of requests, no routes\n", "model", model->name);
         return;
     }
-    (void) printf("%-14s %s: %u MoE layers, %u experts, top-%u", "model", model->name,
-                  model->layer_count, model->expert_count, model->top_k);
+    (void) printf("%-14s %s: %u MoE layers, %u experts", "model", model->name, model->layer_count,
+                  model->expert_count);
+    if (model->top_k > 0) {
+        (void) printf(", top-%u", model->top_k);
+    }
     if (model->group_count > 1) {
         (void) printf(", %u of %u groups", model->group_limit, model->group_count);
     }
