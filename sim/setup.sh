@@ -17,6 +17,7 @@ build libgsl-dev        module gsl
 build libsqlite3-dev    module sqlite3
 build libjansson-dev    module jansson
 build libyaml-dev       module yaml-0.1
+build libzip-dev        module libzip
 test  libcriterion-dev  module criterion
 test  libglpk-dev       header glpk.h
 check git               command git

@@ -140,10 +140,10 @@ bad 'request 0 has length 0'
 
 # 4. A store of a newer schema (user_version is the number at byte 60).
 cp "$dir/small.db" "$dir/newer.db"
-printf '\000\000\000\002' | dd of="$dir/newer.db" bs=1 seek=60 conv=notrunc 2>/dev/null
+printf '\000\000\000\003' | dd of="$dir/newer.db" bs=1 seek=60 conv=notrunc 2>/dev/null
 cp "$dir/newer.db" "$dir/newer.before"
-expect 2 'schema version 2; this program reads 1 to 1' "$moesim" trace info "$dir/newer.db"
-expect 2 'schema version 2; this program reads 1 to 1' \
+expect 2 'schema version 3; this program reads 1 to 2' "$moesim" trace info "$dir/newer.db"
+expect 2 'schema version 3; this program reads 1 to 2' \
     "$moesim" trace import "$dir/small" -o "$dir/newer.db"
 cmp -s "$dir/newer.db" "$dir/newer.before" || fail "a newer store was changed"
 expect 2 'give --overwrite' "$moesim" trace import "$dir/large" -o "$dir/small.db"

@@ -78,9 +78,11 @@ static void write_good(void)
 static enum moe_status run(const char *format, struct moe_import_result *result,
                            struct moe_error *err)
 {
+    const char *folder = fixture_folder;
     const struct moe_import_request request = {
         .format = format,
-        .input = fixture_folder,
+        .inputs = &folder,
+        .input_count = 1,
         .output = fixture_path("t.db"),
     };
     return moe_import_run(&request, result, err);
@@ -288,7 +290,8 @@ Test(import_numpy, says_how_to_unpack_and_which_formats_there_are)
     cr_assert_eq(run("auto", &result, &err), MOE_PARSE);
     cr_assert_not_null(strstr(err.text, "xz -dk "), "%s", err.text);
     cr_assert_eq(run("parquet", &result, &err), MOE_RANGE);
-    cr_assert_str_eq(err.text, "no format 'parquet'; there are: auto numpy");
+    cr_assert_not_null(strstr(err.text, "no format 'parquet'; there are: auto numpy "), "%s",
+                       err.text);
     cr_assert_eq(unlink(fixture_path("experts.npy.xz")), 0);
     cr_assert_eq(run("auto", &result, &err), MOE_PARSE);
     cr_assert_not_null(strstr(err.text, "none of the formats"), "%s", err.text);

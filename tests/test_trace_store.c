@@ -234,7 +234,7 @@ Test(trace_store, refuses_damaged_and_foreign_stores)
         enum moe_status status;
         const char *text;
     } cases[] = {
-        { "PRAGMA user_version = 2", MOE_UNSUPPORTED, "schema version 2" },
+        { "PRAGMA user_version = 3", MOE_UNSUPPORTED, "schema version 3" },
         { "PRAGMA application_id = 7", MOE_PARSE, "not a trace store" },
         { "UPDATE import SET finished = 0", MOE_PARSE, "unfinished import" },
         { "DELETE FROM import", MOE_PARSE, "unfinished import" },

@@ -64,9 +64,10 @@ static bool exists(const char *folder, const char *file)
     return join(path, sizeof path, folder, file, NULL) == MOE_OK && access(path, F_OK) == 0;
 }
 
-static bool recognise(const char *path)
+static bool recognise(const struct moe_import_input *input)
 {
-    return exists(path, "meta.json") &&
+    const char *path = input->paths[0];
+    return input->path_count == 1 && exists(path, "meta.json") &&
            (exists(path, part_files[EXPERTS]) || exists(path, "experts.npy.xz"));
 }
 
@@ -395,9 +396,14 @@ static void close_import(void *state)
     free(import);
 }
 
-static enum moe_status open_import(void **state, const char *path,
+static enum moe_status open_import(void **state, struct moe_import_input *input,
                                    struct moe_import_description *out, struct moe_error *err)
 {
+    const char *path = input->paths[0];
+    if (input->path_count != 1) {
+        return moe_fail(err, MOE_RANGE, "%zu inputs; one folder of arrays is expected",
+                        input->path_count);
+    }
     struct numpy_import *import = calloc(1, sizeof *import);
     if (import == NULL) {
         return moe_fail(err, MOE_LIMIT, "%s: no memory to read it", path);

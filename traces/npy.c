@@ -16,12 +16,17 @@
 static const struct {
     const char *descr;
     uint32_t item_bytes;
-} types[] = {
-    [MOE_NPY_U8] = { "|u1", 1 },  [MOE_NPY_U16] = { "<u2", 2 }, [MOE_NPY_I16] = { "<i2", 2 },
-    [MOE_NPY_I32] = { "<i4", 4 }, [MOE_NPY_I64] = { "<i8", 8 },
+    enum moe_tensor_type tensor;
+} types[MOE_NPY_TYPE_COUNT] = {
+    [MOE_NPY_U8] = { "|u1", 1, MOE_TENSOR_U8 },     [MOE_NPY_U16] = { "<u2", 2, MOE_TENSOR_U16 },
+    [MOE_NPY_I16] = { "<i2", 2, MOE_TENSOR_I16 },   [MOE_NPY_I32] = { "<i4", 4, MOE_TENSOR_I32 },
+    [MOE_NPY_I64] = { "<i8", 8, MOE_TENSOR_I64 },   [MOE_NPY_I8] = { "|i1", 1, MOE_TENSOR_I8 },
+    [MOE_NPY_BOOL] = { "|b1", 1, MOE_TENSOR_BOOL }, [MOE_NPY_U32] = { "<u4", 4, MOE_TENSOR_U32 },
+    [MOE_NPY_U64] = { "<u8", 8, MOE_TENSOR_U64 },   [MOE_NPY_F16] = { "<f2", 2, MOE_TENSOR_F16 },
+    [MOE_NPY_F32] = { "<f4", 4, MOE_TENSOR_F32 },   [MOE_NPY_F64] = { "<f8", 8, MOE_TENSOR_F64 },
 };
 
-enum { TYPE_COUNT = sizeof types / sizeof types[0] };
+static const enum moe_npy_type last_in_pieces = MOE_NPY_I64;
 
 /* A cursor over the header's dict literal. */
 struct text {
@@ -92,7 +97,7 @@ static enum moe_status read_type(struct text *text, struct moe_npy_header *out)
                         "%s: an array of records; |u1, <u2, <i2, <i4 and <i8 are read", text->name);
     }
     MOE_TRY(read_word(text, descr, sizeof descr));
-    for (int i = 0; i < TYPE_COUNT; i++) {
+    for (int i = 0; i < MOE_NPY_TYPE_COUNT; i++) {
         if (strcmp(types[i].descr, descr) == 0) {
             out->type = (enum moe_npy_type) i;
             out->item_bytes = types[i].item_bytes;
@@ -100,11 +105,12 @@ static enum moe_status read_type(struct text *text, struct moe_npy_header *out)
         }
     }
     return moe_fail(text->err, MOE_UNSUPPORTED,
-                    "%s: values of type '%s'; |u1, <u2, <i2, <i4 and <i8 are read", text->name,
-                    descr);
+                    "%s: values of type '%.15s'; |u1, <u2, <i2, <i4 and <i8 are read (as a whole "
+                    "array also |i1, |b1, <u4, <u8, <f2, <f4 and <f8)",
+                    text->name, descr);
 }
 
-static enum moe_status read_order(struct text *text)
+static enum moe_status read_order(struct text *text, struct moe_npy_header *out)
 {
     skip_space(text);
     const size_t left = (size_t) (text->end - text->at);
@@ -113,9 +119,9 @@ static enum moe_status read_order(struct text *text)
         return MOE_OK;
     }
     if (left >= 4 && memcmp(text->at, "True", 4) == 0) {
-        return moe_fail(text->err, MOE_UNSUPPORTED,
-                        "%s: in Fortran order; save it with numpy.ascontiguousarray first",
-                        text->name);
+        text->at += 4;
+        out->fortran_order = true;
+        return MOE_OK;
     }
     return moe_fail(text->err, MOE_PARSE,
                     "%s: not a .npy header: fortran_order is neither True nor False", text->name);
@@ -179,7 +185,7 @@ static enum moe_status read_dict(struct text *text, struct moe_npy_header *out)
             MOE_TRY(read_type(text, out));
         } else if (strcmp(key, "fortran_order") == 0) {
             bit = 2;
-            MOE_TRY(read_order(text));
+            MOE_TRY(read_order(text, out));
         } else if (strcmp(key, "shape") == 0) {
             bit = 4;
             MOE_TRY(read_shape(text, out));
@@ -236,6 +242,44 @@ enum moe_status moe_npy_parse(struct moe_npy_header *out, const char *name,
     return MOE_OK;
 }
 
+enum moe_status moe_npy_tensor(struct moe_tensor *out, const char *name, const unsigned char *bytes,
+                               size_t size, struct moe_error *err)
+{
+    struct moe_npy_header header;
+    MOE_TRY(moe_npy_parse(&header, name, bytes, size, err));
+    struct moe_tensor tensor = {
+        .type = types[header.type].tensor,
+        .dimension_count = header.dimension_count,
+        .data = bytes + header.data_begin,
+    };
+    const uint64_t expected = header.item_count * header.item_bytes;
+    if (expected != size - header.data_begin) {
+        return moe_fail(err, MOE_PARSE, "%s: %llu bytes of values are expected, %llu were found",
+                        name, (unsigned long long) expected,
+                        (unsigned long long) (size - header.data_begin));
+    }
+    memcpy(tensor.shape, header.shape, sizeof tensor.shape);
+    moe_tensor_set_strides(&tensor, header.fortran_order);
+    MOE_TRY(moe_tensor_check(&tensor, expected, name, err));
+    *out = tensor;
+    return MOE_OK;
+}
+
+/* In pieces of a file only what one finds there. */
+static enum moe_status check_plain(const struct moe_npy *npy, struct moe_error *err)
+{
+    if (npy->header.fortran_order) {
+        return moe_fail(err, MOE_UNSUPPORTED,
+                        "%s: in Fortran order; save it with numpy.ascontiguousarray first",
+                        npy->path);
+    }
+    return npy->header.type <= last_in_pieces
+               ? MOE_OK
+               : moe_fail(err, MOE_UNSUPPORTED,
+                          "%s: values of type '%s'; |u1, <u2, <i2, <i4 and <i8 are read", npy->path,
+                          types[npy->header.type].descr);
+}
+
 static enum moe_status read_at(const struct moe_npy *npy, uint64_t offset, uint64_t size,
                                unsigned char *bytes, uint64_t *got_out, struct moe_error *err)
 {
@@ -277,6 +321,7 @@ static enum moe_status read_header(struct moe_npy *npy, struct moe_error *err)
     if (status != MOE_OK) {
         return status;
     }
+    MOE_TRY(check_plain(npy, err));
     const struct moe_npy_header *header = &npy->header;
     const uint64_t expected = header->data_begin + header->item_count * header->item_bytes;
     if ((uint64_t) info.st_size != expected) {
@@ -337,23 +382,23 @@ int64_t moe_npy_value(enum moe_npy_type type, const void *bytes, size_t index)
     int32_t i32 = 0;
     int64_t i64 = 0;
     const unsigned char *p = bytes;
-    switch (type) {
-    case MOE_NPY_U8:
+    assert(type <= last_in_pieces);
+    if (type == MOE_NPY_U8) {
         return p[index];
-    case MOE_NPY_U16:
+    }
+    if (type == MOE_NPY_U16) {
         memcpy(&u16, p + index * sizeof u16, sizeof u16);
         return u16;
-    case MOE_NPY_I16:
+    }
+    if (type == MOE_NPY_I16) {
         memcpy(&i16, p + index * sizeof i16, sizeof i16);
         return i16;
-    case MOE_NPY_I32:
+    }
+    if (type == MOE_NPY_I32) {
         memcpy(&i32, p + index * sizeof i32, sizeof i32);
         return i32;
-    case MOE_NPY_I64:
-        memcpy(&i64, p + index * sizeof i64, sizeof i64);
-        return i64;
     }
-    assert(0);
+    memcpy(&i64, p + index * sizeof i64, sizeof i64);
     return i64;
 }
 

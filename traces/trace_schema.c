@@ -38,12 +38,32 @@ static const char schema[] =
     "CREATE TABLE import(id INTEGER PRIMARY KEY CHECK (id = 1), identity INTEGER NOT NULL,"
     " rows_per_blob INTEGER NOT NULL, expert_bytes INTEGER NOT NULL,"
     " request_count INTEGER NOT NULL, row_count INTEGER NOT NULL, hash INTEGER NOT NULL,"
-    " finished INTEGER NOT NULL);";
+    " finished INTEGER NOT NULL);"
+    /* From here on schema version 2; a store of version 1 holds routes and has no such tables.
+     * What the store holds: 'routes', 'loads' or 'arrivals'. With loads, import's request_count
+     * is 0 and its row_count that of the table loads; with arrivals the row_count is 0.
+     * block_tokens: tokens of one prefix block, 0 when none are recorded. */
+    "CREATE TABLE content(id INTEGER PRIMARY KEY CHECK (id = 1), kind TEXT NOT NULL,"
+    " block_tokens INTEGER NOT NULL);"
+    /* Loads: ids 0 .. n-1, steps ascending from 0; rank is the source rank whose tokens were
+     * counted, NULL for those of all ranks; label is the engine's own number of the step, NULL
+     * when it has none. counts is [layer][expert], little endian: u32 when 4 bytes each, IEEE
+     * doubles when 8 (fractions, or more than u32 holds). hash is XXH64 of counts. */
+    "CREATE TABLE loads(id INTEGER PRIMARY KEY, step INTEGER NOT NULL, rank INTEGER,"
+    " domain INTEGER NOT NULL, label INTEGER, hash INTEGER NOT NULL, counts BLOB NOT NULL);"
+    /* The placement that was in force: per layer the expert of each physical slot, u16 little
+     * endian, 65535 for an empty slot. No rows when none was recorded. */
+    "CREATE TABLE placement(layer INTEGER PRIMARY KEY, hash INTEGER NOT NULL,"
+    " experts BLOB NOT NULL);"
+    /* Hashes of a request's prompt blocks, i64 little endian, for prefix caching: equal
+     * numbers are equal prefixes. */
+    "CREATE TABLE prefix(request INTEGER PRIMARY KEY, hash INTEGER NOT NULL,"
+    " blocks BLOB NOT NULL);";
 
 const struct moe_database_kind moe_trace_kind = {
     .noun = "trace store",
     .application_id = 0x6d6f6554, /* "moeT" */
-    .version = 1,
+    .version = MOE_TRACE_SCHEMA_VERSION,
     .schema = schema,
 };
 
@@ -54,6 +74,9 @@ struct moe_trace_layout moe_trace_layout_of(const struct moe_trace_model *model)
         .expert_bytes = model->expert_count <= 256 ? 1 : 2,
     };
     const uint64_t row_bytes = (uint64_t) layout.ids_per_row * layout.expert_bytes;
+    if (model->content != MOE_TRACE_ROUTES) {
+        return (struct moe_trace_layout){ 0 };
+    }
     assert(row_bytes > 0);
     assert(row_bytes <= MOE_TRACE_BLOB_BYTES);
     while (row_bytes << (layout.row_shift + 1) <= MOE_TRACE_BLOB_BYTES) {
@@ -91,20 +114,27 @@ static enum moe_status check_groups(const struct moe_trace_model *model, const c
     return MOE_OK;
 }
 
-enum moe_status moe_trace_model_check(const struct moe_trace_model *model, const char *what,
-                                      struct moe_error *err)
+static enum moe_status check_shape(const struct moe_trace_model *model, const char *what,
+                                   struct moe_error *err)
 {
-    if (model->name[0] == '\0') {
-        return moe_fail(err, MOE_RANGE, "%s: the model has no name; give --name", what);
-    }
     MOE_TRY(check_field(what, "the number of MoE layers", model->layer_count, 1,
                         MOE_TRACE_LAYER_LIMIT, err));
     MOE_TRY(check_field(what, "the number of experts", model->expert_count, 1,
                         MOE_TRACE_EXPERT_LIMIT, err));
     const uint32_t most =
         model->expert_count < MOE_TRACE_TOP_K_LIMIT ? model->expert_count : MOE_TRACE_TOP_K_LIMIT;
-    MOE_TRY(check_field(what, "top_k", model->top_k, 1, most, err));
-    MOE_TRY(check_groups(model, what, err));
+    const uint32_t least = model->content == MOE_TRACE_LOADS ? 0 : 1;
+    MOE_TRY(check_field(what, "top_k", model->top_k, least, most, err));
+    return check_groups(model, what, err);
+}
+
+enum moe_status moe_trace_model_check(const struct moe_trace_model *model, const char *what,
+                                      struct moe_error *err)
+{
+    if (model->name[0] == '\0') {
+        return moe_fail(err, MOE_RANGE, "%s: the model has no name; give --name", what);
+    }
+    MOE_TRY(model->content == MOE_TRACE_ARRIVALS ? MOE_OK : check_shape(model, what, err));
     MOE_TRY(check_field(what, "the number of domains", model->domain_count, 1,
                         MOE_TRACE_DOMAIN_LIMIT, err));
     for (uint32_t i = 0; i < model->domain_count; i++) {
@@ -144,6 +174,16 @@ enum moe_status moe_trace_request_check(const struct moe_trace_request *request,
                         what, number, (long long) request->arrival_ns);
     }
     return MOE_OK;
+}
+
+const char *moe_trace_content_text(enum moe_trace_content content)
+{
+    static const char *const texts[MOE_TRACE_CONTENT_COUNT] = {
+        [MOE_TRACE_ROUTES] = "routes",
+        [MOE_TRACE_LOADS] = "loads",
+        [MOE_TRACE_ARRIVALS] = "arrivals",
+    };
+    return texts[content];
 }
 
 enum moe_status moe_trace_column_text(struct moe_database *db, sqlite3_stmt *stmt, int column,
@@ -217,11 +257,41 @@ static enum moe_status load_domains(struct moe_trace_model *model, struct moe_da
     }
 }
 
+/* What the store holds: of schema version 1 always routes. */
+static enum moe_status load_content(struct moe_trace_model *model, struct moe_database *db,
+                                    struct moe_error *err)
+{
+    char kind[16] = "";
+    sqlite3_stmt *stmt = NULL;
+    int64_t version = 0;
+    int row = 0;
+    MOE_TRY(moe_database_scalar(db, "PRAGMA user_version", 0, &version, err));
+    if (version < 2) {
+        return MOE_OK;
+    }
+    MOE_TRY(moe_database_prepare(db, "SELECT kind FROM content", &stmt, err));
+    enum moe_status status = moe_database_step(db, stmt, &row, err);
+    if (status == MOE_OK && row != 0) {
+        status = moe_trace_column_text(db, stmt, 0, kind, sizeof kind, err);
+    }
+    (void) sqlite3_finalize(stmt);
+    MOE_TRY(status);
+    for (int i = 0; i < MOE_TRACE_CONTENT_COUNT; i++) {
+        if (strcmp(kind, moe_trace_content_text((enum moe_trace_content) i)) == 0) {
+            model->content = (enum moe_trace_content) i;
+            return MOE_OK;
+        }
+    }
+    return moe_fail(err, MOE_PARSE, "%s: kind is '%s'; routes, loads or arrivals is expected",
+                    db->path, kind);
+}
+
 enum moe_status moe_trace_model_load(struct moe_trace_model *model, struct moe_database *db,
                                      struct moe_error *err)
 {
     sqlite3_stmt *stmt = NULL;
     *model = (struct moe_trace_model){ 0 };
+    MOE_TRY(load_content(model, db, err));
     MOE_TRY(moe_database_prepare(
         db,
         "SELECT name, layer_count, expert_count, top_k, group_count, group_limit,"
@@ -259,6 +329,10 @@ void moe_trace_model_hash(struct moe_hash *hash, const struct moe_trace_model *m
     for (uint32_t i = 0; i < model->domain_count; i++) {
         moe_hash_add_text(hash, model->domains[i]);
     }
+    /* Nothing for routes, so that they have the hashes that schema version 1 gave them. */
+    if (model->content != MOE_TRACE_ROUTES) {
+        moe_hash_add_text(hash, moe_trace_content_text(model->content));
+    }
 }
 
 /* All columns of all rows, as integers; NULL counts as -1. */
@@ -285,6 +359,7 @@ enum moe_status moe_trace_content_hash(struct moe_database *db, const struct moe
                                        uint64_t *out, struct moe_error *err)
 {
     struct moe_hash hash;
+    int64_t version = 0;
     moe_hash_init(&hash, 0);
     moe_trace_model_hash(&hash, model);
     MOE_TRY(hash_rows(&hash, db,
@@ -292,6 +367,13 @@ enum moe_status moe_trace_content_hash(struct moe_database *db, const struct moe
                       " ORDER BY id",
                       err));
     MOE_TRY(hash_rows(&hash, db, "SELECT id, hash FROM routes ORDER BY id", err));
+    MOE_TRY(moe_database_scalar(db, "PRAGMA user_version", 0, &version, err));
+    if (version >= 2) {
+        MOE_TRY(hash_rows(
+            &hash, db, "SELECT id, step, rank, domain, label, hash FROM loads ORDER BY id", err));
+        MOE_TRY(hash_rows(&hash, db, "SELECT layer, hash FROM placement ORDER BY layer", err));
+        MOE_TRY(hash_rows(&hash, db, "SELECT request, hash FROM prefix ORDER BY request", err));
+    }
     *out = moe_hash_value(&hash);
     return MOE_OK;
 }

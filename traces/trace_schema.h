@@ -16,6 +16,10 @@
 
 extern const struct moe_database_kind moe_trace_kind;
 
+/* Version 1 knew routes only. It is read, and an unfinished import of it is finished as what
+ * it is; new stores are of version 2, which only adds tables. */
+enum { MOE_TRACE_SCHEMA_VERSION = 2 };
+
 /* Blobs hold at most this much, and more than half of it. */
 enum { MOE_TRACE_BLOB_BYTES = 1 << 20 };
 
@@ -26,7 +30,8 @@ struct moe_trace_layout {
     uint32_t row_shift;    /* rows of a full blob = 1 << row_shift */
 };
 
-/* A pure function of the model's shape, part of schema version 1. */
+/* A pure function of the model's shape, the same in all schema versions; all 0 for a store
+ * without routes. */
 struct moe_trace_layout moe_trace_layout_of(const struct moe_trace_model *model);
 
 static inline uint64_t moe_trace_layout_blobs(const struct moe_trace_layout *layout, uint64_t rows)

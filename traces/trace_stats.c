@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "traces/trace_loads.h"
+
 enum { PIECE_IDS = 1 << 17 };
 
 enum { PREFILL, DECODE, PHASE_COUNT };
@@ -19,6 +21,7 @@ struct pass {
     struct moe_trace_stats *out;
     uint16_t *rows;              /* [PIECE_IDS] */
     uint64_t *counts;            /* [domain][phase][layer][expert] */
+    double *loads;               /* [domain][layer][expert], of recorded loads; else NULL */
     double *phases[PHASE_COUNT]; /* [expert], of one layer */
 };
 
@@ -83,11 +86,73 @@ static enum moe_status count_all(struct pass *pass, struct moe_progress *progres
     return MOE_OK;
 }
 
-/* Adds one table's layer to load[expert_count]. */
-static void add_layer(const struct pass *pass, const uint64_t *table, uint32_t layer, double *load)
+static enum moe_status add_loads(struct pass *pass, struct moe_trace_load_cursor *cursor,
+                                 double *counts, struct moe_progress *progress,
+                                 struct moe_error *err)
 {
-    const size_t first = (size_t) layer * pass->model->expert_count;
-    for (uint32_t expert = 0; expert < pass->model->expert_count; expert++) {
+    const size_t cells = (size_t) pass->model->layer_count * pass->model->expert_count;
+    struct moe_trace_load load = { 0 };
+    uint64_t seen = 0;
+    double total = 0.0;
+    bool got = true;
+    for (;;) {
+        MOE_TRY(moe_trace_loads_next(cursor, &load, counts, &got, err));
+        if (!got) {
+            return MOE_OK;
+        }
+        double *table = pass->loads + load.domain * cells;
+        struct moe_trace_domain_stats *domain = &pass->out->domains[load.domain];
+        total = 0.0;
+        for (size_t i = 0; i < cells; i++) {
+            table[i] += counts[i];
+            total += counts[i];
+        }
+        const bool is_new_step = load.step == pass->out->step_count;
+        pass->out->step_count += is_new_step;
+        domain->request_count += is_new_step;
+        domain->row_count += (uint64_t) total;
+        moe_progress_update(progress, ++seen);
+    }
+}
+
+/* The same for a store that holds loads. */
+static enum moe_status count_loads(struct pass *pass, struct moe_progress *progress,
+                                   struct moe_error *err)
+{
+    struct moe_trace_load_cursor cursor = { 0 };
+    const size_t cells = (size_t) pass->model->layer_count * pass->model->expert_count;
+    double *counts = malloc(cells * sizeof *counts);
+    pass->loads = calloc((size_t) pass->model->domain_count * cells, sizeof *pass->loads);
+    if (counts == NULL || pass->loads == NULL) {
+        free(counts);
+        return moe_fail(err, MOE_LIMIT, "%s: no memory to add its loads",
+                        moe_trace_path(pass->trace));
+    }
+    enum moe_status status = moe_trace_loads_begin(&cursor, pass->trace, err);
+    if (status == MOE_OK) {
+        status = add_loads(pass, &cursor, counts, progress, err);
+    }
+    moe_trace_loads_end(&cursor);
+    free(counts);
+    return status;
+}
+
+/* Adds one table's layer to load[expert_count]. */
+static void add_layer(const struct pass *pass, uint32_t domain, uint32_t phase, uint32_t layer,
+                      double *load)
+{
+    const size_t count = pass->model->expert_count;
+    const size_t first = (size_t) layer * count;
+    const size_t cells = (size_t) pass->model->layer_count * count;
+    if (pass->loads != NULL) {
+        const double *row = pass->loads + domain * cells + first;
+        for (size_t expert = 0; phase == PREFILL && expert < count; expert++) {
+            load[expert] += row[expert];
+        }
+        return;
+    }
+    const uint64_t *table = table_of(pass, domain, phase);
+    for (size_t expert = 0; expert < count; expert++) {
         load[expert] += (double) table[first + expert];
     }
 }
@@ -118,7 +183,7 @@ static void summarise_layer(struct pass *pass, uint32_t layer)
     for (uint32_t phase = 0; phase < PHASE_COUNT; phase++) {
         memset(pass->phases[phase], 0, count * sizeof(double));
         for (uint32_t domain = 0; domain < pass->model->domain_count; domain++) {
-            add_layer(pass, table_of(pass, domain, phase), layer, pass->phases[phase]);
+            add_layer(pass, domain, phase, layer, pass->phases[phase]);
         }
         for (size_t expert = 0; expert < count; expert++) {
             load[expert] += pass->phases[phase][expert];
@@ -145,8 +210,8 @@ static void summarise_domain(struct pass *pass, uint32_t domain)
     for (uint32_t layer = 0; layer < pass->model->layer_count; layer++) {
         double *load = pass->phases[PREFILL];
         memset(load, 0, count * sizeof(double));
-        add_layer(pass, table_of(pass, domain, PREFILL), layer, load);
-        add_layer(pass, table_of(pass, domain, DECODE), layer, load);
+        add_layer(pass, domain, PREFILL, layer, load);
+        add_layer(pass, domain, DECODE, layer, load);
         sum += max_over_mean(load, count);
     }
     stats->max_over_mean = stats->row_count > 0 ? sum / (double) pass->model->layer_count : NAN;
@@ -192,7 +257,8 @@ static enum moe_status compute(struct pass *pass, struct moe_progress *progress,
         return moe_fail(err, MOE_LIMIT, "%s: no memory for the loads of %u layers of %u experts",
                         moe_trace_path(pass->trace), model->layer_count, model->expert_count);
     }
-    MOE_TRY(count_all(pass, progress, err));
+    MOE_TRY(model->content == MOE_TRACE_LOADS ? count_loads(pass, progress, err)
+                                              : count_all(pass, progress, err));
     for (uint32_t layer = 0; layer < model->layer_count; layer++) {
         summarise_layer(pass, layer);
     }
@@ -212,6 +278,7 @@ enum moe_status moe_trace_stats_compute(struct moe_trace_stats *out, struct moe_
     free(pass.phases[PREFILL]);
     free(pass.phases[DECODE]);
     free(pass.counts);
+    free(pass.loads);
     free(pass.rows);
     if (status != MOE_OK) {
         moe_trace_stats_finish(&stats);

@@ -1,7 +1,8 @@
 /*
  * Trace statistics: how unevenly a trace loads its experts, layer by layer and domain by
  * domain. The load of an expert is the number of tokens routed to it; unknown choices
- * count nowhere. Everything comes from one pass over the routes.
+ * count nowhere. Everything comes from one pass over the routes or the recorded loads; of
+ * loads, phases are not known, and a domain's requests and rows are steps and counts.
  */
 #ifndef MOE_TRACES_TRACE_STATS_H
 #define MOE_TRACES_TRACE_STATS_H
@@ -37,6 +38,7 @@ struct moe_trace_stats {
     uint32_t domain_count;
     uint64_t prefill_rows;
     uint64_t decode_rows;
+    uint64_t step_count;                  /* of a store of loads; the four around it are 0 then */
     uint64_t choice_count;                /* rows * layers * top_k */
     uint64_t unknown_count;               /* of these */
     double *load;                         /* [layer][expert], tokens; owned */

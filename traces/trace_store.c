@@ -32,6 +32,7 @@ struct moe_trace {
     struct moe_trace_request *requests;
     uint64_t request_count;
     uint64_t row_count;
+    uint64_t load_count;
     uint64_t hash;
     sqlite3_stmt *select;
     uint32_t *slot_of_blob; /* NO_SLOT: not in memory */
@@ -63,6 +64,11 @@ uint64_t moe_trace_row_count(const struct moe_trace *trace)
     return trace->row_count;
 }
 
+uint64_t moe_trace_load_count(const struct moe_trace *trace)
+{
+    return trace->load_count;
+}
+
 const struct moe_trace_request *moe_trace_requests(const struct moe_trace *trace)
 {
     return trace->requests;
@@ -78,6 +84,25 @@ struct moe_database *moe_trace_database(struct moe_trace *trace)
     return &trace->db;
 }
 
+/* How much of what there is. 2^40 requests would need 32 TiB; more than that is damage. */
+static enum moe_status load_counts(struct moe_trace *trace, sqlite3_stmt *stmt,
+                                   struct moe_error *err)
+{
+    const enum moe_trace_content content = trace->model.content;
+    const uint64_t requests = content == MOE_TRACE_LOADS ? 0 : 1;
+    uint64_t rows = 0;
+    MOE_TRY(moe_trace_column_count(&trace->db, stmt, 1, requests, requests << 40,
+                                   &trace->request_count, err));
+    const uint64_t least = content == MOE_TRACE_ROUTES  ? trace->request_count
+                           : content == MOE_TRACE_LOADS ? 1
+                                                        : 0;
+    MOE_TRY(moe_trace_column_count(&trace->db, stmt, 2, least,
+                                   content == MOE_TRACE_ARRIVALS ? 0 : INT64_MAX, &rows, err));
+    trace->row_count = content == MOE_TRACE_ROUTES ? rows : 0;
+    trace->load_count = content == MOE_TRACE_LOADS ? rows : 0;
+    return MOE_OK;
+}
+
 static enum moe_status load_import_row(struct moe_trace *trace, sqlite3_stmt *stmt,
                                        struct moe_error *err)
 {
@@ -85,24 +110,21 @@ static enum moe_status load_import_row(struct moe_trace *trace, sqlite3_stmt *st
     uint64_t finished = 0;
     uint64_t checked = 0;
     int row = 0;
+    uint64_t stored = 0;
     MOE_TRY(moe_database_step(db, stmt, &row, err));
     if (row != 0) {
         MOE_TRY(moe_trace_column_count(db, stmt, 0, 0, 1, &finished, err));
-        MOE_TRY(moe_trace_column_count(db, stmt, 2, 0, INT64_MAX, &trace->row_count, err));
+        MOE_TRY(moe_trace_column_count(db, stmt, 2, 0, INT64_MAX, &stored, err));
     }
     if (finished == 0) {
         return moe_fail(err, MOE_PARSE,
                         "%s: an unfinished import (%llu rows so far); run the same `moesim trace "
                         "import` again and it goes on from there",
-                        db->path, (unsigned long long) trace->row_count);
+                        db->path, (unsigned long long) stored);
     }
-    /* 2^40 requests would need 32 TiB; more than that is damage. */
-    MOE_TRY(moe_trace_column_count(db, stmt, 1, 1, UINT64_C(1) << 40, &trace->request_count, err));
-    MOE_TRY(moe_trace_column_count(db, stmt, 2, trace->request_count, INT64_MAX, &trace->row_count,
-                                   err));
     trace->hash = (uint64_t) sqlite3_column_int64(stmt, 3);
-
     MOE_TRY(moe_trace_model_load(&trace->model, db, err));
+    MOE_TRY(load_counts(trace, stmt, err));
     trace->layout = moe_trace_layout_of(&trace->model);
     const uint64_t rows_per_blob = UINT64_C(1) << trace->layout.row_shift;
     MOE_TRY(moe_trace_column_count(db, stmt, 4, rows_per_blob, rows_per_blob, &checked, err));
@@ -154,7 +176,7 @@ static enum moe_status load_requests(struct moe_trace *trace, struct moe_error *
     uint64_t count = 0;
     uint64_t rows = 0;
     int row = 1;
-    trace->requests = calloc((size_t) trace->request_count, sizeof *trace->requests);
+    trace->requests = calloc((size_t) trace->request_count + 1, sizeof *trace->requests);
     if (trace->requests == NULL) {
         return moe_fail(err, MOE_LIMIT, "%s: no memory for %llu requests", db->path,
                         (unsigned long long) trace->request_count);
@@ -177,7 +199,7 @@ static enum moe_status load_requests(struct moe_trace *trace, struct moe_error *
                           db->path, row != 0 ? "more" : "fewer",
                           (unsigned long long) trace->request_count);
     }
-    if (status == MOE_OK && rows != trace->row_count) {
+    if (status == MOE_OK && rows != trace->row_count && trace->model.content == MOE_TRACE_ROUTES) {
         status =
             moe_fail(err, MOE_PARSE, "%s: the requests have %llu rows, but %llu are stored",
                      db->path, (unsigned long long) rows, (unsigned long long) trace->row_count);
@@ -190,8 +212,8 @@ static enum moe_status prepare_cache(struct moe_trace *trace, struct moe_error *
     const uint64_t blobs = moe_trace_layout_blobs(&trace->layout, trace->row_count);
     const uint32_t most = (uint32_t) CACHE_BYTES / MOE_TRACE_BLOB_BYTES;
     trace->slot_limit = blobs < most ? (uint32_t) blobs : most;
-    trace->slots = calloc(trace->slot_limit, sizeof *trace->slots);
-    trace->slot_of_blob = malloc((size_t) blobs * sizeof *trace->slot_of_blob);
+    trace->slots = calloc((size_t) trace->slot_limit + 1, sizeof *trace->slots);
+    trace->slot_of_blob = malloc(((size_t) blobs + 1) * sizeof *trace->slot_of_blob);
     if (trace->slots == NULL || trace->slot_of_blob == NULL) {
         return moe_fail(err, MOE_LIMIT, "%s: no memory for the index of %llu blobs", trace->db.path,
                         (unsigned long long) blobs);
@@ -220,6 +242,24 @@ static enum moe_status explain_journal(const char *path, enum moe_status status,
 }
 
 enum moe_status moe_trace_open(struct moe_trace **out, const char *path, struct moe_error *err)
+{
+    struct moe_trace *trace = NULL;
+    MOE_TRY(moe_trace_open_any(&trace, path, err));
+    const enum moe_trace_content content = trace->model.content;
+    if (content != MOE_TRACE_ROUTES) {
+        moe_trace_close(trace);
+        return moe_fail(err, MOE_RANGE, "%s: holds %s, and this needs the routes of tokens%s", path,
+                        content == MOE_TRACE_LOADS ? "only counts of tokens per expert"
+                                                   : "arrivals of requests without routes",
+                        content == MOE_TRACE_LOADS
+                            ? "; `moesim compare --loads` and `moesim plan --loads` take counts"
+                            : "");
+    }
+    *out = trace;
+    return MOE_OK;
+}
+
+enum moe_status moe_trace_open_any(struct moe_trace **out, const char *path, struct moe_error *err)
 {
     struct moe_trace *trace = calloc(1, sizeof *trace);
     if (trace == NULL) {

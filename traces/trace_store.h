@@ -1,7 +1,11 @@
 /*
  * Trace store: which experts every token of every request was routed to.
  *
- * A SQLite file (documented by the schema in trace_schema.c). A trace has requests in the
+ * A SQLite file (documented by the schema in trace_schema.c). It holds one of three
+ * things: routes, which everything else here is about; loads, for engines that record only
+ * how many tokens each expert received (trace_loads.h); arrivals, requests without routes.
+ *
+ * A trace has requests in the
  * order in which they were recorded; a request of p prompt and o output tokens has
  * p + o - 1 rows (the last sampled token is never routed), prompt rows first. Rows
  * of all requests follow one another, so a row has one number in 0 .. row_count-1.
@@ -26,9 +30,17 @@ enum {
     MOE_TRACE_TOP_K_LIMIT = 64,
 };
 
+enum moe_trace_content {
+    MOE_TRACE_ROUTES,
+    MOE_TRACE_LOADS,    /* no requests, no rows; top_k may be 0 (not stated) */
+    MOE_TRACE_ARRIVALS, /* requests, no rows; no layers, experts and top_k */
+    MOE_TRACE_CONTENT_COUNT
+};
+
 /* The traced model's routing shape; sizes that the recording did not state are 0. */
 struct moe_trace_model {
     char name[64];
+    enum moe_trace_content content;
     uint32_t layer_count; /* MoE layers only */
     uint32_t expert_count;
     uint32_t top_k;
@@ -57,9 +69,16 @@ static inline uint64_t moe_trace_request_rows(const struct moe_trace_request *re
 
 struct moe_trace; /* an open store; one per thread */
 
+/* "routes", "loads", "arrivals". */
+const char *moe_trace_content_text(enum moe_trace_content content);
+
 /* Opens for reading and loads the requests' lengths (32 bytes each), not the routes.
  * Errors: MOE_IO, MOE_PARSE for another kind of file or an unfinished import,
  * MOE_UNSUPPORTED for a newer schema. */
+enum moe_status moe_trace_open_any(struct moe_trace **out, const char *path,
+                                   struct moe_error *err) MOE_MUST_CHECK;
+
+/* The same for what needs routes. Errors: also MOE_RANGE for a store of loads or arrivals. */
 enum moe_status moe_trace_open(struct moe_trace **out, const char *path,
                                struct moe_error *err) MOE_MUST_CHECK;
 void moe_trace_close(struct moe_trace *trace);
@@ -67,7 +86,8 @@ void moe_trace_close(struct moe_trace *trace);
 const char *moe_trace_path(const struct moe_trace *trace);
 const struct moe_trace_model *moe_trace_model(const struct moe_trace *trace);
 uint64_t moe_trace_request_count(const struct moe_trace *trace);
-uint64_t moe_trace_row_count(const struct moe_trace *trace);
+uint64_t moe_trace_row_count(const struct moe_trace *trace);  /* 0 without routes */
+uint64_t moe_trace_load_count(const struct moe_trace *trace); /* see trace_loads.h; else 0 */
 
 /* requests[request_count], in recorded order; valid until close. */
 const struct moe_trace_request *moe_trace_requests(const struct moe_trace *trace);

@@ -5,13 +5,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "traces/trace_loads.h"
 #include "traces/trace_schema.h"
 
 static const struct {
     const char *text;
     bool is_damage;
 } checks[MOE_TRACE_CHECK_COUNT] = {
-    [MOE_TRACE_CHECK_BLOBS] = { "every row is there, unchanged, with ids of the model", true },
+    [MOE_TRACE_CHECK_BLOBS] = { "every row and count is there, unchanged, and of the model", true },
     [MOE_TRACE_CHECK_EXTRA_BLOBS] = { "no blobs beyond the last row", true },
     [MOE_TRACE_CHECK_CONTENT_HASH] = { "content hash as at the import", true },
     [MOE_TRACE_CHECK_DATABASE] = { "database file in order", true },
@@ -104,6 +105,62 @@ static enum moe_status check_blob(struct pass *pass, uint64_t first, uint64_t co
     return MOE_OK;
 }
 
+/* Damage ends the pass over loads: what follows cannot be placed. */
+static enum moe_status check_loads(struct pass *pass, struct moe_trace_load_cursor *cursor,
+                                   double *counts, struct moe_progress *progress,
+                                   struct moe_error *err)
+{
+    struct moe_trace_load load = { 0 };
+    bool got = true;
+    while (got) {
+        struct moe_error reason = { 0 };
+        const enum moe_status status = moe_trace_loads_next(cursor, &load, counts, &got, &reason);
+        if (status == MOE_PARSE) {
+            report(pass, MOE_TRACE_CHECK_BLOBS, "%s", reason.text);
+            return MOE_OK;
+        }
+        if (status != MOE_OK) {
+            return moe_fail(err, status, "%s", reason.text);
+        }
+        pass->out->row_count += got;
+        moe_progress_update(progress, pass->out->row_count);
+    }
+    return MOE_OK;
+}
+
+static enum moe_status check_placement(struct pass *pass, struct moe_error *err)
+{
+    struct moe_error reason = { 0 };
+    uint16_t *experts = NULL;
+    uint32_t slot_count = 0;
+    const enum moe_status status =
+        moe_trace_placement_read(pass->trace, &slot_count, &experts, &reason);
+    free(experts);
+    if (status == MOE_PARSE) {
+        report(pass, MOE_TRACE_CHECK_BLOBS, "%s", reason.text);
+        return MOE_OK;
+    }
+    return status == MOE_OK ? MOE_OK : moe_fail(err, status, "%s", reason.text);
+}
+
+static enum moe_status check_all_loads(struct pass *pass, struct moe_progress *progress,
+                                       struct moe_error *err)
+{
+    const struct moe_trace_model *model = pass->model;
+    struct moe_trace_load_cursor cursor = { 0 };
+    double *counts = malloc((size_t) model->layer_count * model->expert_count * sizeof *counts);
+    if (counts == NULL) {
+        return moe_fail(err, MOE_LIMIT, "%s: no memory to verify it", moe_trace_path(pass->trace));
+    }
+    enum moe_status status = moe_trace_loads_begin(&cursor, pass->trace, err);
+    if (status == MOE_OK) {
+        status = check_loads(pass, &cursor, counts, progress, err);
+    }
+    moe_trace_loads_end(&cursor);
+    free(counts);
+    return status;
+}
+
 static enum moe_status check_tables(struct pass *pass, uint64_t blob_count, struct moe_error *err)
 {
     struct moe_database *db = moe_trace_database(pass->trace);
@@ -150,6 +207,12 @@ static enum moe_status check_all(struct pass *pass, struct moe_progress *progres
     const struct moe_trace_layout layout = moe_trace_layout_of(model);
     const uint64_t row_count = moe_trace_row_count(pass->trace);
     const uint64_t blob_count = moe_trace_layout_blobs(&layout, row_count);
+    MOE_TRY(check_placement(pass, err));
+    if (model->content != MOE_TRACE_ROUTES) {
+        MOE_TRY(model->content == MOE_TRACE_LOADS ? check_all_loads(pass, progress, err) : MOE_OK);
+        MOE_TRY(check_tables(pass, 0, err));
+        return check_database(pass, err);
+    }
     const size_t ids = (size_t) layout.ids_per_row << layout.row_shift;
     pass->rows = malloc(ids * sizeof *pass->rows);
     pass->expert_seen_by = calloc(model->expert_count, sizeof *pass->expert_seen_by);

@@ -16,7 +16,7 @@
 #include "traces/trace_store.h"
 
 enum moe_trace_check {
-    MOE_TRACE_CHECK_BLOBS,        /* damage: missing, of a wrong size, changed, bad ids */
+    MOE_TRACE_CHECK_BLOBS,        /* damage: missing, of a wrong size, changed, bad ids or counts */
     MOE_TRACE_CHECK_EXTRA_BLOBS,  /* damage: blobs beyond the last row */
     MOE_TRACE_CHECK_CONTENT_HASH, /* damage: hash of model, requests and blobs */
     MOE_TRACE_CHECK_DATABASE,     /* damage: SQLite's own integrity check */
@@ -31,7 +31,7 @@ struct moe_trace_check_result {
 };
 
 struct moe_trace_verification {
-    uint64_t row_count;     /* rows that were read and checked */
+    uint64_t row_count;     /* rows that were read and checked; loads, where it holds those */
     uint64_t choice_count;  /* ids in them */
     uint64_t unknown_count; /* of these, not recorded */
     struct moe_trace_check_result results[MOE_TRACE_CHECK_COUNT];

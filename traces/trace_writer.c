@@ -11,6 +11,7 @@
 
 #include "traces/expert_pack.h"
 #include "traces/trace_schema.h"
+#include "traces/trace_writer_state.h"
 
 /* Measured with blobs of random bytes on ext4, 2 cores, MB/s, best of 3 (256 MiB each):
  *   journal DELETE  page 4 KiB 450, 16 KiB 830, 64 KiB 860
@@ -20,28 +21,6 @@
  * 64 MiB: 630, 780, 840, 940. So: DELETE, 64 KiB pages (see database.c), 1 MiB, 16 MiB,
  * and synchronous = FULL, SQLite's default, which costs nothing measurable here. */
 enum { BATCH_BLOBS = 16 };
-
-struct moe_trace_writer {
-    struct moe_database db;
-    struct moe_trace_model model;
-    struct moe_trace_layout layout;
-    uint64_t identity;
-    char target[4096]; /* where the store belongs; differs from db.path when it replaces */
-    bool replaces;
-    bool is_finished;
-    bool has_committed;    /* there is something on the disk to go on from */
-    uint64_t request_done; /* stored requests, of this and earlier runs */
-    uint64_t row_done;     /* stored rows, whole blobs */
-    uint64_t request_rows; /* rows that the stored requests need */
-    uint64_t request_next; /* the producer's position */
-    uint64_t row_next;
-    uint32_t batch_blobs; /* blobs of the open transaction */
-    sqlite3_stmt *insert_request;
-    sqlite3_stmt *insert_routes;
-    uint8_t *experts; /* the blob in the making, rows row_done .. row_next-1 */
-    uint8_t *mask;
-    bool has_unknown;
-};
 
 enum found {
     FOUND_NOTHING,  /* an empty store */
@@ -129,10 +108,22 @@ static enum moe_status store_import(struct moe_trace_writer *writer, struct moe_
     return status;
 }
 
+static enum moe_status store_content(struct moe_trace_writer *writer, struct moe_error *err)
+{
+    char sql[96];
+    (void) snprintf(sql, sizeof sql, "INSERT INTO content VALUES (1, '%s', 0)",
+                    moe_trace_content_text(writer->model.content));
+    return moe_database_exec(&writer->db, sql, err);
+}
+
 static void close_database(struct moe_trace_writer *writer)
 {
     (void) sqlite3_finalize(writer->insert_request);
     (void) sqlite3_finalize(writer->insert_routes);
+    (void) sqlite3_finalize(writer->insert_load);
+    (void) sqlite3_finalize(writer->insert_prefix);
+    writer->insert_load = NULL;
+    writer->insert_prefix = NULL;
     writer->insert_request = NULL;
     writer->insert_routes = NULL;
     moe_database_close(&writer->db); /* rolls an open transaction back */
@@ -249,9 +240,13 @@ static enum moe_status begin(struct moe_trace_writer *writer, enum found found,
         MOE_TRY(store_model(writer, err));
         MOE_TRY(moe_trace_history_store(history, &writer->db, err));
         MOE_TRY(store_import(writer, err));
+        MOE_TRY(store_content(writer, err));
     }
-    MOE_TRY(moe_database_scalar(
-        &writer->db, "SELECT sum(prompt_tokens + output_tokens - 1) FROM request", 0, &rows, err));
+    if (writer->model.content == MOE_TRACE_ROUTES) {
+        MOE_TRY(moe_database_scalar(&writer->db,
+                                    "SELECT sum(prompt_tokens + output_tokens - 1) FROM request", 0,
+                                    &rows, err));
+    }
     writer->request_rows = (uint64_t) rows;
     MOE_TRY(moe_database_prepare(&writer->db, "INSERT INTO request VALUES (?, ?, ?, ?, ?)",
                                  &writer->insert_request, err));
@@ -325,12 +320,13 @@ static enum moe_status store_counts(struct moe_trace_writer *writer, struct moe_
     return moe_database_exec(&writer->db, sql, err);
 }
 
-static enum moe_status commit_batch(struct moe_trace_writer *writer, struct moe_error *err)
+enum moe_status moe_trace_writer_commit(struct moe_trace_writer *writer, struct moe_error *err)
 {
     MOE_TRY(store_counts(writer, err));
     MOE_TRY(moe_database_exec(&writer->db, "COMMIT", err));
     writer->has_committed = true;
     writer->batch_blobs = 0;
+    writer->batch_bytes = 0;
     return moe_database_exec(&writer->db, "BEGIN IMMEDIATE", err);
 }
 
@@ -357,7 +353,9 @@ enum moe_status moe_trace_writer_requests(struct moe_trace_writer *writer,
         (void) sqlite3_bind_int64(stmt, 5, request->domain);
         MOE_TRY(moe_database_run(&writer->db, stmt, err));
         writer->request_done++;
-        writer->request_rows += moe_trace_request_rows(request);
+        if (writer->model.content == MOE_TRACE_ROUTES) {
+            writer->request_rows += moe_trace_request_rows(request);
+        }
     }
     return MOE_OK;
 }
@@ -387,7 +385,7 @@ static enum moe_status store_blob(struct moe_trace_writer *writer, uint64_t rows
     }
     writer->row_done += rows;
     writer->batch_blobs++;
-    return writer->batch_blobs < BATCH_BLOBS ? MOE_OK : commit_batch(writer, err);
+    return writer->batch_blobs < BATCH_BLOBS ? MOE_OK : moe_trace_writer_commit(writer, err);
 }
 
 static enum moe_status refuse_id(const struct moe_trace_writer *writer, uint64_t row, size_t id,
@@ -441,6 +439,7 @@ enum moe_status moe_trace_writer_rows(struct moe_trace_writer *writer, const uin
                                       uint64_t row_count, struct moe_error *err)
 {
     const uint64_t full = UINT64_C(1) << writer->layout.row_shift;
+    assert(writer->model.content == MOE_TRACE_ROUTES);
     if (writer->row_next < writer->row_done) {
         const uint64_t there = writer->row_done - writer->row_next;
         const uint64_t passed = row_count < there ? row_count : there;
@@ -468,8 +467,12 @@ enum moe_status moe_trace_writer_finish(struct moe_trace_writer *writer, uint64_
 {
     char sql[96];
     assert(!writer->is_finished);
-    if (writer->row_next != writer->request_rows || writer->request_next != writer->request_done ||
-        writer->request_done == 0) {
+    if (writer->model.content == MOE_TRACE_LOADS && writer->row_next == 0) {
+        return moe_fail(err, MOE_RANGE, "%s: there are no loads to store", writer->target);
+    }
+    if (writer->model.content != MOE_TRACE_LOADS &&
+        (writer->row_next != writer->request_rows || writer->request_next != writer->request_done ||
+         writer->request_done == 0)) {
         return moe_fail(err, MOE_RANGE,
                         "%s: %llu requests need %llu rows, but there are %llu requests and %llu "
                         "rows",
@@ -478,7 +481,7 @@ enum moe_status moe_trace_writer_finish(struct moe_trace_writer *writer, uint64_
                         (unsigned long long) writer->request_next,
                         (unsigned long long) writer->row_next);
     }
-    if (writer->row_next > writer->row_done) {
+    if (writer->model.content == MOE_TRACE_ROUTES && writer->row_next > writer->row_done) {
         MOE_TRY(store_blob(writer, writer->row_next - writer->row_done, err));
     }
     MOE_TRY(store_counts(writer, err));
@@ -508,6 +511,7 @@ bool moe_trace_writer_close(struct moe_trace_writer *writer, enum moe_status sta
     const bool resumes = keep && !writer->is_finished;
     free(writer->experts);
     free(writer->mask);
+    free(writer->counts);
     free(writer);
     return resumes;
 }

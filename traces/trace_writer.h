@@ -55,6 +55,30 @@ enum moe_status moe_trace_writer_requests(struct moe_trace_writer *writer,
 enum moe_status moe_trace_writer_rows(struct moe_trace_writer *writer, const uint16_t *experts,
                                       uint64_t row_count, struct moe_error *err) MOE_MUST_CHECK;
 
+/* For a model of arrivals: the next request with the hashes of its prompt's blocks of
+ * block_tokens tokens, blocks[block_count]; a trace has one block size. Errors: also MOE_RANGE
+ * for more than MOE_TRACE_BLOCK_LIMIT blocks. */
+enum { MOE_TRACE_BLOCK_LIMIT = 1 << 16 };
+enum moe_status moe_trace_writer_arrival(struct moe_trace_writer *writer,
+                                         const struct moe_trace_request *request,
+                                         const int64_t *blocks, size_t block_count,
+                                         uint32_t block_tokens,
+                                         struct moe_error *err) MOE_MUST_CHECK;
+
+/* For a model of loads: the next load (trace_loads.h), counts[layer_count][expert_count].
+ * Steps begin at 0 and ascend by at most one. Errors: MOE_RANGE for a count that is negative,
+ * not a number or too large, naming its place, and for steps out of order; MOE_IO. */
+struct moe_trace_load;
+enum moe_status moe_trace_writer_load(struct moe_trace_writer *writer,
+                                      const struct moe_trace_load *load, const double *counts,
+                                      struct moe_error *err) MOE_MUST_CHECK;
+
+/* The placement in force, experts[layer_count][slot_count], MOE_EXPERT_UNKNOWN for an empty
+ * slot; at most once, at any time. Errors: MOE_RANGE naming layer and slot; MOE_IO. */
+enum moe_status moe_trace_writer_placement(struct moe_trace_writer *writer, const uint16_t *experts,
+                                           uint32_t slot_count,
+                                           struct moe_error *err) MOE_MUST_CHECK;
+
 /* Writes the rest, the content hash and the mark that the store is complete; then moves
  * it into place when it replaces another. Errors: MOE_RANGE when the rows are not as
  * many as the requests need, or there are none; MOE_IO. */

@@ -24,6 +24,7 @@ enum moe_random_purpose {
     MOE_RANDOM_DRIFT,             /* slow part of the noise */
     MOE_RANDOM_POLICY,            /* decisions of randomised policies */
     MOE_RANDOM_TEST,
+    MOE_RANDOM_ARRIVALS, /* requests of arrival files that state distributions */
 };
 
 /* SplitMix64's finaliser: a bijection that spreads every bit. */

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "sim/command/command.h"
+#include "sim/command/compare_loads.h"
 #include "sim/command/study_command.h"
 #include "sim/engine/workload.h"
 
@@ -236,7 +237,9 @@ static enum moe_status parse(struct compare_request *request, int argc, char **a
     memcpy(options, own, sizeof own);
     moe_study_command_options(&request->study, options + OWN_OPTION_COUNT);
     if (help) {
-        (void) puts("usage: moesim compare T.db --model NAME --gpus N [OPTION ...]");
+        (void) puts("usage: moesim compare T.db --model NAME --gpus N [OPTION ...]\n"
+                    "       moesim compare --loads DUMP --gpus N [OPTION ...]    (balance only; "
+                    "--loads --help)");
         moe_options_print(stdout, options, count);
         moe_study_command_print_forms();
         (void) puts("keys of --set:");
@@ -255,6 +258,9 @@ static enum moe_status run(int argc, char **argv, struct moe_error *err)
 {
     static struct compare_request request; /* 20 KiB */
     const bool help = moe_command_wants_help(argc, argv);
+    if (moe_compare_loads_is_wanted(argc, argv)) {
+        return moe_compare_loads(argc, argv, err);
+    }
     request = (struct compare_request){ 0 };
     moe_study_command_init(&request.study);
     MOE_TRY(parse(&request, argc, argv, help, err));

@@ -8,6 +8,7 @@
 #include "policies/policy.h"
 #include "sim/base/options.h"
 #include "sim/command/command.h"
+#include "traces/dump_loads.h"
 #include "traces/load_matrix.h"
 
 struct plan_request {
@@ -21,6 +22,7 @@ struct plan_request {
     uint32_t node_count;
     uint32_t group_count;
     uint64_t seed;
+    uint32_t expert_count; /* where a dump does not state it; 0: not said */
     bool overwrite;
 };
 
@@ -41,8 +43,12 @@ static enum moe_status parse(struct plan_request *request, int argc, char **argv
         { "policy", MOE_OPTION_TEXT, &request->policy_name, "NAME[:x=1]",
           "who plans, with parameters; `moesim policies` lists them", 0, 0 },
         { "loads", MOE_OPTION_TEXT, &request->loads_path, "FILE",
-          "SGLang's JSON {\"logical_count\": [layer][expert]}; all-zero rows are dense layers", 0,
-          0 },
+          "SGLang's JSON {\"logical_count\": [layer][expert]}, a trace store, or any dump; "
+          "all-zero "
+          "rows are dense layers",
+          0, 0 },
+        { "experts", MOE_OPTION_COUNT, &request->expert_count, "N",
+          "experts of a layer, where a dump does not say", 0, MOE_SLOT_EMPTY - 1 },
         { "slots", MOE_OPTION_COUNT, &request->slot_count, "N", "physical slots of a layer", 1,
           MOE_SLOT_EMPTY - 1 },
         { "gpus", MOE_OPTION_COUNT, &request->gpu_count, "N", "GPUs that share a layer's experts",
@@ -82,6 +88,47 @@ static enum moe_status parse(struct plan_request *request, int argc, char **argv
                         request->format);
     }
     return MOE_OK;
+}
+
+/* Loads of a trace store or of a dump, all of it; *found is false for what is neither, and for
+ * SGLang's own JSON, which is read by itself, since it may hold more than a trace can. */
+static enum moe_status read_dump(struct moe_load_matrix *out, const struct plan_request *plan,
+                                 bool *found, struct moe_error *err)
+{
+    /* All layers: a plan has a row for each that the engine has, dense ones too. */
+    const char *path = plan->loads_path;
+    const struct moe_import_request request = {
+        .format = "auto",
+        .inputs = &path,
+        .input_count = 1,
+        .options = { .layers = "all", .expert_count = plan->expert_count },
+    };
+    struct moe_import_input input = { 0 };
+    const struct moe_import_format *format = NULL;
+    struct moe_dump_loads loads = { 0 };
+    MOE_TRY(moe_import_input_open(&input, &path, 1, err));
+    const bool is_store =
+        input.file_count == 1 && moe_import_file_begins(&input.files[0], "SQLite format 3");
+    *found = is_store || (moe_import_find("auto", &input, &format, NULL) == MOE_OK &&
+                          strcmp(format->name, "sglang_json") != 0);
+    moe_import_input_finish(&input);
+    if (!*found) {
+        return MOE_OK;
+    }
+    MOE_TRY(moe_dump_loads_read(&loads, &request, 1.0, err));
+    *out = (struct moe_load_matrix){ loads.model.layer_count, loads.model.expert_count,
+                                     loads.planned };
+    loads.planned = NULL; /* out's now */
+    moe_dump_loads_finish(&loads);
+    return MOE_OK;
+}
+
+static enum moe_status read_loads(struct moe_load_matrix *out, const struct plan_request *plan,
+                                  struct moe_error *err)
+{
+    bool found = false;
+    MOE_TRY(read_dump(out, plan, &found, err));
+    return found ? MOE_OK : moe_load_matrix_read_sglang(out, plan->loads_path, err);
 }
 
 /* Here, where the place in the file is still known. */
@@ -275,7 +322,7 @@ static enum moe_status plan(struct plan_request *request, struct moe_error *err)
     struct moe_arena scratch = { 0 };
     struct plan_result result = { 0 };
     MOE_TRY(settle_policy(request, err));
-    MOE_TRY(moe_load_matrix_read_sglang(&loads, request->loads_path, err));
+    MOE_TRY(read_loads(&loads, request, err));
     enum moe_status status = check_loads(&loads, request->loads_path, err);
     const size_t row_bytes = 3 * sizeof(uint16_t) * (size_t) request->slot_count +
                              sizeof(double) * (size_t) loads.expert_count;

@@ -51,7 +51,8 @@ static enum moe_status run_cut(int argc, char **argv, struct moe_error *err)
     return status;
 }
 
-static void print_verification(const struct moe_trace_verification *verification)
+static void print_verification(const struct moe_trace_verification *verification,
+                               enum moe_trace_content content)
 {
     for (int i = 0; i < MOE_TRACE_CHECK_COUNT; i++) {
         const enum moe_trace_check check = (enum moe_trace_check) i;
@@ -65,8 +66,9 @@ static void print_verification(const struct moe_trace_verification *verification
                           result->count == 1 ? "" : "s", result->first.text);
         }
     }
-    (void) printf("%" PRIu64 " rows, %" PRIu64 " choices, %" PRIu64 " of them not recorded\n",
-                  verification->row_count, verification->choice_count, verification->unknown_count);
+    (void) printf("%" PRIu64 " %s, %" PRIu64 " choices, %" PRIu64 " of them not recorded\n",
+                  verification->row_count, content == MOE_TRACE_LOADS ? "loads" : "rows",
+                  verification->choice_count, verification->unknown_count);
 }
 
 static enum moe_status run_verify(int argc, char **argv, struct moe_error *err)
@@ -84,13 +86,14 @@ static enum moe_status run_verify(int argc, char **argv, struct moe_error *err)
         return MOE_OK;
     }
     MOE_TRY(moe_options_parse(NULL, 0, &inputs, argc, argv, err));
-    MOE_TRY(moe_trace_open(&trace, input, err));
+    MOE_TRY(moe_trace_open_any(&trace, input, err));
+    const enum moe_trace_content content = moe_trace_model(trace)->content;
     moe_progress_begin(&progress, stderr, "verifying", "rows", 0, moe_trace_row_count(trace));
     enum moe_status status = moe_trace_verify(&verification, trace, &progress, err);
     moe_progress_end(&progress);
     moe_trace_close(trace);
     if (status == MOE_OK) {
-        print_verification(&verification);
+        print_verification(&verification, content);
         status = moe_trace_verification_status(&verification, err);
     }
     return status;

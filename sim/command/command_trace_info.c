@@ -9,6 +9,7 @@
 #include "sim/base/options.h"
 #include "sim/command/command.h"
 #include "sim/command/trace_command.h"
+#include "traces/trace_loads.h"
 #include "traces/trace_provenance.h"
 #include "traces/trace_schema.h"
 
@@ -37,6 +38,9 @@ struct info {
     bool has_arrivals;
     int64_t last_arrival_ns;
     uint64_t file_bytes;
+    uint64_t step_count;   /* of a store of loads */
+    uint32_t slot_count;   /* of the recorded placement; 0: none */
+    uint32_t block_tokens; /* of the recorded prefix blocks; 0: none */
 };
 
 static void summarise(struct lengths *lengths, double *values, size_t count)
@@ -49,17 +53,33 @@ static void summarise(struct lengths *lengths, double *values, size_t count)
     }
 }
 
+static enum moe_status collect_rest(struct info *info, struct moe_trace *trace,
+                                    struct moe_error *err)
+{
+    uint16_t *experts = NULL;
+    struct stat file;
+    info->model = moe_trace_model(trace);
+    info->file_bytes = stat(moe_trace_path(trace), &file) == 0 ? (uint64_t) file.st_size : 0;
+    MOE_TRY(moe_trace_step_count(trace, &info->step_count, err));
+    MOE_TRY(moe_trace_block_tokens(trace, &info->block_tokens, err));
+    MOE_TRY(moe_trace_placement_read(trace, &info->slot_count, &experts, err));
+    free(experts);
+    return moe_trace_history_load(&info->history, moe_trace_database(trace), err);
+}
+
 static enum moe_status collect(struct info *info, struct moe_trace *trace, struct moe_error *err)
 {
     const struct moe_trace_request *requests = moe_trace_requests(trace);
     const size_t count = (size_t) moe_trace_request_count(trace);
-    struct stat file;
+    MOE_TRY(collect_rest(info, trace, err));
+    if (count == 0) {
+        return MOE_OK;
+    }
     double *values = malloc(count * sizeof *values);
     if (values == NULL) {
         return moe_fail(err, MOE_LIMIT, "%s: no memory to sort %zu lengths", moe_trace_path(trace),
                         count);
     }
-    info->model = moe_trace_model(trace);
     for (size_t i = 0; i < count; i++) {
         values[i] = requests[i].prompt_tokens;
     }
@@ -75,8 +95,7 @@ static enum moe_status collect(struct info *info, struct moe_trace *trace, struc
     }
     summarise(&info->output, values, count);
     free(values);
-    info->file_bytes = stat(moe_trace_path(trace), &file) == 0 ? (uint64_t) file.st_size : 0;
-    return moe_trace_history_load(&info->history, moe_trace_database(trace), err);
+    return MOE_OK;
 }
 
 static void print_lengths(const char *what, const struct lengths *lengths)
@@ -104,20 +123,32 @@ static void print_history(const struct moe_trace_history *history)
     }
 }
 
-static void print_table(const struct info *info, const struct moe_trace *trace)
+static void print_model(const struct moe_trace_model *model)
 {
-    const struct moe_trace_model *model = info->model;
-    (void) printf("%-14s %s, %" PRIu64 " bytes, content %016" PRIx64 "\n", "trace",
-                  moe_trace_path(trace), info->file_bytes, moe_trace_hash(trace));
-    (void) printf("%-14s %s: %u MoE layers, %u experts, top-%u", "model", model->name,
-                  model->layer_count, model->expert_count, model->top_k);
+    if (model->content == MOE_TRACE_ARRIVALS) {
+        (void) printf("%-14s %s: arrivals of requests, no routes\n", "model", model->name);
+        return;
+    }
+    (void) printf("%-14s %s: %u MoE layers, %u experts", "model", model->name, model->layer_count,
+                  model->expert_count);
+    if (model->top_k > 0) {
+        (void) printf(", top-%u", model->top_k);
+    }
     if (model->group_count > 1) {
         (void) printf(", %u of %u groups", model->group_limit, model->group_count);
     }
     (void) printf("; hidden %u, expert %u, shared %u (0: not stated or none)\n", model->hidden_size,
                   model->expert_size, model->shared_size);
-    (void) printf("%-14s %" PRIu64 ", %" PRIu64 " tokens\n", "requests",
-                  moe_trace_request_count(trace), moe_trace_row_count(trace));
+}
+
+static void print_requests(const struct info *info, const struct moe_trace *trace)
+{
+    const struct moe_trace_model *model = info->model;
+    (void) printf("%-14s %" PRIu64, "requests", moe_trace_request_count(trace));
+    if (model->content == MOE_TRACE_ROUTES) {
+        (void) printf(", %" PRIu64 " tokens", moe_trace_row_count(trace));
+    }
+    (void) putchar('\n');
     print_lengths("prompt length", &info->prompt);
     print_lengths("output length", &info->output);
     if (info->has_arrivals) {
@@ -131,6 +162,37 @@ static void print_table(const struct info *info, const struct moe_trace *trace)
                       i == 0 ? "domains" : "", model->domains[i], info->domain_requests[i],
                       info->domain_rows[i]);
     }
+}
+
+static void print_loads(const struct info *info, const struct moe_trace *trace)
+{
+    const struct moe_trace_model *model = info->model;
+    (void) printf("%-14s %" PRIu64 " step%s, %" PRIu64 " loads (one for each step and source rank "
+                  "that was told apart)\n",
+                  "loads", info->step_count, info->step_count == 1 ? "" : "s",
+                  moe_trace_load_count(trace));
+    for (uint32_t i = 0; i < model->domain_count; i++) {
+        (void) printf("%-14s %s\n", i == 0 ? "domains" : "", model->domains[i]);
+    }
+}
+
+static void print_table(const struct info *info, const struct moe_trace *trace)
+{
+    (void) printf("%-14s %s, %" PRIu64 " bytes, content %016" PRIx64 "\n", "trace",
+                  moe_trace_path(trace), info->file_bytes, moe_trace_hash(trace));
+    print_model(info->model);
+    if (info->model->content == MOE_TRACE_LOADS) {
+        print_loads(info, trace);
+    } else {
+        print_requests(info, trace);
+    }
+    if (info->slot_count > 0) {
+        (void) printf("%-14s recorded: %u physical slots per layer\n", "placement",
+                      info->slot_count);
+    }
+    if (info->block_tokens > 0) {
+        (void) printf("%-14s hashes of blocks of %u tokens\n", "prefixes", info->block_tokens);
+    }
     print_history(&info->history);
 }
 
@@ -142,6 +204,9 @@ static json_t *hash_json(uint64_t hash)
 
 static json_t *lengths_json(const struct lengths *lengths)
 {
+    if (lengths->quantile[QUANTILE_COUNT - 1] == 0.0) {
+        return json_null(); /* no requests: a request's lengths are at least 1 */
+    }
     json_t *object = json_pack("{s:f}", "mean", lengths->mean);
     for (int i = 0; i < QUANTILE_COUNT; i++) {
         (void) json_object_set_new(object, quantiles[i].name, json_real(lengths->quantile[i]));
@@ -193,9 +258,12 @@ static enum moe_status print_json(const struct info *info, const struct moe_trac
                                                "tokens", (json_int_t) info->domain_rows[i]));
     }
     json_t *document = json_pack(
-        "{s:i, s:s, s:o, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o}", "version", INFO_VERSION,
-        "path", moe_trace_path(trace), "content_hash", hash_json(moe_trace_hash(trace)),
-        "file_bytes", (json_int_t) info->file_bytes, "requests",
+        "{s:i, s:s, s:s, s:I, s:I, s:I, s:I, s:o, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o}",
+        "version", INFO_VERSION, "content", moe_trace_content_text(model->content), "steps",
+        (json_int_t) info->step_count, "loads", (json_int_t) moe_trace_load_count(trace),
+        "placement_slots", (json_int_t) info->slot_count, "block_tokens",
+        (json_int_t) info->block_tokens, "path", moe_trace_path(trace), "content_hash",
+        hash_json(moe_trace_hash(trace)), "file_bytes", (json_int_t) info->file_bytes, "requests",
         (json_int_t) moe_trace_request_count(trace), "tokens",
         (json_int_t) moe_trace_row_count(trace), "model", model_json(model), "prompt_tokens",
         lengths_json(&info->prompt), "output_tokens", lengths_json(&info->output),
@@ -229,7 +297,7 @@ enum moe_status moe_trace_command_info(int argc, char **argv, struct moe_error *
     }
     MOE_TRY(moe_options_parse(options, 1, &inputs, argc, argv, err));
     MOE_TRY(moe_trace_command_format(format, &json, err));
-    MOE_TRY(moe_trace_open(&trace, input, err));
+    MOE_TRY(moe_trace_open_any(&trace, input, err));
     enum moe_status status = collect(&info, trace, err);
     if (status == MOE_OK && json) {
         status = print_json(&info, trace, err);

@@ -78,7 +78,9 @@ static enum moe_status print_plot(const struct moe_trace_stats *stats, uint32_t 
 
 static void print_domains(const struct moe_trace_stats *stats, const struct moe_trace_model *model)
 {
-    (void) printf("\n%-24s%12s%12s%10s\n", "domain", "requests", "tokens", "max/mean");
+    const bool loads = model->content == MOE_TRACE_LOADS;
+    (void) printf("\n%-24s%12s%12s%10s\n", "domain", loads ? "steps" : "requests",
+                  loads ? "counts" : "tokens", "max/mean");
     for (uint32_t i = 0; i < stats->domain_count; i++) {
         const struct moe_trace_domain_stats *domain = &stats->domains[i];
         (void) printf("%-24s%12" PRIu64 "%12" PRIu64, model->domains[i], domain->request_count,
@@ -96,11 +98,17 @@ static enum moe_status print_table(const struct moe_trace_stats *stats,
                                    struct moe_error *err)
 {
     const struct moe_trace_model *model = moe_trace_model(trace);
-    (void) printf("%s: %u layers of %u experts, top-%u; %" PRIu64 " prefill and %" PRIu64
-                  " decode tokens; %.3g %% of the choices not recorded\n\n",
-                  model->name, model->layer_count, model->expert_count, model->top_k,
-                  stats->prefill_rows, stats->decode_rows,
-                  100.0 * (double) stats->unknown_count / (double) stats->choice_count);
+    if (model->content == MOE_TRACE_LOADS) {
+        (void) printf("%s: %u layers of %u experts; recorded loads of %" PRIu64 " step%s\n\n",
+                      model->name, model->layer_count, model->expert_count, stats->step_count,
+                      stats->step_count == 1 ? "" : "s");
+    } else {
+        (void) printf("%s: %u layers of %u experts, top-%u; %" PRIu64 " prefill and %" PRIu64
+                      " decode tokens; %.3g %% of the choices not recorded\n\n",
+                      model->name, model->layer_count, model->expert_count, model->top_k,
+                      stats->prefill_rows, stats->decode_rows,
+                      100.0 * (double) stats->unknown_count / (double) stats->choice_count);
+    }
     (void) printf("%5s%9s%9s%9s%9s%10s  %s\n", "layer", "max/mean", "mean/max", "cv", "entropy",
                   "pre/dec r", "experts by load");
     for (uint32_t layer = first; layer <= last; layer++) {
@@ -139,7 +147,8 @@ static json_t *layers_json(const struct moe_trace_stats *stats, uint32_t first, 
         json_t *load = json_array();
         for (uint32_t expert = 0; expert < stats->expert_count; expert++) {
             const double count = stats->load[(size_t) layer * stats->expert_count + expert];
-            (void) json_array_append_new(load, json_integer((json_int_t) count));
+            (void) json_array_append_new(
+                load, count == floor(count) ? json_integer((json_int_t) count) : json_real(count));
         }
         json_t *object = layer_json(&stats->layers[layer]);
         (void) json_object_set_new(object, "layer", json_integer(layer));
@@ -163,11 +172,12 @@ static enum moe_status print_json(const struct moe_trace_stats *stats,
                                number_json(stats->domains[i].max_over_mean)));
     }
     json_t *document = json_pack(
-        "{s:i, s:s, s:I, s:I, s:I, s:I, s:o, s:o, s:o}", "version", STATS_VERSION, "model",
+        "{s:i, s:s, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:o}", "version", STATS_VERSION, "model",
         model->name, "prefill_tokens", (json_int_t) stats->prefill_rows, "decode_tokens",
-        (json_int_t) stats->decode_rows, "choices", (json_int_t) stats->choice_count,
-        "unknown_choices", (json_int_t) stats->unknown_count, "layers",
-        layers_json(stats, first, last), "mean", layer_json(&stats->mean), "domains", domains);
+        (json_int_t) stats->decode_rows, "steps", (json_int_t) stats->step_count, "choices",
+        (json_int_t) stats->choice_count, "unknown_choices", (json_int_t) stats->unknown_count,
+        "layers", layers_json(stats, first, last), "mean", layer_json(&stats->mean), "domains",
+        domains);
     if (document == NULL) {
         return moe_fail(err, MOE_PARSE, "%s: a name in it is not UTF-8, which JSON demands",
                         moe_trace_path(trace));
@@ -181,16 +191,25 @@ static enum moe_status print_json(const struct moe_trace_stats *stats,
 static enum moe_status print_stats(struct moe_trace *trace, const char *layer_text, bool json,
                                    struct moe_error *err)
 {
-    const uint32_t layer_count = moe_trace_model(trace)->layer_count;
+    const struct moe_trace_model *model = moe_trace_model(trace);
+    const uint32_t layer_count = model->layer_count;
     uint64_t first = 0;
-    uint64_t last = layer_count - 1;
+    uint64_t last = layer_count == 0 ? 0 : layer_count - 1;
     struct moe_trace_stats stats = { 0 };
     struct moe_progress progress;
+    if (model->content == MOE_TRACE_ARRIVALS) {
+        return moe_fail(err, MOE_RANGE,
+                        "%s: holds arrivals of requests without routes; `moesim trace info` tells "
+                        "about them",
+                        moe_trace_path(trace));
+    }
     if (layer_text != NULL) {
         MOE_TRY(moe_parse_count(layer_text, "--layer", 0, layer_count - 1, &first, err));
         last = first;
     }
-    moe_progress_begin(&progress, stderr, "counting", "rows", 0, moe_trace_row_count(trace));
+    const bool loads = model->content == MOE_TRACE_LOADS;
+    moe_progress_begin(&progress, stderr, "counting", loads ? "loads" : "rows", 0,
+                       loads ? moe_trace_load_count(trace) : moe_trace_row_count(trace));
     enum moe_status status = moe_trace_stats_compute(&stats, trace, &progress, err);
     moe_progress_end(&progress);
     if (status == MOE_OK) {
@@ -221,7 +240,7 @@ enum moe_status moe_trace_command_stats(int argc, char **argv, struct moe_error 
     MOE_TRY(
         moe_options_parse(options, sizeof options / sizeof options[0], &inputs, argc, argv, err));
     MOE_TRY(moe_trace_command_format(format, &json, err));
-    MOE_TRY(moe_trace_open(&trace, input, err));
+    MOE_TRY(moe_trace_open_any(&trace, input, err));
     const enum moe_status status = print_stats(trace, layer, json, err);
     moe_trace_close(trace);
     return status;

@@ -138,9 +138,9 @@ static double plain_write(const char *input, const char *output, uint64_t reques
 
 static double import(const char *input, const char *output, uint64_t *request_count)
 {
-    const struct moe_import_request request = { .format = "numpy",
-                                                .input = input,
-                                                .output = output };
+    const struct moe_import_request request = {
+        .format = "numpy", .inputs = &input, .input_count = 1, .output = output
+    };
     struct moe_import_result result;
     struct moe_error err = { 0 };
     (void) unlink(output);
