@@ -5,17 +5,20 @@
 #include <string.h>
 
 #include "policies/bounds.h"
+#include "policies/composition.h"
 #include "policies/policy.h"
 #include "sim/base/options.h"
 #include "sim/command/command.h"
 #include "traces/dump_loads.h"
 
-enum { INPUT_LIMIT = 1024 };
+enum { INPUT_LIMIT = 1024, CHOICE_LIMIT = 64 };
 
 struct request {
     struct moe_import_request import;
     const char *inputs[INPUT_LIMIT + 1];
-    const char *policies; /* NULL: all */
+    const char *policies; /* as given; NULL: all that plan on loads */
+    struct moe_composition choices[CHOICE_LIMIT];
+    uint32_t choice_count;
     uint32_t gpu_count;
     uint32_t node_count;
     uint32_t slot_count; /* 0: chosen */
@@ -51,7 +54,7 @@ static enum moe_status parse(struct request *request, int argc, char **argv, boo
         { "groups", MOE_OPTION_COUNT, &request->group_count, "N", "routing groups", 1,
           MOE_SLOT_EMPTY - 1 },
         { "policies", MOE_OPTION_TEXT, &request->policies, "A,B,...",
-          "policies to compare; all when not given", 0, 0 },
+          "policies to compare, with parameters (craft:R=8); all when not given", 0, 0 },
         { "plan-share", MOE_OPTION_REAL, &request->share, "X",
           "first part of the recording to plan on; the rest is scored", 0.001, 0.999 },
         { "seed", MOE_OPTION_SEED, &request->seed, "S", "for randomised policies", 0, 0 },
@@ -150,44 +153,101 @@ static bool score_recorded(struct row *row, const struct request *request,
     return true;
 }
 
-/* Whether list, parted by commas, names item; NULL names all. */
-static bool is_named(const char *list, const char *item)
+/* A policy that decides while serving has nothing to do here, and one that plans on more than
+ * loads has nothing to plan on. */
+static enum moe_status check_choice(const struct moe_composition *choice, struct moe_error *err)
 {
-    const size_t length = strlen(item);
-    for (const char *p = list; p != NULL; p = strchr(p, ',')) {
-        p += strspn(p, ", ");
-        if (strncmp(p, item, length) == 0 && strchr(", ", p[length]) != NULL) {
-            return true;
+    const struct moe_policy *policy = choice->part[MOE_POLICY_PLACE].policy;
+    const uint32_t given = MOE_POLICY_NEEDS_LOAD | MOE_POLICY_NEEDS_FUTURE | MOE_POLICY_NEEDS_SEED |
+                           MOE_POLICY_NEEDS_PREVIOUS;
+    struct moe_composition alone;
+    moe_composition_of(&alone, policy);
+    for (int kind = MOE_POLICY_DISPATCH; kind < MOE_POLICY_KIND_COUNT; kind++) {
+        if (choice->part[kind].policy != alone.part[kind].policy) {
+            return moe_fail(err, MOE_RANGE,
+                            "%s: loads are compared under placements; %s is decided while serving, "
+                            "which `moesim run` simulates",
+                            choice->label, moe_policy_kind_name((enum moe_policy_kind) kind));
         }
     }
-    return list == NULL;
-}
-
-/* Names in the list that no policy has. */
-static enum moe_status check_names(const char *list, struct moe_error *err)
-{
-    for (const char *p = list; p != NULL; p = strchr(p, ',')) {
-        const struct moe_policy *policy = NULL;
-        char name[64];
-        p += strspn(p, ", ");
-        (void) snprintf(name, sizeof name, "%.*s", (int) strcspn(p, ", "), p);
-        MOE_TRY(moe_policy_find(name, &policy, err));
+    for (unsigned bit = 0; bit < MOE_POLICY_NEED_COUNT; bit++) {
+        const enum moe_policy_need need = (enum moe_policy_need)(1u << bit);
+        if ((policy->needs & ~given & need) != 0) {
+            return moe_fail(err, MOE_POLICY,
+                            "%s needs %s, which sums of loads cannot give; `moesim run` plans on a "
+                            "trace",
+                            choice->label, moe_policy_need_text(need));
+        }
     }
     return MOE_OK;
 }
 
-static enum moe_status score_policy(struct row *row, const struct moe_policy *policy,
-                                    const struct moe_place_view *view,
-                                    const struct moe_dump_loads *loads, struct moe_arena *arena,
-                                    struct moe_arena *scratch, struct moe_error *err)
+/* What --policies names, or every placement policy that loads are enough for. */
+static enum moe_status choose(struct request *request, struct moe_error *err)
 {
+    size_t count = 0;
+    const struct moe_policy *const *policies = moe_policy_list(&count);
+    for (size_t i = 0; request->policies == NULL && i < count; i++) {
+        struct moe_composition *choice = &request->choices[request->choice_count];
+        struct moe_error reason;
+        if (!moe_policy_is(policies[i], MOE_POLICY_PLACE)) {
+            continue;
+        }
+        if (request->choice_count == CHOICE_LIMIT) {
+            return moe_fail(err, MOE_LIMIT, "more than %d policies", CHOICE_LIMIT);
+        }
+        moe_composition_of(choice, policies[i]);
+        request->choice_count += check_choice(choice, &reason) == MOE_OK;
+    }
+    for (const char *p = request->policies; p != NULL; p = strchr(p, ',')) {
+        char text[MOE_COMPOSITION_BYTES];
+        p += strspn(p, ", ");
+        const size_t length = strcspn(p, ", ");
+        if (request->choice_count == CHOICE_LIMIT || length >= sizeof text) {
+            return moe_fail(err, MOE_RANGE, "--policies: at most %d of at most %zu characters",
+                            CHOICE_LIMIT, sizeof text - 1);
+        }
+        (void) snprintf(text, sizeof text, "%.*s", (int) length, p);
+        struct moe_composition *choice = &request->choices[request->choice_count++];
+        MOE_TRY(moe_composition_parse(choice, text, err));
+        MOE_TRY(check_choice(choice, err));
+    }
+    return MOE_OK;
+}
+
+/* Memory of a comparison: what is planned, what it is planned against, and scratch. */
+struct workspace {
+    struct moe_arena arena;
+    struct moe_arena scratch;
+};
+
+static enum moe_status place(struct moe_placement *plan, const struct moe_composition *choice,
+                             struct moe_place_view *view, struct workspace *work,
+                             struct moe_error *err)
+{
+    const struct moe_composition_part *part = &choice->part[MOE_POLICY_PLACE];
+    moe_arena_reset(&work->scratch);
+    MOE_TRY(moe_placement_init(plan, &work->arena, &view->shape, err));
+    view->parameters = part->values;
+    return moe_policy_place(part->policy, view, &work->scratch, plan, err);
+}
+
+static enum moe_status score_policy(struct row *row, const struct moe_composition *choice,
+                                    const struct moe_place_view *view,
+                                    const struct moe_dump_loads *loads, struct workspace *work,
+                                    struct moe_error *err)
+{
+    struct moe_place_view own = *view;
+    struct moe_composition contiguous;
+    struct moe_placement previous;
     struct moe_placement plan;
-    moe_arena_reset(arena);
-    moe_arena_reset(scratch);
-    MOE_TRY(moe_placement_init(&plan, arena, &view->shape, err));
-    MOE_TRY(moe_policy_place(policy, view, scratch, &plan, err));
-    *row = (struct row){ .name = policy->name };
-    score(row, &plan, loads, scratch);
+    moe_arena_reset(&work->arena);
+    MOE_TRY(moe_composition_parse(&contiguous, "contiguous", err));
+    MOE_TRY(place(&previous, &contiguous, &own, work, err));
+    own.previous = &previous;
+    MOE_TRY(place(&plan, choice, &own, work, err));
+    *row = (struct row){ .name = choice->label };
+    score(row, &plan, loads, &work->scratch);
     return MOE_OK;
 }
 
@@ -209,8 +269,7 @@ static void print_head(const struct moe_dump_loads *loads, const struct moe_plac
 }
 
 static enum moe_status compare(const struct request *request, const struct moe_dump_loads *loads,
-                               struct moe_arena *arena, struct moe_arena *scratch,
-                               struct moe_error *err)
+                               struct workspace *work, struct moe_error *err)
 {
     const uint32_t experts = loads->model.expert_count;
     const uint32_t gpus = request->gpu_count;
@@ -224,29 +283,24 @@ static enum moe_status compare(const struct request *request, const struct moe_d
         .seed = request->seed,
     };
     struct row row;
-    size_t count = 0;
-    const struct moe_policy *const *policies = moe_policy_list(&count);
     MOE_TRY(moe_placement_shape_check(&view.shape, err));
     print_head(loads, &view.shape);
-    const bool recorded = score_recorded(&row, request, loads, scratch);
+    const bool recorded = score_recorded(&row, request, loads, &work->scratch);
     if (recorded) {
         print_row(&row);
     }
-    for (size_t i = 0; i < count; i++) {
+    for (uint32_t i = 0; i < request->choice_count; i++) {
+        const struct moe_composition *choice = &request->choices[i];
         struct moe_error reason = { 0 };
-        if (!is_named(request->policies, policies[i]->name)) {
-            continue;
-        }
-        const enum moe_status status =
-            score_policy(&row, policies[i], &view, loads, arena, scratch, &reason);
+        const enum moe_status status = score_policy(&row, choice, &view, loads, work, &reason);
         if (status == MOE_POLICY && request->policies == NULL) {
-            (void) printf("  %-16s %s\n", policies[i]->name, reason.text);
+            (void) printf("  %-16s %s\n", choice->label, reason.text);
             continue;
         }
         if (status != MOE_OK) {
             return moe_fail(err, status, "%s", reason.text);
         }
-        row.is_baseline = !recorded && strcmp(policies[i]->name, "contiguous") == 0;
+        row.is_baseline = !recorded && strcmp(choice->label, "contiguous") == 0;
         print_row(&row);
     }
     (void) printf("  %-16s %8.4f\n  %-16s %8.4f\n", "bound, no copies",
@@ -272,10 +326,9 @@ bool moe_compare_loads_is_wanted(int argc, char **argv)
 
 enum moe_status moe_compare_loads(int argc, char **argv, struct moe_error *err)
 {
-    static struct request request; /* 8 KiB */
+    static struct request request; /* too large for a stack */
     struct moe_dump_loads loads = { 0 };
-    struct moe_arena arena = { 0 };
-    struct moe_arena scratch = { 0 };
+    struct workspace work = { 0 };
     const bool help = moe_command_wants_help(argc, argv);
     request = (struct request){ .node_count = 1, .group_count = 1, .seed = 1, .share = 0.5 };
     request.import.format = "auto";
@@ -283,19 +336,19 @@ enum moe_status moe_compare_loads(int argc, char **argv, struct moe_error *err)
     if (help) {
         return MOE_OK;
     }
-    MOE_TRY(check_names(request.policies, err));
+    MOE_TRY(choose(&request, err));
     MOE_TRY(moe_dump_loads_read(&loads, &request.import, request.share, err));
-    const size_t slots = MOE_SLOT_EMPTY;
-    enum moe_status status =
-        moe_arena_init(&arena, loads.model.layer_count * slots * sizeof(uint16_t) + (1 << 12), err);
+    const size_t plan_bytes = (size_t) loads.model.layer_count * MOE_SLOT_EMPTY * sizeof(uint16_t);
+    enum moe_status status = moe_arena_init(&work.arena, 2 * plan_bytes + (1 << 12), err);
     if (status == MOE_OK) {
-        status = moe_arena_init(&scratch, 256 * slots + (16 << 20), err);
+        status =
+            moe_arena_init(&work.scratch, ((size_t) 64 << 20) + 256 * (size_t) MOE_SLOT_EMPTY, err);
     }
     if (status == MOE_OK) {
-        status = compare(&request, &loads, &arena, &scratch, err);
+        status = compare(&request, &loads, &work, err);
     }
-    moe_arena_finish(&scratch);
-    moe_arena_finish(&arena);
+    moe_arena_finish(&work.scratch);
+    moe_arena_finish(&work.arena);
     moe_dump_loads_finish(&loads);
     return status;
 }
