@@ -275,3 +275,12 @@ enum moe_status moe_policy_choose(const struct moe_policy *policy, void *state,
     }
     return MOE_OK;
 }
+
+float *moe_place_view_one_batch(const double *load, size_t count, struct moe_arena *arena)
+{
+    float *batch = MOE_NEW(arena, float, count);
+    for (size_t i = 0; batch != NULL && i < count; i++) {
+        batch[i] = (float) load[i];
+    }
+    return batch;
+}

@@ -104,6 +104,10 @@ static inline const float *moe_place_view_batch(const struct moe_place_view *vie
     return view->batches + (size_t) batch * view->shape.layer_count * view->shape.expert_count;
 }
 
+/* Sums as the only batch of their window, for those who have no series: batches[count] from
+ * load[count] = [layer][expert]. NULL when the arena is full. */
+float *moe_place_view_one_batch(const double *load, size_t count, struct moe_arena *arena);
+
 /* Finish time of a GPU with so many tokens (>= 0). */
 double moe_policy_speed_ns(const struct moe_policy_speed *speed, uint32_t gpu, double tokens);
 

@@ -49,7 +49,7 @@ expect 2 "288 slots do not divide over 7 GPUs" "$moesim" plan --policy eplb \
 expect 2 "8 slots cannot hold 12 experts" "$moesim" plan --policy lpt \
     --loads "$oracles/readme_loads.json" --slots 8 --gpus 8 -o none.json
 expect 2 "12 experts do not divide into 5 groups" readme --groups 5 -o none.json
-expect 2 "no policy 'best'" readme --policy best -o none.json
+expect 2 "no policy 'nonesuch'" readme --policy nonesuch -o none.json
 expect 2 "exist only in a simulation" readme --policy hindsight -o none.json
 expect 2 "no format 'vllm'" readme --export vllm -o none.json
 expect 2 "--slots is needed" "$moesim" plan --policy eplb --loads x --gpus 8 -o none.json
@@ -90,7 +90,7 @@ for name in contiguous round_robin random lpt eplb hindsight; do
     "$moesim" policies "$name" | grep -q "^  ties  " || complain "policies $name"
 done
 "$moesim" policies --format json | grep -qF '"schema": "moesim.policies/1"' || complain "json"
-expect 2 "no policy 'best'" "$moesim" policies best
+expect 2 "no policy 'nonesuch'" "$moesim" policies nonesuch
 expect 2 "no format 'xml'" "$moesim" policies --format xml
 
 [ -z "$(find . -name '*.part-*')" ] || complain "temporary files are left"

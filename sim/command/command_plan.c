@@ -32,6 +32,7 @@ struct plan_result {
     struct moe_placement moe;        /* the rows with load, as the policy planned them */
     struct moe_placement contiguous; /* the same rows, before */
     double *load;                    /* [moe.shape.layer_count][expert_count] */
+    float *batch;                    /* the same */
     uint32_t dense_count;
     uint64_t filled_count; /* slots that the policy left empty and SGLang needs filled */
 };
@@ -192,6 +193,12 @@ static enum moe_status gather_layers(struct plan_result *result,
         }
     }
     result->dense_count = loads->layer_count - moe.layer_count;
+    result->batch =
+        moe_place_view_one_batch(result->load, (size_t) moe.layer_count * moe.expert_count, arena);
+    if (result->batch == NULL) {
+        return moe_fail(err, MOE_LIMIT, "no room for %u layers of %u experts", loads->layer_count,
+                        loads->expert_count);
+    }
     MOE_TRY(moe_placement_init(&result->moe, arena, &moe, err));
     MOE_TRY(moe_placement_init(&result->contiguous, arena, &moe, err));
     return moe_placement_init(&result->full, arena, shape, err);
@@ -228,6 +235,8 @@ static enum moe_status solve(struct plan_result *result, const struct plan_reque
         struct moe_place_view view = {
             .shape = result->moe.shape,
             .load = result->load,
+            .batch_count = 1, /* sums are a window of one batch */
+            .batches = result->batch,
             .seed = request->seed,
         };
         MOE_TRY(moe_policy_find(MOE_POLICY_PLACE, "contiguous", &contiguous, err));
@@ -301,8 +310,8 @@ static enum moe_status settle_policy(struct plan_request *request, struct moe_er
                         "simulation; --policy eplb plans on recorded ones",
                         policy->name);
     }
-    const uint32_t given =
-        MOE_POLICY_NEEDS_LOAD | MOE_POLICY_NEEDS_SEED | MOE_POLICY_NEEDS_PREVIOUS;
+    const uint32_t given = MOE_POLICY_NEEDS_LOAD | MOE_POLICY_NEEDS_BATCHES |
+                           MOE_POLICY_NEEDS_SEED | MOE_POLICY_NEEDS_PREVIOUS;
     for (unsigned bit = 0; bit < MOE_POLICY_NEED_COUNT; bit++) {
         const enum moe_policy_need need = (enum moe_policy_need)(1u << bit);
         if ((policy->needs & ~given & need) != 0) {
@@ -325,7 +334,7 @@ static enum moe_status plan(struct plan_request *request, struct moe_error *err)
     MOE_TRY(read_loads(&loads, request, err));
     enum moe_status status = check_loads(&loads, request->loads_path, err);
     const size_t row_bytes = 3 * sizeof(uint16_t) * (size_t) request->slot_count +
-                             sizeof(double) * (size_t) loads.expert_count;
+                             (sizeof(double) + sizeof(float)) * (size_t) loads.expert_count;
     if (status == MOE_OK) {
         status = moe_arena_init(&arena, loads.layer_count * row_bytes + (1 << 12), err);
     }

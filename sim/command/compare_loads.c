@@ -158,7 +158,8 @@ static bool score_recorded(struct row *row, const struct request *request,
 static enum moe_status check_choice(const struct moe_composition *choice, struct moe_error *err)
 {
     const struct moe_policy *policy = choice->part[MOE_POLICY_PLACE].policy;
-    const uint32_t given = MOE_POLICY_NEEDS_LOAD | MOE_POLICY_NEEDS_FUTURE | MOE_POLICY_NEEDS_SEED |
+    const uint32_t given = MOE_POLICY_NEEDS_LOAD | MOE_POLICY_NEEDS_BATCHES |
+                           MOE_POLICY_NEEDS_FUTURE | MOE_POLICY_NEEDS_SEED |
                            MOE_POLICY_NEEDS_PREVIOUS;
     struct moe_composition alone;
     moe_composition_of(&alone, policy);
@@ -217,6 +218,7 @@ static enum moe_status choose(struct request *request, struct moe_error *err)
 
 /* Memory of a comparison: what is planned, what it is planned against, and scratch. */
 struct workspace {
+    struct moe_arena kept;
     struct moe_arena arena;
     struct moe_arena scratch;
 };
@@ -276,13 +278,20 @@ static enum moe_status compare(const struct request *request, const struct moe_d
     const uint32_t chosen = loads->slot_count > 0 && loads->slot_count % gpus == 0
                                 ? loads->slot_count
                                 : ((experts + gpus - 1) / gpus + 1) * gpus;
+    const size_t cells = (size_t) loads->model.layer_count * experts;
     const struct moe_place_view view = {
         .shape = shape_of(request, loads, request->slot_count != 0 ? request->slot_count : chosen),
         .load = loads->planned,
+        .batch_count = 1,
+        .batches = moe_place_view_one_batch(loads->planned, cells, &work->kept),
         .future_load = loads->scored,
         .seed = request->seed,
     };
     struct row row;
+    if (view.batches == NULL) {
+        return moe_fail(err, MOE_LIMIT, "no room for %u layers of %u experts",
+                        loads->model.layer_count, experts);
+    }
     MOE_TRY(moe_placement_shape_check(&view.shape, err));
     print_head(loads, &view.shape);
     const bool recorded = score_recorded(&row, request, loads, &work->scratch);
@@ -345,10 +354,17 @@ enum moe_status moe_compare_loads(int argc, char **argv, struct moe_error *err)
             moe_arena_init(&work.scratch, ((size_t) 64 << 20) + 256 * (size_t) MOE_SLOT_EMPTY, err);
     }
     if (status == MOE_OK) {
+        status = moe_arena_init(
+            &work.kept,
+            (size_t) loads.model.layer_count * loads.model.expert_count * sizeof(float) + (1 << 12),
+            err);
+    }
+    if (status == MOE_OK) {
         status = compare(&request, &loads, &work, err);
     }
     moe_arena_finish(&work.scratch);
     moe_arena_finish(&work.arena);
+    moe_arena_finish(&work.kept);
     moe_dump_loads_finish(&loads);
     return status;
 }
