@@ -50,7 +50,7 @@ static const struct moe_policy_parameter parameters[] = {
                 .source = "own" },
     [EXCHANGES] = { .name = "exchanges",
                     .kind = MOE_PARAMETER_WHOLE,
-                    .standard = 200,
+                    .standard = 100,
                     .min = 0,
                     .max = 1e6,
                     .help = "exchanges of a layer at most",
@@ -173,6 +173,10 @@ struct work {
     uint16_t *trial;  /* [slot] */
 };
 
+/* Another start is taken only when it is clearly better for the window: a small lead there says
+ * nothing of what follows. */
+#define NOTICEABLE 1.01
+
 /* Starts that differ in how far an expert's load is divided, each improved a little; the one
  * that then scores best is improved for good. Ties: the first start. */
 static void place_layer(const struct moe_place_view *view, uint32_t layer, struct work *work,
@@ -186,19 +190,19 @@ static void place_layer(const struct moe_place_view *view, uint32_t layer, struc
     const size_t bytes = shape->slot_count * sizeof *expert_of_slot;
     const double limit = view->parameters[EXCHANGES];
     double sum = 0.0;
-    double highest = -1.0;
+    double highest = 0.0;
     for (uint32_t expert = 0; expert < shape->expert_count; expert++) {
         sum += load[expert];
     }
     fill_columns(view, layer, &work->columns, &work->best, work->column);
     for (size_t i = 0; i < sizeof enough / sizeof enough[0]; i++) {
         moe_craft_place_layer(&work->start, load, work->copies[layer],
-                              enough[i] * sum / shape->gpu_count, work->slots + first,
-                              work->order + first, work->trial);
+                              enough[i] * sum / shape->gpu_count, shape->gpu_count,
+                              work->slots + first, work->order + first, work->trial);
         (void) moe_best_improve(&work->best, limit < SAMPLE ? (uint32_t) limit : SAMPLE,
                                 work->trial);
         const double score = moe_best_score(&work->best, work->trial);
-        if (score > highest) {
+        if (score > highest * NOTICEABLE) {
             highest = score;
             memcpy(expert_of_slot, work->trial, bytes);
         }

@@ -99,7 +99,7 @@ static int measure_all(uint32_t experts, uint32_t gpus)
     static const double tokens[3] = { 0.0, 1000.0, 100000.0 };
     static double time_ns[64 * 3];
     const struct moe_policy_speed speed = { 3, tokens, time_ns };
-    const struct moe_policy_routes routes = { .token_count = REQUESTS * TOKENS,
+    const struct moe_policy_routes routes = { .token_count = (uint64_t) REQUESTS * TOKENS,
                                               .request_count = REQUESTS,
                                               .planned_requests = REQUESTS,
                                               .top_k = TOP_K,
