@@ -50,7 +50,7 @@ static const struct moe_policy_parameter parameters[] = {
                 .source = "own" },
     [EXCHANGES] = { .name = "exchanges",
                     .kind = MOE_PARAMETER_WHOLE,
-                    .standard = 100,
+                    .standard = 200,
                     .min = 0,
                     .max = 1e6,
                     .help = "exchanges of a layer at most",
@@ -149,6 +149,25 @@ static void fill_columns(const struct moe_place_view *view, uint32_t layer,
     }
 }
 
+/* Mean square of the relative change of a layer's loads from one part of the window to the next,
+ * weighted by load: the spread that risk stands for, where the window shows it. */
+static double spread_of(const struct moe_best *best, const struct columns *columns)
+{
+    const uint32_t first = columns->all - columns->parts;
+    double sum = 0.0;
+    double weight = 0.0;
+    for (uint32_t expert = 0; expert < best->expert_count; expert++) {
+        const float *load = best->load + (size_t) expert * best->column_count;
+        for (uint32_t c = first + 1; c < columns->all; c++) {
+            const double mean = 0.5 * ((double) load[c] + (double) load[c - 1]);
+            const double step = (double) load[c] - (double) load[c - 1];
+            sum += mean > 0.0 ? step * step / mean : 0.0;
+            weight += mean;
+        }
+    }
+    return weight > 0.0 ? sum / weight : 0.0;
+}
+
 /* Copies of every layer: what the slots hold, and of a budget an even share. */
 static void share_copies(const struct moe_place_view *view, uint32_t *copies)
 {
@@ -173,6 +192,11 @@ struct work {
     uint16_t *trial;  /* [slot] */
 };
 
+/* risk stands for relative errors of 0.3, as between workloads. A window of several parts may show
+ * smaller ones, and then risk shrinks as their square. */
+#define SPREAD_SQUARE 0.09
+enum { SPREAD_PARTS = 4 };
+
 /* Another start is taken only when it is clearly better for the window: a small lead there says
  * nothing of what follows. */
 #define NOTICEABLE 1.01
@@ -195,6 +219,11 @@ static void place_layer(const struct moe_place_view *view, uint32_t layer, struc
         sum += load[expert];
     }
     fill_columns(view, layer, &work->columns, &work->best, work->column);
+    work->best.risk = (float) view->parameters[RISK];
+    if (work->columns.parts >= SPREAD_PARTS) {
+        const double seen = spread_of(&work->best, &work->columns) / SPREAD_SQUARE;
+        work->best.risk *= (float) (seen < 1.0 ? seen : 1.0);
+    }
     for (size_t i = 0; i < sizeof enough / sizeof enough[0]; i++) {
         moe_craft_place_layer(&work->start, load, work->copies[layer],
                               enough[i] * sum / shape->gpu_count, shape->gpu_count,
