@@ -149,6 +149,25 @@ static void fill_columns(const struct moe_place_view *view, uint32_t layer,
     }
 }
 
+/* Mean square of the relative change of a layer's loads from one part of the window to the next,
+ * weighted by load: the spread that risk stands for, where the window shows it. */
+static double spread_of(const struct moe_best *best, const struct columns *columns)
+{
+    const uint32_t first = columns->all - columns->parts;
+    double sum = 0.0;
+    double weight = 0.0;
+    for (uint32_t expert = 0; expert < best->expert_count; expert++) {
+        const float *load = best->load + (size_t) expert * best->column_count;
+        for (uint32_t c = first + 1; c < columns->all; c++) {
+            const double mean = 0.5 * ((double) load[c] + (double) load[c - 1]);
+            const double step = (double) load[c] - (double) load[c - 1];
+            sum += mean > 0.0 ? step * step / mean : 0.0;
+            weight += mean;
+        }
+    }
+    return weight > 0.0 ? sum / weight : 0.0;
+}
+
 /* Copies of every layer: what the slots hold, and of a budget an even share. */
 static void share_copies(const struct moe_place_view *view, uint32_t *copies)
 {
@@ -173,6 +192,15 @@ struct work {
     uint16_t *trial;  /* [slot] */
 };
 
+/* risk stands for relative errors of 0.3, as between workloads. A window of several parts may show
+ * smaller ones, and then risk shrinks as their square. */
+#define SPREAD_SQUARE 0.09
+enum { SPREAD_PARTS = 4 };
+
+/* Another start is taken only when it is clearly better for the window: a small lead there says
+ * nothing of what follows. */
+#define NOTICEABLE 1.01
+
 /* Starts that differ in how far an expert's load is divided, each improved a little; the one
  * that then scores best is improved for good. Ties: the first start. */
 static void place_layer(const struct moe_place_view *view, uint32_t layer, struct work *work,
@@ -186,19 +214,24 @@ static void place_layer(const struct moe_place_view *view, uint32_t layer, struc
     const size_t bytes = shape->slot_count * sizeof *expert_of_slot;
     const double limit = view->parameters[EXCHANGES];
     double sum = 0.0;
-    double highest = -1.0;
+    double highest = 0.0;
     for (uint32_t expert = 0; expert < shape->expert_count; expert++) {
         sum += load[expert];
     }
     fill_columns(view, layer, &work->columns, &work->best, work->column);
+    work->best.risk = (float) view->parameters[RISK];
+    if (work->columns.parts >= SPREAD_PARTS) {
+        const double seen = spread_of(&work->best, &work->columns) / SPREAD_SQUARE;
+        work->best.risk *= (float) (seen < 1.0 ? seen : 1.0);
+    }
     for (size_t i = 0; i < sizeof enough / sizeof enough[0]; i++) {
         moe_craft_place_layer(&work->start, load, work->copies[layer],
-                              enough[i] * sum / shape->gpu_count, work->slots + first,
-                              work->order + first, work->trial);
+                              enough[i] * sum / shape->gpu_count, shape->gpu_count,
+                              work->slots + first, work->order + first, work->trial);
         (void) moe_best_improve(&work->best, limit < SAMPLE ? (uint32_t) limit : SAMPLE,
                                 work->trial);
         const double score = moe_best_score(&work->best, work->trial);
-        if (score > highest) {
+        if (score > highest * NOTICEABLE) {
             highest = score;
             memcpy(expert_of_slot, work->trial, bytes);
         }

@@ -16,6 +16,8 @@ enum {
 
 /* 64^16 * 2^16 GPUs stay finite in float32; no placement of interest is that lopsided. */
 #define LOAD_LIMIT 64.0f
+/* Below, the power would be a denormal number, which processors are slow at. */
+#define LOAD_LEAST 0.01f
 
 enum moe_status moe_best_init(struct moe_best *best, struct moe_arena *arena,
                               const struct moe_placement_shape *shape, uint32_t column_count,
@@ -49,7 +51,7 @@ enum moe_status moe_best_init(struct moe_best *best, struct moe_arena *arena,
 
 static inline float power_of(float load) /* load^16 */
 {
-    const float bounded = load < LOAD_LIMIT ? (load > 0.0f ? load : 0.0f) : LOAD_LIMIT;
+    const float bounded = load < LOAD_LIMIT ? (load > LOAD_LEAST ? load : 0.0f) : LOAD_LIMIT;
     const float two = bounded * bounded;
     const float four = two * two;
     const float eight = four * four;

@@ -89,7 +89,7 @@ static enum moe_status place(const struct moe_place_view *view, struct moe_arena
     for (uint32_t layer = 0; layer < shape->layer_count; layer++) {
         const size_t first = (size_t) layer * shape->gpu_count;
         moe_craft_place_layer(&craft, view->load + (size_t) layer * shape->expert_count,
-                              copies[layer], 0.0, slots + first, order + first,
+                              copies[layer], 0.0, UINT32_MAX, slots + first, order + first,
                               moe_placement_layer(plan, layer));
     }
     return MOE_OK;

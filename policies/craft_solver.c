@@ -75,53 +75,58 @@ static void copy_weights(struct moe_craft *craft, const double *load)
     }
 }
 
-/* The tree's leaves: load per copy of the experts that may get one more. */
-static void offer(struct moe_craft *craft, bool single_only)
+static uint64_t offer_of(const struct moe_craft *craft, uint32_t expert, uint32_t most)
+{
+    const float share = craft->weight[expert] / (float) craft->copies[expert];
+    return craft->copies[expert] >= most
+               ? MOE_WINNER_NEVER
+               : moe_winner_key(moe_winner_rank_descending(share), expert);
+}
+
+/* The tree's leaves: load per copy of the experts that have fewer than most copies. */
+static void offer(struct moe_craft *craft, uint32_t most)
 {
     const uint32_t experts = craft->shape.expert_count;
     const uint32_t leaf_count = moe_winner_leaf_count(experts);
     for (uint32_t i = 0; i < leaf_count; i++) {
-        craft->tree[leaf_count + i] = MOE_WINNER_NEVER;
-        if (i < experts && (!single_only || craft->copies[i] == 1)) {
-            const float share = craft->weight[i] / (float) craft->copies[i];
-            craft->tree[leaf_count + i] = moe_winner_key(moe_winner_rank_descending(share), i);
-        }
+        craft->tree[leaf_count + i] = i < experts ? offer_of(craft, i, most) : MOE_WINNER_NEVER;
     }
     moe_winner_build(craft->tree, leaf_count);
 }
 
-/* copies[]: one each, then extra times one more for the largest load per copy; once none is
- * above enough, for the largest that have one copy only, then as before. */
-static void replicate(struct moe_craft *craft, uint32_t extra, float enough)
+/* copies[]: one each, then up to extra times one more for the largest load per copy of those
+ * with fewer than most; once none is above enough, first a second one for those that have but
+ * one. Returns how many were given. */
+static uint32_t replicate(struct moe_craft *craft, uint32_t extra, float enough, uint32_t most)
 {
     const uint32_t leaf_count = moe_winner_leaf_count(craft->shape.expert_count);
-    bool single_only = false;
+    uint32_t limit = most;
     for (uint32_t i = 0; i < craft->shape.expert_count; i++) {
         craft->copies[i] = 1;
     }
-    offer(craft, false);
-    for (uint32_t i = 0; i < extra; i++) {
-        if (single_only && moe_winner_top(craft->tree) == MOE_WINNER_NEVER) {
-            single_only = false;
+    offer(craft, limit);
+    for (uint32_t given = 0; given < extra; given++) {
+        uint64_t top = moe_winner_top(craft->tree);
+        if (enough > 0.0f && top != MOE_WINNER_NEVER &&
+            craft->weight[(uint32_t) top] / (float) craft->copies[(uint32_t) top] < enough) {
+            limit = most < 2 ? most : 2;
             enough = 0.0f;
-            offer(craft, false);
+            offer(craft, limit);
+            top = moe_winner_top(craft->tree);
         }
-        uint32_t expert = (uint32_t) moe_winner_top(craft->tree);
-        if (!single_only && craft->weight[expert] / (float) craft->copies[expert] < enough) {
-            single_only = true;
-            offer(craft, true);
-            if (moe_winner_top(craft->tree) == MOE_WINNER_NEVER) {
-                single_only = false;
-                enough = 0.0f;
-                offer(craft, false);
-            }
-            expert = (uint32_t) moe_winner_top(craft->tree);
+        if (top == MOE_WINNER_NEVER && limit < most) {
+            limit = most;
+            offer(craft, limit);
+            top = moe_winner_top(craft->tree);
         }
-        const float share = craft->weight[expert] / (float) ++craft->copies[expert];
-        moe_winner_set(craft->tree, leaf_count, expert,
-                       single_only ? MOE_WINNER_NEVER
-                                   : moe_winner_key(moe_winner_rank_descending(share), expert));
+        if (top == MOE_WINNER_NEVER) {
+            return given;
+        }
+        craft->copies[(uint32_t) top]++;
+        moe_winner_set(craft->tree, leaf_count, (uint32_t) top,
+                       offer_of(craft, (uint32_t) top, limit));
     }
+    return extra;
 }
 
 /* Copies onto GPUs: slot_of_item is pack * capacity + rank, packs in the order of
@@ -154,7 +159,7 @@ static void plan_trial(struct moe_craft *craft, uint32_t extra, struct moe_craft
     for (uint32_t gpu = 0; gpu < gpus; gpu++) {
         craft->limit[gpu] = slots / gpus + (gpu < slots % gpus);
     }
-    replicate(craft, extra, 0.0f);
+    (void) replicate(craft, extra, 0.0f, UINT32_MAX);
     const uint32_t items = pack(craft, extra);
     for (uint32_t gpu = 0, first = 0; gpu <= gpus; gpu++) {
         trial->first[gpu] = first;
@@ -341,8 +346,8 @@ void moe_craft_deal_slots(const struct moe_placement_shape *shape, const uint32_
 }
 
 void moe_craft_place_layer(struct moe_craft *craft, const double *load, uint32_t copies,
-                           double enough, const uint32_t *slots, const uint32_t *order,
-                           uint16_t *expert_of_slot)
+                           double enough, uint32_t most, const uint32_t *slots,
+                           const uint32_t *order, uint16_t *expert_of_slot)
 {
     const uint32_t gpus = craft->shape.gpu_count;
     const uint32_t per_gpu = moe_placement_slots_per_gpu(&craft->shape);
@@ -353,8 +358,8 @@ void moe_craft_place_layer(struct moe_craft *craft, const double *load, uint32_t
         expert_of_slot[slot] = MOE_SLOT_EMPTY;
     }
     copy_weights(craft, load);
-    replicate(craft, copies, (float) enough);
-    const uint32_t items = pack(craft, copies);
+    const uint32_t given = replicate(craft, copies, (float) enough, most);
+    const uint32_t items = pack(craft, given);
     for (uint32_t item = 0; item < items; item++) {
         const uint32_t gpu = order[craft->slot_of_item[item] / craft->limit[0]];
         const uint32_t rank = craft->slot_of_item[item] % craft->limit[0];

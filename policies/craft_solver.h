@@ -81,11 +81,12 @@ uint32_t moe_craft_knee(const double *gain, uint32_t gpu_count, uint32_t limit, 
 void moe_craft_deal_slots(const struct moe_placement_shape *shape, const uint32_t *copies_of_layer,
                           uint32_t *slots, uint32_t *order, uint32_t *total);
 
-/* Step 4's slots of one layer filled: expert_of_slot[slot_count], the rest empty. Load per copy
- * below enough is not divided further while experts with one copy are left to get a second;
- * CRAFT has enough = 0. */
+/* Step 4's slots of one layer filled: expert_of_slot[slot_count], the rest empty. CRAFT has
+ * enough = 0 and most = UINT32_MAX. Otherwise no expert gets more than most copies, even if
+ * slots stay empty, and load per copy below enough is not divided further while there are
+ * experts with one copy to get a second. */
 void moe_craft_place_layer(struct moe_craft *craft, const double *load, uint32_t copies,
-                           double enough, const uint32_t *slots, const uint32_t *order,
-                           uint16_t *expert_of_slot);
+                           double enough, uint32_t most, const uint32_t *slots,
+                           const uint32_t *order, uint16_t *expert_of_slot);
 
 #endif

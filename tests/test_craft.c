@@ -306,7 +306,7 @@ static struct moe_placement place(struct instance *in, const uint32_t *copies)
     for (uint32_t layer = 0; layer < in->shape.layer_count; layer++) {
         const size_t first = (size_t) layer * in->shape.gpu_count;
         moe_craft_place_layer(&in->craft, in->load + (size_t) layer * in->shape.expert_count,
-                              copies[layer], 0.0, slots + first, order + first,
+                              copies[layer], 0.0, UINT32_MAX, slots + first, order + first,
                               moe_placement_layer(&plan, layer));
     }
     cr_assert_eq(moe_placement_check(&plan, NULL), MOE_OK);

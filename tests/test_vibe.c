@@ -93,8 +93,8 @@ Test(vibe, tiny_instances_are_solved_near_the_best)
     for (int i = 0; i < 300; i++) {
         const uint32_t gpus = 2 + below(2);
         const uint32_t experts = gpus * (2 + below(gpus == 2 ? 3 : 2));
-        double load[8] = { 0 };
-        uint32_t gpu_of_expert[8] = { 0 };
+        double load[9] = { 0 };
+        uint32_t gpu_of_expert[9] = { 0 };
         uint32_t room[3] = { experts / gpus, experts / gpus, experts / gpus };
         moe_arena_reset(&arena);
         const struct moe_policy_speed speed = bent(gpus);
