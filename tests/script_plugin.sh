@@ -92,7 +92,7 @@ grep -q 'at most 30 copies' out.txt || complain 'the budget of copies is not sai
 expect 2 'policy eplb: takes no budget of copies: its slots decide' "$moesim" run study/s.yaml \
     --set replicas=30 --set baseline=lpt --set policies=lpt,eplb
 expect 2 'a plan places experts; dispatch is decided while serving' plan eplb+dispatch=lp
-expect 2 'which a file of summed loads cannot give' plan craft:R=1
+expect 2 'which a file of summed loads cannot give' plan affinity
 
 # One door, nothing else, where there is a program to ask.
 if command -v nm >/dev/null 2>&1; then
