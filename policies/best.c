@@ -201,12 +201,29 @@ enum { SPREAD_PARTS = 4 };
  * nothing of what follows. */
 #define NOTICEABLE 1.01
 
+/* Starts are compared by what was observed, where the window shows that; a start that only serves
+ * loads that nobody saw is none. */
+static double score_start(struct work *work, const uint16_t *slots)
+{
+    const uint32_t unseen = work->columns.all - work->columns.parts;
+    float kept[MOE_BEST_COLUMN_LIMIT];
+    memcpy(kept, work->best.weight, sizeof kept);
+    if (work->columns.parts >= SPREAD_PARTS) {
+        for (uint32_t c = 0; c < unseen; c++) {
+            work->best.weight[c] = 0.0f;
+        }
+    }
+    const double score = moe_best_score(&work->best, slots);
+    memcpy(work->best.weight, kept, sizeof kept);
+    return score;
+}
+
 /* Starts that differ in how far an expert's load is divided, each improved a little; the one
  * that then scores best is improved for good. Ties: the first start. */
 static void place_layer(const struct moe_place_view *view, uint32_t layer, struct work *work,
                         uint16_t *expert_of_slot)
 {
-    static const double enough[] = { 0.0, 0.35, 0.55, 0.75, 1.0001 };
+    static const double enough[] = { 0.0, 0.35, 0.55, 0.75, 0.95, 1.07 };
     enum { SAMPLE = 12 };
     const struct moe_placement_shape *shape = &view->shape;
     const size_t first = (size_t) layer * shape->gpu_count;
@@ -230,7 +247,7 @@ static void place_layer(const struct moe_place_view *view, uint32_t layer, struc
                               work->slots + first, work->order + first, work->trial);
         (void) moe_best_improve(&work->best, limit < SAMPLE ? (uint32_t) limit : SAMPLE,
                                 work->trial);
-        const double score = moe_best_score(&work->best, work->trial);
+        const double score = score_start(work, work->trial);
         if (score > highest * NOTICEABLE) {
             highest = score;
             memcpy(expert_of_slot, work->trial, bytes);
