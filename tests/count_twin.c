@@ -114,7 +114,10 @@ void count_twin_row(struct twin_counted *counted, const struct twin_case *c, uin
             if (slot == TWIN_EMPTY) {
                 continue;
             }
-            const uint32_t to = slot / slots_per_gpu;
+            uint32_t to = 0;
+            while ((to + 1) * slots_per_gpu <= slot) {
+                to++;
+            }
             assert(to < gpus_of(c));
             counted->slot[layer][slot]++;
             wanted[to] = true;

@@ -189,7 +189,7 @@ Test(craft, knapsack_is_the_best_and_more_budget_never_hurts)
         const uint32_t options = in.craft.option_count;
         double gain[25];
         uint8_t choice[4 * 25];
-        uint32_t copies[4];
+        uint32_t copies[4] = { 0 };
         moe_craft_allocate(&in.craft, in.balance, budget, gain, choice);
         for (uint32_t b = 0; b <= budget; b++) {
             cr_assert_float_eq(gain[b], try_all(&in, 0, b), 1e-12, "case %d, budget %u", i, b);
@@ -322,7 +322,7 @@ Test(craft, plans_keep_what_the_estimate_promised)
         struct instance in = draw_instance(3, 4);
         const uint32_t experts = in.shape.expert_count;
         uint32_t option[3];
-        uint32_t copies[3];
+        uint32_t copies[3] = { 0 };
         for (uint32_t layer = 0; layer < 3; layer++) {
             option[layer] = below(in.craft.option_count);
             copies[layer] = in.craft.option[option[layer]];
@@ -395,11 +395,11 @@ Test(craft, recorded_loads_give_the_known_balance)
     struct instance in = { .shape = { QWEN_LAYERS, QWEN_EXPERTS, 96, QWEN_RANKS, 1, 1 },
                            .batch_count = 1,
                            .batches = load };
-    in.load = MOE_NEW(&arena, double, QWEN_LAYERS *QWEN_EXPERTS);
+    in.load = MOE_NEW(&arena, double, (size_t) QWEN_LAYERS *QWEN_EXPERTS);
     sum_loads(&in);
     estimate(&in);
     struct instance scored = in;
-    scored.batches = load + QWEN_LAYERS * QWEN_EXPERTS;
+    scored.batches = load + (size_t) QWEN_LAYERS * QWEN_EXPERTS;
     enum { BUDGET = 24 * QWEN_RANKS };
     double gain[BUDGET + 1];
     static uint8_t choice[QWEN_LAYERS * (BUDGET + 1)];
@@ -409,7 +409,7 @@ Test(craft, recorded_loads_give_the_known_balance)
         double balance;
     } known[] = { { 0, 0.761 }, { 1, 0.840 }, { 2, 0.899 },
                   { 4, 0.932 }, { 8, 0.937 }, { 16, 0.940 } };
-    uint32_t copies[QWEN_LAYERS];
+    uint32_t copies[QWEN_LAYERS] = { 0 };
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
         moe_craft_backtrack(&in.craft, choice, BUDGET, known[i].slots_per_gpu * QWEN_RANKS, copies);
         struct moe_placement plan = place(&in, copies);
