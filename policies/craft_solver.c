@@ -131,7 +131,7 @@ static uint32_t replicate(struct moe_craft *craft, uint32_t extra, float enough,
 
 /* Copies onto GPUs: slot_of_item is pack * capacity + rank, packs in the order of
  * limit[], which descends, so that of equally loaded GPUs the roomier comes first. */
-static uint32_t pack(struct moe_craft *craft, uint32_t extra)
+static uint32_t pack(struct moe_craft *craft)
 {
     uint32_t item = 0;
     for (uint32_t expert = 0; expert < craft->shape.expert_count; expert++) {
@@ -140,7 +140,6 @@ static uint32_t pack(struct moe_craft *craft, uint32_t extra)
             craft->expert_of_item[item++] = (uint16_t) expert;
         }
     }
-    assert(item == craft->shape.expert_count + extra);
     const struct moe_packing_shape packing = {
         .item_count = item,
         .pack_count = craft->shape.gpu_count,
@@ -160,7 +159,7 @@ static void plan_trial(struct moe_craft *craft, uint32_t extra, struct moe_craft
         craft->limit[gpu] = slots / gpus + (gpu < slots % gpus);
     }
     (void) replicate(craft, extra, 0.0f, UINT32_MAX);
-    const uint32_t items = pack(craft, extra);
+    const uint32_t items = pack(craft);
     for (uint32_t gpu = 0, first = 0; gpu <= gpus; gpu++) {
         trial->first[gpu] = first;
         first += gpu < gpus ? craft->limit[gpu] : 0;
@@ -358,8 +357,8 @@ void moe_craft_place_layer(struct moe_craft *craft, const double *load, uint32_t
         expert_of_slot[slot] = MOE_SLOT_EMPTY;
     }
     copy_weights(craft, load);
-    const uint32_t given = replicate(craft, copies, (float) enough, most);
-    const uint32_t items = pack(craft, given);
+    (void) replicate(craft, copies, (float) enough, most);
+    const uint32_t items = pack(craft);
     for (uint32_t item = 0; item < items; item++) {
         const uint32_t gpu = order[craft->slot_of_item[item] / craft->limit[0]];
         const uint32_t rank = craft->slot_of_item[item] % craft->limit[0];

@@ -96,7 +96,7 @@ static double slow_balance(const struct instance *in, uint32_t layer, uint32_t e
     const double *load = in->load + (size_t) layer * experts;
     uint32_t copies[64] = { 0 };
     uint32_t left[64];
-    uint32_t room[32];
+    uint32_t room[32] = { 0 };
     double gpu_load[32] = { 0 };
     double share[32][64] = { { 0 } }; /* [gpu][expert] of an expert's load */
     for (uint32_t e = 0; e < experts; e++) {
@@ -126,6 +126,7 @@ static double slow_balance(const struct instance *in, uint32_t layer, uint32_t e
                 to = g;
             }
         }
+        cr_assert(e < experts && to < gpus);
         left[e]--;
         room[to]--;
         gpu_load[to] += load[e] / copies[e];
@@ -203,7 +204,8 @@ Test(craft, knapsack_is_the_best_and_more_budget_never_hurts)
                     k++;
                 }
                 used += copies[layer];
-                sum += in.balance[layer * options + k] - in.balance[layer * options];
+                sum +=
+                    in.balance[(size_t) layer * options + k] - in.balance[(size_t) layer * options];
             }
             cr_assert_leq(used, b);
             cr_assert_float_eq(sum, gain[b], 1e-12);
@@ -251,7 +253,7 @@ Test(craft, slots_are_dealt_evenly)
             cr_assert(total[gpu] == sum / gpus || total[gpu] == (sum + gpus - 1) / gpus);
         }
         for (uint32_t layer = 0; layer < LAYERS; layer++) {
-            const uint32_t *mine = slots + layer * gpus;
+            const uint32_t *mine = slots + (size_t) layer * gpus;
             uint32_t in_layer = 0;
             for (uint32_t gpu = 0; gpu < gpus; gpu++) {
                 in_layer += mine[gpu];
