@@ -112,8 +112,8 @@ cudaError_t cudaMalloc(void **out, size_t bytes)
 cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *all_bytes)
 {
     static unsigned turn;
-    *free_bytes = turn++ % 3 == 0 ? 100 : 600;
-    *all_bytes = 1000;
+    *all_bytes = (size_t) 1 << 34;
+    *free_bytes = *all_bytes / 10 * (turn++ % 3 == 0 ? 1 : 6);
     return cudaSuccess;
 }
 
