@@ -295,6 +295,15 @@ static enum moe_status warm_up(struct course *course, struct moe_error *err)
     return visit_sentinels(course, 1, err);
 }
 
+/* For logs; a terminal has the progress line. */
+static void tell_tier(const struct moe_measure_gpu *gpu, uint32_t tier)
+{
+    const struct moe_measure_run *run = gpu->run;
+    (void) fprintf(
+        stderr, "moecal: tier %u done after %.1f s, %u samples, visits take %.2f of the estimate\n",
+        tier, moe_measure_now() - run->begin_s, atomic_load(&run->sample_count), gpu->pace);
+}
+
 static enum moe_status follow(struct course *course, struct moe_error *err)
 {
     struct moe_measure_gpu *gpu = course->gpu;
@@ -303,6 +312,9 @@ static enum moe_status follow(struct course *course, struct moe_error *err)
     MOE_TRY(warm_up(course, err));
     for (uint32_t i = 0; i < plan->visit_count; i++) {
         const struct moe_measure_visit *planned = &plan->visits[i];
+        if (gpu->rank == 0 && i > 0 && planned->tier != planned[-1].tier) {
+            tell_tier(gpu, planned[-1].tier);
+        }
         if (!refined && planned->tier >= FIRST_TIER_AFTER_REFINE) {
             MOE_TRY(refine(course, err));
             refined = true;

@@ -10,6 +10,10 @@
 #include "calibrate/measure/measure_series.h"
 #include "sim/base/random.h"
 
+/* Free memory that opening a series leaves to backends, references and the driver; what a series of
+ * unknown size is taken for. */
+static const double HEADROOM_BYTES = 6e9;
+static const double UNKNOWN_BYTES = 16e9;
 static const double BUDGET_S = 0.12;
 static const double SUSTAINED_SHARE = 0.25; /* of the first soak: the GPU is warm by then */
 static const double READ_SLACK = 1.02;      /* over the ceilings measured in this run */
@@ -56,6 +60,25 @@ void moe_measure_gpu_forget(struct moe_measure_gpu *gpu)
     }
 }
 
+/* Makes room for a series, the ones unused for longest go first. */
+static enum moe_status make_room(struct moe_measure_gpu *gpu, uint32_t series,
+                                 struct moe_error *err)
+{
+    const double known = gpu->run->plan->series[series].memory_bytes;
+    const double wanted = (known > 0.0 ? known : UNKNOWN_BYTES) + HEADROOM_BYTES;
+    while (gpu->open_count > 0) {
+        size_t free_bytes = 0;
+        size_t all_bytes = 0;
+        MOE_TRY(
+            moe_device_check((int) cudaMemGetInfo(&free_bytes, &all_bytes), "cudaMemGetInfo", err));
+        if ((double) free_bytes >= wanted && gpu->open_count < MOE_MEASURE_OPEN_LIMIT) {
+            break;
+        }
+        forget_oldest(gpu);
+    }
+    return MOE_OK;
+}
+
 /* The operands of a series, made if need be; others go when there is no room. */
 static enum moe_status ready(struct moe_measure_gpu *gpu, uint32_t series,
                              struct moe_measure_open_series **out, struct moe_error *err)
@@ -68,9 +91,7 @@ static enum moe_status ready(struct moe_measure_gpu *gpu, uint32_t series,
             return MOE_OK;
         }
     }
-    if (gpu->open_count == MOE_MEASURE_OPEN_LIMIT) {
-        forget_oldest(gpu);
-    }
+    MOE_TRY(make_room(gpu, series, err));
     const struct moe_measure_work *work = moe_measure_work_of(plan->series[series].kind);
     const struct moe_measure_extent extent = extent_of(plan, series);
     void *state = NULL;
