@@ -144,6 +144,18 @@ static void print_head(const struct moe_bootstrap *boot, uint32_t device_count)
                   version[0] == '\0' ? "not built in" : version);
 }
 
+static void print_end(const struct moe_collective_outcome *outcome, bool whole)
+{
+    (void) printf("\n%" PRIu32 " visits in %.1f s", outcome->visit_count, outcome->seconds);
+    if (outcome->left_out > 0) {
+        (void) printf("; %" PRIu32 " points are left out%s", outcome->left_out,
+                      !whole            ? ""
+                      : stop_asked != 0 ? ", since the run was stopped"
+                                        : ", since --limit did not allow more");
+    }
+    (void) putchar('\n');
+}
+
 static enum moe_status measure(const struct request *request,
                                const struct moe_collective_options *options,
                                const struct moe_bootstrap *boot, int argc, char **argv,
@@ -165,10 +177,7 @@ static enum moe_status measure(const struct request *request,
         &file, status == MOE_OK && stop_asked == 0, outcome.seconds, &close_err);
     if (first) {
         moe_collective_table_print(stdout, &outcome.plan);
-        (void) printf("\n%" PRIu32 " visits in %.1f s", outcome.visit_count, outcome.seconds);
-        (void) printf(outcome.left_out > 0 ? "; %" PRIu32 " points were left out%s\n" : "\n",
-                      outcome.left_out,
-                      stop_asked != 0 ? ", the run was stopped" : ", --limit did not allow more");
+        print_end(&outcome, status == MOE_OK);
     }
     moe_collective_plan_free(&outcome.plan);
     if (status == MOE_OK && closed != MOE_OK) {

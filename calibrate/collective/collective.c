@@ -376,6 +376,7 @@ enum moe_status moe_collective_measure(struct moe_sample_store *store, int64_t r
                         options->device_count, MOE_LANE_LIMIT);
     }
     m.end_s = m.begin_s + options->limit_s;
+    MOE_TRY(moe_exchange_forbid_multicast(err));
     MOE_TRY(moe_collective_plan_for(options, m.boot, &out->plan, err));
     moe_progress_begin(&m.progress, options->progress, "links", "points", 0, m.plan->point_count);
     enum moe_status status = open_all(&m, err);

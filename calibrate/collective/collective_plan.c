@@ -163,22 +163,23 @@ static enum moe_status add_skew(struct moe_collective_plan *plan, uint32_t at,
     return MOE_OK;
 }
 
+/* Sizes beyond the largest that is asked for become that. */
 static enum moe_status add_overlap(struct moe_collective_plan *plan, uint32_t at,
                                    const struct moe_collective_request *request,
                                    struct moe_error *err)
 {
     for (size_t i = 0; i < sizeof overlap_sizes / sizeof overlap_sizes[0]; i++) {
+        const int64_t size =
+            overlap_sizes[i] < request->most_bytes ? overlap_sizes[i] : request->most_bytes;
         for (size_t k = 0; k < MOE_OVERLAP_ROWS; k++) {
             const struct moe_collective_point point = {
                 .series = at,
                 .role = MOE_COLLECTIVE_ANCHOR,
-                .bytes_per_peer = whole_grains(overlap_sizes[i] / pieces(&plan->series[at])),
+                .bytes_per_peer = whole_grains(size / pieces(&plan->series[at])),
                 .matrix = MOE_COLLECTIVE_NO_MATRIX,
                 .rows = request->overlap.rows[k],
             };
-            if (overlap_sizes[i] <= request->most_bytes) {
-                MOE_TRY(add_point(plan, point, err));
-            }
+            MOE_TRY(add_point(plan, point, err));
         }
     }
     return MOE_OK;

@@ -4,6 +4,7 @@
 #include <cuda_runtime_api.h>
 #include <inttypes.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -56,6 +57,24 @@ static enum moe_status prepare(const struct moe_visit_tools *tools,
     return MOE_OK;
 }
 
+/* No number is what the poison reads as. */
+static enum moe_status wrong(const struct moe_lane *lane, const char *what,
+                             const struct moe_exchange_fault *fault, struct moe_error *err)
+{
+    char text[80];
+    if (isnan(fault->found)) {
+        (void) snprintf(text, sizeof text, "nothing was written where %g belongs", fault->wanted);
+    } else if (isnan(fault->wanted)) {
+        (void) snprintf(text, sizeof text, "%g was written behind the end", fault->found);
+    } else {
+        (void) snprintf(text, sizeof text, "there is %g where %g belongs", fault->found,
+                        fault->wanted);
+    }
+    return moe_fail(err, MOE_DEVICE,
+                    "%s is wrong: at cell %" PRId64 " of rank %" PRIu32 " (GPU %" PRIu32 ") %s",
+                    what, fault->cell, lane->rank, lane->device, text);
+}
+
 static enum moe_status inspect(const struct moe_visit_tools *tools,
                                const struct moe_collective_call *call, struct moe_error *err)
 {
@@ -72,11 +91,7 @@ static enum moe_status inspect(const struct moe_visit_tools *tools,
                                  "cudaMemcpy of a result", err));
         if (!moe_exchange_pattern_right(call, lane->rank, lanes->rank_count, tools->cells,
                                         &fault)) {
-            return moe_fail(err, MOE_DEVICE,
-                            "%s: rank %" PRIu32 " (GPU %" PRIu32 ") got %g at cell %" PRId64
-                            " where %g belongs",
-                            moe_collective_describe(call, what, sizeof what), lane->rank,
-                            lane->device, fault.found, fault.cell, fault.wanted);
+            return wrong(lane, moe_collective_describe(call, what, sizeof what), &fault, err);
         }
     }
     return MOE_OK;

@@ -53,7 +53,7 @@ void moe_exchange_version(char *out, size_t size)
 }
 
 /* The variable is read when NCCL starts, and by nothing else. */
-static enum moe_status forbid_multicast(struct moe_error *err)
+enum moe_status moe_exchange_forbid_multicast(struct moe_error *err)
 {
     const char *set = getenv("NCCL_NVLS_ENABLE");
     if (set != NULL && strcmp(set, "0") != 0) {
@@ -103,7 +103,7 @@ static enum moe_status join(const struct moe_bootstrap *boot, const struct moe_l
 enum moe_status moe_exchange_create(const struct moe_bootstrap *boot, const struct moe_lanes *lanes,
                                     struct moe_exchange **out, struct moe_error *err)
 {
-    MOE_TRY(forbid_multicast(err));
+    MOE_TRY(moe_exchange_forbid_multicast(err));
     struct moe_exchange *exchange = calloc(1, sizeof *exchange);
     if (exchange == NULL) {
         return moe_fail(err, MOE_LIMIT, "no memory for communicators");

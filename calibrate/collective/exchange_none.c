@@ -26,6 +26,12 @@ void moe_exchange_version(char *out, size_t size)
     }
 }
 
+enum moe_status moe_exchange_forbid_multicast(struct moe_error *err)
+{
+    (void) err;
+    return MOE_OK;
+}
+
 enum moe_status moe_exchange_create(const struct moe_bootstrap *boot, const struct moe_lanes *lanes,
                                     struct moe_exchange **out, struct moe_error *err)
 {

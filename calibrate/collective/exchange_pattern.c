@@ -137,7 +137,7 @@ bool moe_exchange_pattern_right(const struct moe_collective_call *call, uint32_t
                                 struct moe_exchange_fault *fault)
 {
     const int64_t count = moe_collective_recv_bytes(call, rank) / CELL;
-    if (!contents_right(call, rank, ranks, recv, fault)) {
+    if (moe_collective_joins(call, rank) && !contents_right(call, rank, ranks, recv, fault)) {
         return false;
     }
     for (int64_t i = 0; i < MOE_EXCHANGE_GUARD / CELL; i++) {

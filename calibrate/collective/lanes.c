@@ -190,7 +190,7 @@ enum moe_status moe_lanes_wait(struct moe_lanes *lanes, const char *what, struct
             const double spent_s = now_s() - begin_s;
             if (spent_s > MOE_LANES_PATIENCE_S) {
                 lanes->stuck = true;
-                return moe_fail(err, MOE_DEVICE, "%s did not end within %.0f s (GPU %u)", what,
+                return moe_fail(err, MOE_DEVICE, "%s did not end within %g s (GPU %u)", what,
                                 MOE_LANES_PATIENCE_S, (unsigned) lanes->lanes[i].device);
             }
             if (spent_s > SPIN_S) {

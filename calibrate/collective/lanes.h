@@ -30,8 +30,10 @@ enum {
 /* Of a receive buffer at most as much is looked at. */
 #define MOE_LANES_CHECK_BYTES (INT64_C(4) << 20)
 
-/* Work that has not ended after this is given up, and with it the GPUs. */
+/* Work that has not ended after this is given up, and with it the GPUs. (A test is in a hurry.) */
+#ifndef MOE_LANES_PATIENCE_S
 #define MOE_LANES_PATIENCE_S 20.0
+#endif
 
 struct moe_lane {
     uint32_t device; /* CUDA's number of the GPU */

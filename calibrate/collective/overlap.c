@@ -214,30 +214,38 @@ void moe_overlap_destroy(struct moe_overlap *overlap)
     free(overlap);
 }
 
+static enum moe_status queue_gemms(struct overlap_lane *lane, int which, uint32_t count,
+                                   struct moe_error *err)
+{
+    for (uint32_t k = 0; count > 0 && k <= count; k++) {
+        if (k > 0) {
+            MOE_TRY(check(cudaEventRecord(lane->gemm.begin[k - 1], lane->stream), "cudaEventRecord",
+                          err));
+        }
+        MOE_TRY(moe_device_check(moe_expert_ffn_run(lane->ffn[which], lane->stream),
+                                 "moe_expert_ffn_run", err));
+        if (k > 0) {
+            MOE_TRY(check(cudaEventRecord(lane->gemm.end[k - 1], lane->stream), "cudaEventRecord",
+                          err));
+        }
+    }
+    return check(cudaEventRecord(lane->done, lane->stream), "cudaEventRecord", err);
+}
+
 /* counts[0] GEMMs and counts[1] all-to-alls, after one of each that is not timed. */
 static enum moe_status queue(struct moe_overlap *overlap, const struct moe_collective_call *call,
                              int which, const uint32_t counts[2], struct moe_error *err)
 {
     struct moe_lanes *lanes = overlap->tools->lanes;
     for (uint32_t i = 0; i < lanes->count; i++) {
-        struct overlap_lane *lane = &overlap->lanes[i];
         void *const exchange = lanes->lanes[i].stream;
-        MOE_TRY(check(cudaEventRecord(lane->origin, exchange), "cudaEventRecord", err));
+        MOE_TRY(check(cudaEventRecord(overlap->lanes[i].origin, exchange), "cudaEventRecord", err));
         MOE_TRY(moe_lanes_hold(lanes, &lanes->lanes[i], exchange, err));
-        MOE_TRY(moe_lanes_hold(lanes, &lanes->lanes[i], lane->stream, err));
-        for (uint32_t k = 0; counts[0] > 0 && k <= counts[0]; k++) {
-            if (k > 0) {
-                MOE_TRY(check(cudaEventRecord(lane->gemm.begin[k - 1], lane->stream),
-                              "cudaEventRecord", err));
-            }
-            MOE_TRY(moe_device_check(moe_expert_ffn_run(lane->ffn[which], lane->stream),
-                                     "moe_expert_ffn_run", err));
-            if (k > 0) {
-                MOE_TRY(check(cudaEventRecord(lane->gemm.end[k - 1], lane->stream),
-                              "cudaEventRecord", err));
-            }
-        }
-        MOE_TRY(check(cudaEventRecord(lane->done, lane->stream), "cudaEventRecord", err));
+        MOE_TRY(moe_lanes_hold(lanes, &lanes->lanes[i], overlap->lanes[i].stream, err));
+    }
+    for (uint32_t i = 0; i < lanes->count; i++) {
+        MOE_TRY(check(cudaSetDevice((int) lanes->lanes[i].device), "cudaSetDevice", err));
+        MOE_TRY(queue_gemms(&overlap->lanes[i], which, counts[0], err));
     }
     for (uint32_t k = 0; counts[1] > 0 && k <= counts[1]; k++) {
         for (uint32_t i = 0; k > 0 && i < lanes->count; i++) {
