@@ -21,7 +21,7 @@ struct moe_watchdog {
 
 static void bark(const struct moe_watchdog *dog)
 {
-    (void) fprintf(stderr, "moecal: %s did not come back within %.0f s\n", dog->what,
+    (void) fprintf(stderr, "moecal: %s did not come back within %g s\n", dog->what,
                    dog->patience_s);
     (void) fflush(NULL);
     _Exit(EXIT_FAILURE);
