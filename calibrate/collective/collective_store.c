@@ -189,6 +189,18 @@ enum moe_status moe_collective_book_add(struct moe_collective_book *book,
     return moe_sample_store_commit(book->store, err);
 }
 
+/* unstable: the median is known less well than the stopping rule asks for. */
+static const char *flags_of(const struct moe_timing *timing)
+{
+    const double width = timing->median_us < 20.0 ? 0.01 : 0.005;
+    const bool unstable = timing->high_us > timing->median_us * (1.0 + width) ||
+                          timing->low_us < timing->median_us * (1.0 - width);
+    if (timing->bimodal) {
+        return unstable ? "bimodal unstable" : "bimodal";
+    }
+    return unstable ? "unstable" : "";
+}
+
 static enum moe_status add_sample(struct moe_collective_book *book,
                                   const struct moe_collective_visit_place *place, uint32_t rank,
                                   const struct moe_visit *visit, struct moe_error *err)
@@ -222,7 +234,7 @@ static enum moe_status add_sample(struct moe_collective_book *book,
         .throttle = of->sensors.throttle,
         .error = visit->error,
         .dropped = visit->dropped,
-        .flags = timing.bimodal ? "bimodal" : "",
+        .flags = flags_of(&timing),
     };
     MOE_TRY(moe_sample_add_row(book->store, &row, &id, err));
     const uint64_t draw = (uint64_t) place->seq * MOE_COLLECTIVE_RANK_LIMIT + rank;

@@ -208,8 +208,8 @@ static enum moe_status one_batch(const struct moe_visit_tools *tools, struct con
 {
     struct share mine = { .lane_count = tools->lanes->count };
     const uint32_t size = batch_size(visit);
-    const enum moe_status status = moe_lanes_batch(tools->lanes, context->call, enqueue, context,
-                                                   size, true, &mine.times, err);
+    const enum moe_status status =
+        moe_lanes_batch(tools->lanes, context->call, enqueue, context, size, &mine.times, err);
     MOE_TRY(moe_bootstrap_agree(tools->boot, status, err));
     mine.spoilt = mine.times.late || faulty(tools->lanes, &mine.times);
     MOE_TRY(moe_bootstrap_gather(tools->boot, &mine, sizeof mine, shares, err));

@@ -11,7 +11,8 @@
 
 /* Far longer than queueing a batch takes: a hold that ends by itself spoils the batch. */
 static const int64_t HOLD_NS = 1000000000;
-static const double SPIN_S = 2e-3; /* short work is waited for without sleeping */
+static const double READ_REST = 30.0; /* times as long as a reading took, none is made */
+static const double SPIN_S = 2e-3;    /* short work is waited for without sleeping */
 
 static double now_s(void)
 {
@@ -254,8 +255,24 @@ static enum moe_status queue(struct moe_lanes *lanes, const struct moe_collectiv
     return MOE_OK;
 }
 
+/* A reading may take longer than the batch; then it is made rarely, and the last one stands. */
+static void read_sensors(struct moe_lanes *lanes, struct moe_lanes_times *out)
+{
+    const double begin_s = now_s();
+    if (lanes->nvml != NULL && begin_s - lanes->read_s >= lanes->read_every_s) {
+        for (uint32_t i = 0; i < lanes->count; i++) {
+            moe_nvml_read_load(lanes->nvml, lanes->lanes[i].sensor, &lanes->lanes[i].load);
+        }
+        lanes->read_s = now_s();
+        lanes->read_every_s = (lanes->read_s - begin_s) * READ_REST;
+    }
+    for (uint32_t i = 0; i < lanes->count; i++) {
+        out->load[i] = lanes->lanes[i].load;
+    }
+}
+
 enum moe_status moe_lanes_batch(struct moe_lanes *lanes, const struct moe_collective_call *call,
-                                moe_lanes_enqueue enqueue, void *context, uint32_t count, bool read,
+                                moe_lanes_enqueue enqueue, void *context, uint32_t count,
                                 struct moe_lanes_times *out, struct moe_error *err)
 {
     char what[160];
@@ -264,9 +281,7 @@ enum moe_status moe_lanes_batch(struct moe_lanes *lanes, const struct moe_collec
     const enum moe_status status = queue(lanes, call, enqueue, context, count, err);
     moe_hold_open(lanes->hold); /* also after an error: what was queued must end */
     MOE_TRY(status);
-    for (uint32_t i = 0; read && lanes->nvml != NULL && i < lanes->count; i++) {
-        moe_nvml_read_load(lanes->nvml, lanes->lanes[i].sensor, &out->load[i]);
-    }
+    read_sensors(lanes, out);
     MOE_TRY(moe_lanes_wait(lanes, moe_collective_describe(call, what, sizeof what), err));
     MOE_TRY(moe_lanes_late(lanes, &out->late, err));
     for (uint32_t i = 0; i < lanes->count; i++) {

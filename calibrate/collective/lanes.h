@@ -46,6 +46,7 @@ struct moe_lane {
     void *host; /* pinned, all GPUs may read it; NULL when nothing comes from the host */
     struct moe_device about;
     struct moe_nvml_gpu *sensor; /* NULL: no NVML */
+    struct moe_nvml_load load;   /* last reading */
 };
 
 struct moe_lanes {
@@ -55,6 +56,8 @@ struct moe_lanes {
     uint32_t rank_count;
     struct moe_collective_room room;
     const struct moe_nvml *nvml; /* NULL: none */
+    double read_s;               /* CLOCK_MONOTONIC of the last reading of the sensors */
+    double read_every_s;         /* so that reading them takes little of the time */
     struct moe_hold *hold;
     bool stuck; /* a wait was given up: no call to the driver would come back */
 };
@@ -62,7 +65,8 @@ struct moe_lanes {
 /* Queues one call on the streams of all lanes that take part in it. */
 typedef enum moe_status (*moe_lanes_enqueue)(void *context, struct moe_error *err);
 
-/* Times of one batch, in microseconds, by lane; sensors as they were while it ran. */
+/* Times of one batch, in microseconds, by lane; sensors as they were while it ran, or within the
+ * second before where a reading is slow. */
 struct moe_lanes_times {
     float us[MOE_LANE_LIMIT][MOE_LANE_BATCH];
     struct moe_nvml_load load[MOE_LANE_LIMIT];
@@ -87,9 +91,9 @@ enum moe_status moe_lanes_wait(struct moe_lanes *lanes, const char *what,
                                struct moe_error *err) MOE_MUST_CHECK;
 
 /* count calls (1 .. MOE_LANE_BATCH) behind a hold, after one that is not timed. They must have run
- * once before. read: also look at the sensors. Errors: what enqueue says; MOE_DEVICE. */
+ * once before. Errors: what enqueue says; MOE_DEVICE. */
 enum moe_status moe_lanes_batch(struct moe_lanes *lanes, const struct moe_collective_call *call,
-                                moe_lanes_enqueue enqueue, void *context, uint32_t count, bool read,
+                                moe_lanes_enqueue enqueue, void *context, uint32_t count,
                                 struct moe_lanes_times *out, struct moe_error *err) MOE_MUST_CHECK;
 
 /* The hold behind which a batch is queued, for those who queue one themselves: first a hold on each

@@ -134,6 +134,11 @@ static enum moe_status make_ffn(const struct moe_overlap_shape *shape, struct ov
         batch.row_offset_dev = offsets_dev;
         MOE_TRY(moe_device_check(moe_expert_ffn_create(&ffn, &weights, &batch, 0, &lane->ffn[i]),
                                  "moe_expert_ffn_create", err));
+        /* Code comes to the GPU at its first launch, which must not be behind a hold; and the
+         * stream does not wait for copies to memory by itself. */
+        MOE_TRY(check(cudaDeviceSynchronize(), "filling an expert", err));
+        MOE_TRY(moe_device_check(moe_expert_ffn_run(lane->ffn[i], lane->stream),
+                                 "moe_expert_ffn_run", err));
     }
     return check(cudaDeviceSynchronize(), "filling an expert", err);
 }
@@ -358,6 +363,10 @@ static enum moe_status all_rounds(struct moe_overlap *overlap,
 {
     const uint32_t first[2][2] = { { LEAST_CALLS, 0 }, { 0, LEAST_CALLS } };
     uint32_t counts[2];
+    char what[160];
+    MOE_TRY(moe_exchange_enqueue(overlap->tools->exchange, call, err)); /* connections are made */
+    MOE_TRY(moe_lanes_wait(overlap->tools->lanes, moe_collective_describe(call, what, sizeof what),
+                           err));
     for (int i = 0; i < 4; i++) { /* twice: the first warms up */
         if (i == 2) {
             memset(share->count, 0, sizeof share->count);
