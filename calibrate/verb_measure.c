@@ -113,6 +113,9 @@ enum moe_status moe_verb_measure(int argc, char **argv, struct moe_error *err)
         assert(moe_expert_backend_find(moe_measure_backends[i].name) != NULL);
     }
     write_command(argc, argv, command, sizeof command);
+    if (options.collectives) {
+        MOE_TRY(moe_measure_link_prepare(&run, err));
+    }
     MOE_TRY(moe_measure_plan_make(&run.request, &plan, err));
     run.reserve_s = options.collectives ? moe_measure_link_reserve_s(&run) : 0.0;
     if (options.plan_only) {

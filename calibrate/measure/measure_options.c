@@ -22,6 +22,7 @@ struct words {
     uint32_t context_max;
     uint32_t stream_mib;
     uint32_t sentinel_rows;
+    uint32_t link_mib;
     bool no_collectives;
 };
 
@@ -163,6 +164,9 @@ enum moe_status moe_measure_options_parse(int argc, char **argv, bool is_card,
           1048576 },
         { "raw", MOE_OPTION_REAL, &run->raw_share, "X", "share of samples kept time by time", 0,
           1 },
+        { "link-mib", MOE_OPTION_COUNT, &words.link_mib, "N",
+          "largest message between GPUs, and overlap by the sentinel's shape (0: 256, its own)", 0,
+          16384 },
         { "no-collectives", MOE_OPTION_FLAG, &words.no_collectives, NULL,
           "nothing that takes links", 0, 0 },
         { "plan-only", MOE_OPTION_FLAG, &out->plan_only, NULL,
@@ -178,6 +182,7 @@ enum moe_status moe_measure_options_parse(int argc, char **argv, bool is_card,
     }
     MOE_TRY(moe_options_parse(options, option_count, &none, argc, argv, err));
     MOE_TRY(understand(&words, run, err));
+    run->link_bytes_max = (int64_t) words.link_mib << 20;
     out->collectives = !is_card && !words.no_collectives;
     if (out->output == NULL && !out->plan_only) {
         return moe_fail(err, MOE_RANGE, "-o FILE: which file to write is not said");

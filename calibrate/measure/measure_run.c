@@ -183,7 +183,8 @@ static void write_settings(const struct moe_measure_run *run, const char *gpus, 
 {
     (void) snprintf(out, size,
                     "{\"plan\":\"%016llx\",\"gpus\":%s,\"soak_s\":%g,\"rows_max\":%d,"
-                    "\"context_max\":%d,\"product\":%u,\"sentinel\":\"%dx%dx%d\"}",
+                    "\"context_max\":%d,\"product\":%u,\"sentinel\":\"%dx%dx%d\","
+                    "\"NCCL_NVLS_ENABLE\":\"0\"}",
                     (unsigned long long) run->plan->hash, gpus, run->soak_s,
                     (int) run->request.rows_max, (int) run->request.context_max, run->product_size,
                     (int) run->request.sentinel.hidden, (int) run->request.sentinel.inter,

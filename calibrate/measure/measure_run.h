@@ -36,10 +36,11 @@ struct moe_measure_run {
     double limit_s;                          /* of everything since begin_s */
     double reserve_s;                        /* of it, for what comes after this part */
     double soak_s;                           /* of a sustained visit */
-    double raw_share;      /* of the samples whose single times are kept, 0 .. 1 */
-    bool is_card;          /* no soak at the beginning, no refinement */
-    uint32_t product_size; /* of the ceilings' matrices */
-    uint32_t test_kill;    /* tests: the process ends by itself after so many samples; 0: never */
+    double raw_share;       /* of the samples whose single times are kept, 0 .. 1 */
+    bool is_card;           /* no soak at the beginning, no refinement */
+    uint32_t product_size;  /* of the ceilings' matrices */
+    int64_t link_bytes_max; /* largest message of the links; 0: as they have it */
+    uint32_t test_kill;     /* tests: the process ends by itself after so many samples; 0: never */
 
     /* Filled by moe_measure_run_open. */
     struct moe_nvml *nvml; /* NULL: none */
