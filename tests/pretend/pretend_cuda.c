@@ -237,8 +237,9 @@ cudaError_t cudaEventDestroy(cudaEvent_t event)
 
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
 {
+    static struct pretend_stream default_stream;
     struct pretend_event *made = (void *) event;
-    made->stream = (void *) stream;
+    made->stream = stream == NULL ? &default_stream : (void *) stream;
     made->work = made->stream->work;
     made->busy_us = made->stream->busy_us;
     return cudaSuccess;
