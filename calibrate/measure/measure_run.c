@@ -29,12 +29,14 @@ double moe_measure_run_left_s(const struct moe_measure_run *run)
 
 void moe_measure_run_note(struct moe_measure_run *run, const char *format, ...)
 {
+    char text[sizeof run->note];
     va_list values;
+    va_start(values, format);
+    (void) vsnprintf(text, sizeof text, format, values);
+    va_end(values);
     (void) pthread_mutex_lock(&run->lock);
     if (run->note[0] == '\0') {
-        va_start(values, format);
-        (void) vsnprintf(run->note, sizeof run->note, format, values);
-        va_end(values);
+        memcpy(run->note, text, sizeof text);
     }
     (void) pthread_mutex_unlock(&run->lock);
 }

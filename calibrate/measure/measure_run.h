@@ -92,7 +92,7 @@ void moe_measure_run_close(struct moe_measure_run *run);
 bool moe_measure_run_meet(struct moe_measure_run *run);
 
 /* Stores a point and room for its id; called while no other thread works on the plan. */
-enum moe_status moe_measure_run_store_point(struct moe_measure_run *run, uint32_t point,
+enum moe_status moe_measure_run_store_point(struct moe_measure_run *run, uint32_t index,
                                             struct moe_error *err);
 
 /* Says once what a point was left out for. */
