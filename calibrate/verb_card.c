@@ -81,7 +81,7 @@ static enum moe_status measure(struct moe_measure_run *run, struct moe_error *er
         status = print_gpu(run, i, err);
     }
     if (status == MOE_OK && run->note[0] != '\0') {
-        (void) printf("not as planned: %s\n", run->note);
+        (void) printf("%u visits not as planned, the first: %s\n", run->note_count, run->note);
     }
     moe_measure_run_close(run);
     return status;

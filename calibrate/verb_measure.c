@@ -46,7 +46,7 @@ static void summarise(const struct moe_measure_options *options)
         (void) printf("%u samples have a wrong result and are flagged so\n", wrong);
     }
     if (run.note[0] != '\0') {
-        (void) printf("not as planned: %s\n", run.note);
+        (void) printf("%u visits not as planned, the first: %s\n", run.note_count, run.note);
     }
     if (atomic_load(&run.stop)) {
         (void) printf("not ended: the same command goes on\n");

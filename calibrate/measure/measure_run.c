@@ -1,7 +1,6 @@
 #include "calibrate/measure/measure_run.h"
 
 #include <cuda_runtime_api.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,16 +26,14 @@ double moe_measure_run_left_s(const struct moe_measure_run *run)
     return run->limit_s - run->reserve_s - END_S - (moe_measure_now() - run->begin_s);
 }
 
-void moe_measure_run_note(struct moe_measure_run *run, const char *format, ...)
+void moe_measure_run_note(struct moe_measure_run *run, uint32_t point, const char *what)
 {
-    char text[sizeof run->note];
-    va_list values;
-    va_start(values, format);
-    (void) vsnprintf(text, sizeof text, format, values);
-    va_end(values);
+    const struct moe_measure_point *at = &run->plan->points[point];
     (void) pthread_mutex_lock(&run->lock);
+    run->note_count++;
     if (run->note[0] == '\0') {
-        memcpy(run->note, text, sizeof text);
+        (void) snprintf(run->note, sizeof run->note, "%s at %g: %.250s",
+                        run->plan->series[at->series].name, at->tokens, what);
     }
     (void) pthread_mutex_unlock(&run->lock);
 }

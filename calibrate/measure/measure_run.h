@@ -65,7 +65,8 @@ struct moe_measure_run {
     atomic_uint sample_count;
     atomic_uint wrong_count;
     atomic_uint skipped_count; /* visits without time left */
-    char note[400];            /* first thing that went wrong without ending the run; "" */
+    uint32_t note_count;
+    char note[400]; /* the first thing that went wrong without ending the run; "" */
     struct moe_progress progress;
 };
 
@@ -95,9 +96,8 @@ bool moe_measure_run_meet(struct moe_measure_run *run);
 enum moe_status moe_measure_run_store_point(struct moe_measure_run *run, uint32_t index,
                                             struct moe_error *err);
 
-/* Says once what a point was left out for. */
-void moe_measure_run_note(struct moe_measure_run *run, const char *format, ...)
-    __attribute__((format(printf, 2, 3)));
+/* Notes why a point could not be measured, or not rightly; the first is kept word by word. */
+void moe_measure_run_note(struct moe_measure_run *run, uint32_t point, const char *what);
 
 /* Seconds left for visits. */
 double moe_measure_run_left_s(const struct moe_measure_run *run);

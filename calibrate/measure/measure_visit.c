@@ -283,8 +283,7 @@ static enum moe_status absorb(struct moe_measure_gpu *gpu, uint32_t point, enum 
     if (!moe_graph_timer_stuck(gpu->tools.timer)) {
         (void) cudaGetLastError();
         if (status == MOE_UNSUPPORTED || status == MOE_LIMIT || cudaDeviceSynchronize() == 0) {
-            moe_measure_run_note(gpu->run, "%s at %g: %.200s", name,
-                                 gpu->run->plan->points[point].tokens, own->text);
+            moe_measure_run_note(gpu->run, point, own->text);
             return MOE_OK;
         }
     }
@@ -316,9 +315,7 @@ enum moe_status moe_measure_gpu_visit(struct moe_measure_gpu *gpu, uint32_t poin
     }
     if (status == MOE_OK && verdict.wrong) {
         atomic_fetch_add(&run->wrong_count, 1);
-        moe_measure_run_note(run, "%s at %g is wrong: %s",
-                             run->plan->series[run->plan->points[point].series].name,
-                             run->plan->points[point].tokens, verdict.why);
+        moe_measure_run_note(run, point, verdict.why);
     }
     if (status == MOE_OK) {
         status = keep(gpu, point, pass, begin_s, flags, &verdict, &found_us, err);
