@@ -1,6 +1,7 @@
 /* The CUDA runtime of the pretend GPU. */
 #include <cuda_runtime_api.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -117,7 +118,7 @@ cudaError_t cudaMalloc(void **out, size_t bytes)
 /* Little is free, so that operands kept for later are given up at times. */
 cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *all_bytes)
 {
-    static unsigned turn;
+    static atomic_uint turn;
     *free_bytes = (size_t) (turn++ % 3 == 0 ? 100 : 600) << 24;
     *all_bytes = (size_t) 1000 << 24;
     return cudaSuccess;
@@ -255,7 +256,7 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event)
  * rule has work to do. */
 cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t begin, cudaEvent_t end)
 {
-    static unsigned turn;
+    static atomic_uint turn;
     const double busy_us = ((struct pretend_event *) (void *) end)->busy_us -
                            ((struct pretend_event *) (void *) begin)->busy_us;
     *ms = busy_us > 0.0 ? (float) (busy_us * 1e-3) : 0.5F + 0.0001F * (float) (turn++ % 17);
