@@ -189,32 +189,37 @@ static void drop_event(void *event)
 }
 
 /* Nothing to do about a failure here: what was measured is measured. */
+static void drop_lane(struct overlap_lane *lane, uint32_t device)
+{
+    (void) cudaSetDevice((int) device);
+    if (lane->stream != NULL) {
+        (void) cudaStreamSynchronize(lane->stream);
+        (void) cudaStreamDestroy(lane->stream);
+    }
+    for (int k = 0; k < CALLS; k++) {
+        drop_event(lane->gemm.begin[k]);
+        drop_event(lane->gemm.end[k]);
+        drop_event(lane->exchange.begin[k]);
+        drop_event(lane->exchange.end[k]);
+    }
+    drop_event(lane->origin);
+    drop_event(lane->done);
+    for (int k = 0; k < MOE_OVERLAP_ROWS; k++) {
+        moe_expert_ffn_destroy(lane->ffn[k]);
+    }
+    for (uint32_t k = 0; k < lane->owned_count; k++) {
+        (void) cudaFree(lane->owned[k]);
+    }
+}
+
 void moe_overlap_destroy(struct moe_overlap *overlap)
 {
-    if (overlap == NULL || overlap->tools->lanes->stuck) {
+    if (overlap == NULL) {
         return;
     }
-    for (uint32_t i = 0; i < overlap->lane_count; i++) {
-        struct overlap_lane *lane = &overlap->lanes[i];
-        (void) cudaSetDevice((int) overlap->tools->lanes->lanes[i].device);
-        if (lane->stream != NULL) {
-            (void) cudaStreamSynchronize(lane->stream);
-            (void) cudaStreamDestroy(lane->stream);
-        }
-        for (int k = 0; k < CALLS; k++) {
-            drop_event(lane->gemm.begin[k]);
-            drop_event(lane->gemm.end[k]);
-            drop_event(lane->exchange.begin[k]);
-            drop_event(lane->exchange.end[k]);
-        }
-        drop_event(lane->origin);
-        drop_event(lane->done);
-        for (int k = 0; k < MOE_OVERLAP_ROWS; k++) {
-            moe_expert_ffn_destroy(lane->ffn[k]);
-        }
-        for (uint32_t k = 0; k < lane->owned_count; k++) {
-            (void) cudaFree(lane->owned[k]);
-        }
+    const struct moe_lanes *lanes = overlap->tools->lanes;
+    for (uint32_t i = 0; !lanes->stuck && i < overlap->lane_count; i++) {
+        drop_lane(&overlap->lanes[i], lanes->lanes[i].device);
     }
     free(overlap);
 }
