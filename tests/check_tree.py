@@ -32,11 +32,12 @@ MAY_INCLUDE = {
     'policies/check': {'sim/base', 'traces', 'policies'},
     **{kind: {'sim/base', 'traces', 'policies', 'policies/solve'} for kind in POLICY_KINDS},
     'kernels': {'sim/base'},
-    'calibrate': {'sim/base', 'kernels'},
-    'sim': {'traces', *POLICIES, *SIM},  # sim/main.c
+    'calibrate/samples': {'sim/base'},
+    'calibrate': {'sim/base', 'kernels', 'calibrate/samples'},
+    'sim': {'traces', *POLICIES, 'calibrate/samples', *SIM},  # sim/main.c
 }
 for place, name in enumerate(SIM[1:], start=1):
-    MAY_INCLUDE[name] = {'traces', *POLICIES, *SIM[:place]}
+    MAY_INCLUDE[name] = {'traces', *POLICIES, 'calibrate/samples', *SIM[:place]}
 
 INCLUDE = re.compile(r'^\s*#\s*include\s*"([^"]+)"', re.MULTILINE)
 
@@ -143,11 +144,13 @@ def self_check():
                ('policies/place/a.c', 'policies/dispatch/b.h'),
                ('policies/solve/a.c', 'policies/place/b.h'),
                ('policies/a.c', 'policies/solve/b.h'), ('sim/cost/a.c', 'policies/place/b.h'),
-               ('sim/unlisted/a.c', 'sim/base/b.h'), ('tests/engine_twin.c', 'sim/cost/b.h')]
+               ('sim/unlisted/a.c', 'sim/base/b.h'), ('calibrate/samples/a.c', 'kernels/b.h'),
+               ('sim/cost/a.c', 'calibrate/b.h'), ('tests/engine_twin.c', 'sim/cost/b.h')]
     allowed = [('sim/engine/a.c', 'sim/cost/b.h'), ('sim/main.c', 'sim/command/b.h'),
                ('policies/a.c', 'traces/b.h'), ('policies/place/a.c', 'policies/solve/b.h'),
                ('sim/engine/a.c', 'policies/solve/b.h'), ('calibrate/a.c', 'kernels/b.h'),
-               ('tests/test_a.c', 'sim/engine/b.h'), ('sim/report/a.c', 'sim/report/b.h')]
+               ('tests/test_a.c', 'sim/engine/b.h'), ('sim/report/a.c', 'sim/report/b.h'),
+               ('sim/cost/a.c', 'calibrate/samples/b.h'), ('calibrate/measure/a.c', 'kernels/b.h')]
     for path, target in refused:
         assert fault(path, target) is not None, (path, target)
     for path, target in allowed:
