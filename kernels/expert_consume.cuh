@@ -18,20 +18,25 @@
 #include "kernels/wgmma.cuh"
 
 enum {
-    STAGES = 4,
+    CONSUMERS = 2, /* warpgroups */
     TILE_SLOTS = 2,
     TURN_BARRIER = 4, /* and 5: one per warpgroup */
-    CONSUMERS = 2,    /* warpgroups */
     W_BOX_BYTES = MOE_V3_WEIGHT_ROWS * MOE_V3_ROW_BYTES,
     W_BYTES = 2 * W_BOX_BYTES,
-    X_BYTES = MOE_V3_TOKEN_TILE_MOST * MOE_V3_ROW_BYTES,
     WARPGROUP_BYTES = 64 * MOE_V3_ROW_BYTES, /* 64 rows of either */
     K_STEPS = MOE_V3_ROW_BYTES / 32,         /* instructions per stage and operand */
 };
 
-struct expert_shared {
+/* How a block is made up: the narrow one has more stages, the wide one larger tiles. */
+template <bool Wide> struct expert_block {
+    static constexpr int32_t TOKENS = Wide ? MOE_V3_WIDE_TILE : MOE_V3_TOKEN_TILE_MOST;
+    static constexpr int32_t STAGES = Wide ? 3 : 4;
+};
+
+template <bool Wide> struct expert_shared {
+    static constexpr int32_t STAGES = expert_block<Wide>::STAGES;
     alignas(1024) uint8_t w[STAGES][W_BYTES];
-    alignas(1024) uint8_t x[STAGES][X_BYTES];
+    alignas(1024) uint8_t x[STAGES][expert_block<Wide>::TOKENS * MOE_V3_ROW_BYTES];
     alignas(1024) uint8_t staging[CONSUMERS][STAGING_ROWS * STAGING_ROW_BYTES];
     alignas(128) float x_scale[STAGES][(MOE_V3_SCALE_BOX + 31) / 32 * 32];
     float exchange[9 * STAGING_ROWS];
@@ -56,7 +61,7 @@ template <int Size> struct ring {
         }
     }
 };
-using stage_ring = ring<STAGES>;
+template <bool Wide> using stage_ring = ring<expert_block<Wide>::STAGES>;
 using tile_ring = ring<TILE_SLOTS>;
 
 /* Output columns of one tile. */
@@ -72,7 +77,8 @@ static __device__ __forceinline__ int32_t depth_steps(const moe_expert_gemm &gem
 }
 
 /* The stage is read: its place may be filled again. One thread per warpgroup says so. */
-static __device__ __forceinline__ void release(expert_shared &sm, int32_t stage)
+template <bool Wide>
+static __device__ __forceinline__ void release(expert_shared<Wide> &sm, int32_t stage)
 {
     if (threadIdx.x % WARPGROUP == 0) {
         mbarrier_arrive(shared_address(&sm.empty[stage]));
@@ -94,9 +100,9 @@ static __device__ __forceinline__ void multiply(float *sums, uint64_t a, uint64_
 
 /* bf16: sums over the whole depth, one stage's products in flight while the next is awaited.
  * multiply(stage) issues the wgmma instructions. */
-template <typename Multiply, typename Keep>
-static __device__ __forceinline__ void sum_bf16(expert_shared &sm, stage_ring &at, int32_t steps,
-                                                Multiply multiply, Keep keep)
+template <bool Wide, typename Multiply, typename Keep>
+static __device__ __forceinline__ void sum_bf16(expert_shared<Wide> &sm, stage_ring<Wide> &at,
+                                                int32_t steps, Multiply multiply, Keep keep)
 {
     int32_t before = at.stage;
     for (int32_t s = 0; s < steps; s++) {
@@ -148,10 +154,10 @@ static __device__ __forceinline__ void activate(int epilogue, float (&sums)[Coun
     }
 }
 
-template <int N, bool Gated, bool Fp8>
-static __device__ __forceinline__ void consume_turned(const moe_expert_gemm &gemm,
-                                                      expert_shared &sm, const expert_tile &tile,
-                                                      const expert_output &o, stage_ring &at)
+template <int N, bool Gated, bool Fp8, bool Wide>
+static __device__ __forceinline__ void
+consume_turned(const moe_expert_gemm &gemm, expert_shared<Wide> &sm, const expert_tile &tile,
+               const expert_output &o, stage_ring<Wide> &at)
 {
     const int32_t steps = depth_steps(gemm, Fp8);
     const uint32_t rows = (uint32_t) o.warpgroup * WARPGROUP_BYTES;
@@ -223,8 +229,8 @@ static __device__ __forceinline__ void consume_turned(const moe_expert_gemm &gem
  * other's are made. Without the turns both ask and then both add, and the tensor cores rest. */
 template <bool Gated>
 static __device__ __forceinline__ void
-sum_upright_e4m3(const moe_expert_gemm &gemm, expert_shared &sm, const expert_tile &tile,
-                 int32_t warpgroup, stage_ring &at, float (&sum)[128])
+sum_upright_e4m3(const moe_expert_gemm &gemm, expert_shared<false> &sm, const expert_tile &tile,
+                 int32_t warpgroup, stage_ring<false> &at, float (&sum)[128])
 {
     const int32_t steps = depth_steps(gemm, true);
     const box_scales w = find_box_scales(gemm, tile, Gated, steps);
@@ -266,13 +272,13 @@ sum_upright_e4m3(const moe_expert_gemm &gemm, expert_shared &sm, const expert_ti
     }
 }
 
-template <bool Gated, bool Fp8>
-static __device__ __forceinline__ void consume_upright(const moe_expert_gemm &gemm,
-                                                       expert_shared &sm, const expert_tile &tile,
-                                                       const expert_output &o, stage_ring &at)
+template <bool Gated, bool Fp8, bool Wide>
+static __device__ __forceinline__ void
+consume_upright(const moe_expert_gemm &gemm, expert_shared<Wide> &sm, const expert_tile &tile,
+                const expert_output &o, stage_ring<Wide> &at)
 {
     float sum[128] = {}; /* [box][16 groups of 8 columns][4] */
-    if (Fp8) {
+    if constexpr (Fp8) {
         sum_upright_e4m3<Gated>(gemm, sm, tile, o.warpgroup, at, sum);
     } else {
         sum_bf16(

@@ -115,6 +115,9 @@ static void describe_gemms(struct moe_expert_ffn *ffn, const struct moe_expert_f
                                            .depth = shape->hidden,
                                            .row_count = batch->row_count,
                                            .largest_row_count = largest,
+                                           .wide = shape->dtype == MOE_EXPERT_BF16 &&
+                                                   moe_expert_split_is_wide(batch->row_offset,
+                                                                            shape->expert_count),
                                            .scale_stride = batch->scale_stride,
                                            .dtype = shape->dtype,
                                            .epilogue = epilogue_of(shape->activation),
@@ -181,7 +184,8 @@ int moe_expert_ffn_create(const struct moe_expert_ffn_shape *shape,
         moe_expert_ffn_destroy(ffn);
         return error;
     }
-    (void) snprintf(ffn->text, sizeof ffn->text, "v%d", ffn->version);
+    (void) snprintf(ffn->text, sizeof ffn->text, "v%d%s", ffn->version,
+                    ffn->version == FASTEST && ffn->first.wide ? " wide" : "");
     *out = ffn;
     return 0;
 }

@@ -48,6 +48,12 @@ static const struct test_case cases[] = {
     { 64, 64, MOE_EXPERT_RELU, false, 70, { [2] = 3, [32] = 17, [33] = 1, [69] = 5 } },
     { 512, 384, MOE_EXPERT_SWIGLU, true, 8, { 129, 0, 256, 1, 31, 127, 0, 300 } },
     { 1024, 768, MOE_EXPERT_RELU, true, 4, { 100, 7, 40, 0 } },
+    /* Wide tiles: alone, beside all smaller ones, several of them and a rest. */
+    { 128, 128, MOE_EXPERT_RELU, false, 1, { 192 } },
+    { 272, 144, MOE_EXPERT_SWIGLU, false, 3, { 129, 0, 191 } },
+    { 192, 320, MOE_EXPERT_RELU, true, 9, { 192, 0, 193, 1, 150, 320, 16, 384, 40 } },
+    { 192, 272, MOE_EXPERT_GELU, true, 6, { 512, 3, 0, 130, 192, 70 } },
+    { 448, 400, MOE_EXPERT_SWIGLU, true, 5, { 0, 1024, 185, 9, 577 } },
     { 2880, 720, MOE_EXPERT_SWIGLU, true, 2, { 30, 66 } },
 };
 
