@@ -33,7 +33,7 @@ struct moe_expert_gemm {
     int32_t depth;             /* columns of it, over which is summed */
     int32_t row_count;         /* of all experts together */
     int32_t largest_row_count; /* of one expert, as the host knew it */
-    int wide;                  /* version 3: its wide launch (expert_split.h) */
+    int is_wide;               /* version 3: its wide launch (expert_split.h) */
     int32_t scale_stride;
     enum moe_expert_dtype dtype; /* of x and w */
     enum moe_expert_epilogue epilogue;
@@ -67,6 +67,7 @@ enum {
 
 struct moe_expert_v3 {
     CUtensorMap w;                          /* [expert * matrix][columns][depth] */
+    CUtensorMap w_tall;                     /* the same in the boxes of tall tiles */
     CUtensorMap x[MOE_V3_TOKEN_TILE_COUNT]; /* [row][depth] */
     CUtensorMap x_scale;                    /* [depth block][row], fp8 only */
     struct moe_expert_gemm gemm;

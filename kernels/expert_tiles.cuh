@@ -20,20 +20,12 @@ struct alignas(16) expert_tile {
     int32_t row_count; /* 0 behind the last tile */
 };
 
-template <bool Wide> static __device__ __forceinline__ moe_expert_split split_rows(int32_t rows)
-{
-    if (Wide) {
-        int64_t clocks;
-        return moe_expert_split_find(rows, &clocks);
-    }
-    return { 0, (rows + MOE_V3_TOKEN_TILE_MOST - 1) / MOE_V3_TOKEN_TILE_MOST };
-}
-
-/* tile_start[expert_count + 1] in shared memory, filled by one full warp. */
+/* tile_start[expert_count + 1], and in the wide launch split[expert_count], in shared memory:
+ * filled by one full warp. */
 template <bool Wide>
 static __device__ __forceinline__ void
-expert_tiles_count(int32_t *tile_start, const int32_t *row_offset, int32_t expert_count,
-                   int32_t weight_tile_count)
+expert_tiles_count(int32_t *tile_start, moe_expert_split *split, const int32_t *row_offset,
+                   int32_t expert_count, int32_t weight_rows)
 {
     const int32_t lane = (int32_t) threadIdx.x % 32;
     int32_t total = 0;
@@ -42,7 +34,13 @@ expert_tiles_count(int32_t *tile_start, const int32_t *row_offset, int32_t exper
         int32_t tiles = 0;
         if (expert < expert_count) {
             const int32_t rows = row_offset[expert + 1] - row_offset[expert];
-            tiles = split_rows<Wide>(rows).tile_count * weight_tile_count;
+            int64_t clocks;
+            const moe_expert_split own = Wide ? moe_expert_split_wide(rows, weight_rows, &clocks)
+                                              : moe_expert_split_narrow(rows, weight_rows);
+            tiles = own.tile_count * own.weight_tile_count;
+            if (Wide) {
+                split[expert] = own;
+            }
         }
         int32_t sum = tiles; /* of this lane and those below */
         for (int32_t step = 1; step < 32; step *= 2) {
@@ -62,6 +60,7 @@ expert_tiles_count(int32_t *tile_start, const int32_t *row_offset, int32_t exper
 /* Moves `expert` on to the owner of tile `index`, which must be below the total. */
 template <bool Wide>
 static __device__ __forceinline__ expert_tile expert_tile_find(const int32_t *tile_start,
+                                                               const moe_expert_split *split_of,
                                                                const int32_t *row_offset,
                                                                int32_t index, int32_t *expert)
 {
@@ -70,13 +69,12 @@ static __device__ __forceinline__ expert_tile expert_tile_find(const int32_t *ti
     }
     const int32_t first_row = row_offset[*expert];
     const int32_t rows = row_offset[*expert + 1] - first_row;
-    const moe_expert_split split = split_rows<Wide>(rows);
+    const moe_expert_split split = Wide ? split_of[*expert] : moe_expert_split_narrow(rows, 0);
     const int32_t inside = index - tile_start[*expert];
     const int32_t row_tile = inside % split.tile_count;
-    const int32_t narrow_before = max(row_tile - split.wide_count, 0);
-    const int32_t size = row_tile < split.wide_count ? MOE_V3_WIDE_TILE : MOE_V3_TOKEN_TILE_MOST;
-    const int32_t before =
-        (row_tile - narrow_before) * MOE_V3_WIDE_TILE + narrow_before * MOE_V3_TOKEN_TILE_MOST;
+    const int32_t behind = max(row_tile - split.first_count, 0);
+    const int32_t before = (row_tile - behind) * split.first_rows + behind * MOE_V3_TOKEN_TILE_MOST;
+    const int32_t size = row_tile < split.first_count ? split.first_rows : MOE_V3_TOKEN_TILE_MOST;
     return { *expert, inside / split.tile_count, first_row + before, min(size, rows - before) };
 }
 
