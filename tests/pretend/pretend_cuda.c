@@ -10,7 +10,8 @@ enum { STREAM_LIMIT = 64 };
 
 struct pretend_event {
     struct pretend_stream *stream;
-    long work; /* of that stream when it was recorded */
+    long work;      /* of that stream when it was recorded */
+    double busy_us; /* likewise */
 };
 
 static struct pretend_stream *streams[STREAM_LIMIT];
@@ -42,16 +43,18 @@ cudaError_t cudaRuntimeGetVersion(int *version)
     return cudaSuccess;
 }
 
+/* One GPU, or as many as the environment says. */
 cudaError_t cudaGetDeviceCount(int *count)
 {
-    *count = 1;
+    const char *text = getenv("PRETEND_GPUS");
+    *count = text == NULL ? 1 : (int) strtol(text, NULL, 10);
     return cudaSuccess;
 }
 
 cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *out, int device)
 {
-    (void) device;
     memset(out, 0, sizeof *out);
+    out->uuid.bytes[15] = (char) device;
     (void) snprintf(out->name, sizeof out->name, "pretend GPU");
     out->totalGlobalMem = (size_t) 1 << 34;
     out->multiProcessorCount = 132;
@@ -61,8 +64,7 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *out, int device)
 
 cudaError_t cudaDeviceGetPCIBusId(char *out, int size, int device)
 {
-    (void) device;
-    (void) snprintf(out, (size_t) size, "0000:00:00.0");
+    (void) snprintf(out, (size_t) size, "0000:%02x:00.0", (unsigned) device);
     return cudaSuccess;
 }
 
@@ -75,7 +77,9 @@ cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr attribute, in
 
 cudaError_t cudaSetDevice(int device)
 {
-    return device == 0 ? cudaSuccess : cudaErrorInvalidDevice;
+    int count = 0;
+    (void) cudaGetDeviceCount(&count);
+    return device >= 0 && device < count ? cudaSuccess : cudaErrorInvalidDevice;
 }
 
 cudaError_t cudaGetLastError(void)
@@ -112,8 +116,8 @@ cudaError_t cudaMalloc(void **out, size_t bytes)
 cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *all_bytes)
 {
     static unsigned turn;
-    *free_bytes = turn++ % 3 == 0 ? 100 : 600;
-    *all_bytes = 1000;
+    *free_bytes = (size_t) (turn++ % 3 == 0 ? 100 : 600) << 24;
+    *all_bytes = (size_t) 1000 << 24;
     return cudaSuccess;
 }
 
@@ -197,6 +201,10 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream)
 
 cudaError_t cudaStreamQuery(cudaStream_t stream)
 {
+    const struct pretend_stream *of = (void *) stream;
+    if (of->hangs) {
+        return cudaErrorNotReady;
+    }
     return cudaStreamSynchronize(stream);
 }
 
@@ -223,6 +231,7 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
     struct pretend_event *made = (void *) event;
     made->stream = (void *) stream;
     made->work = made->stream->work;
+    made->busy_us = made->stream->busy_us;
     return cudaSuccess;
 }
 
@@ -232,13 +241,14 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event)
     return capture == NULL ? cudaSuccess : cudaErrorStreamCaptureUnsupported;
 }
 
-/* Some spread, so that the stopping rule has work to do. */
+/* Where work has said how long it takes, that; else some time with some spread, so that the stopping
+ * rule has work to do. */
 cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t begin, cudaEvent_t end)
 {
     static unsigned turn;
-    (void) begin;
-    (void) end;
-    *ms = 0.5F + 0.0001F * (float) (turn++ % 17);
+    const double busy_us = ((struct pretend_event *) (void *) end)->busy_us -
+                           ((struct pretend_event *) (void *) begin)->busy_us;
+    *ms = busy_us > 0.0 ? (float) (busy_us * 1e-3) : 0.5F + 0.0001F * (float) (turn++ % 17);
     return cudaSuccess;
 }
 
