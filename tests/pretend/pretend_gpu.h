@@ -17,6 +17,7 @@
 
 struct pretend_stream {
     bool capturing;
+    const void *captured_by; /* the thread whose capture it is part of */
     long work;      /* launched so far */
     long joined;    /* of it, what the capture's own stream waited for */
     double busy_us; /* time that its work has taken, as far as it said */
