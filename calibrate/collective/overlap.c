@@ -14,6 +14,7 @@ enum {
     CALLS = 64, /* of each kind in a round, at most */
     LEAST_CALLS = 4,
     ROUNDS = 10,
+    LATE_LIMIT = 3,
     OWNED = 8,
 };
 
@@ -41,6 +42,7 @@ struct moe_overlap {
     const struct moe_visit_tools *tools;
     struct moe_overlap_shape shape;
     uint32_t lane_count;
+    uint32_t late_count; /* rounds whose hold ended by itself */
     struct overlap_lane lanes[MOE_LANE_LIMIT];
 };
 
@@ -324,6 +326,13 @@ static enum moe_status one_round(struct moe_overlap *overlap,
     (void) moe_collective_describe(call, what, sizeof what);
     MOE_TRY(moe_lanes_wait(lanes, what, err));
     MOE_TRY(moe_lanes_late(lanes, &late, err));
+    overlap->late_count += late;
+    if (overlap->late_count > LATE_LIMIT) {
+        return moe_fail(err, MOE_DEVICE,
+                        "%s beside GEMMs could not be queued behind a hold within a second; is "
+                        "CUDA_LAUNCH_BLOCKING set?",
+                        what);
+    }
     const bool both = counts[0] > 0 && counts[1] > 0;
     for (uint32_t i = 0; !late && i < lanes->count; i++) {
         struct span gemms[CALLS];
