@@ -101,6 +101,14 @@ static enum moe_expert_epilogue epilogue_of(enum moe_expert_activation activatio
     return MOE_EPILOGUE_NONE;
 }
 
+/* Only bf16 has a wide launch. */
+static int is_wide(const struct moe_expert_gemm *gemm, const int32_t *row_offset)
+{
+    return gemm->dtype == MOE_EXPERT_BF16 &&
+           moe_expert_split_is_wide(row_offset, gemm->expert_count,
+                                    gemm->columns * moe_expert_gemm_matrix_count(gemm));
+}
+
 static void describe_gemms(struct moe_expert_ffn *ffn, const struct moe_expert_ffn_shape *shape,
                            const struct moe_expert_ffn_weights *weights,
                            const struct moe_expert_ffn_batch *batch)
@@ -137,6 +145,8 @@ static void describe_gemms(struct moe_expert_ffn *ffn, const struct moe_expert_f
     ffn->second.w_scale_dev = weights->w2_scale_dev;
     ffn->second.out_dev = batch->out_dev;
     ffn->second.out_scale_dev = NULL;
+    ffn->first.is_wide = is_wide(&ffn->first, batch->row_offset);
+    ffn->second.is_wide = is_wide(&ffn->second, batch->row_offset);
 }
 
 static int prepare_v3(struct moe_expert_ffn *ffn)
@@ -181,7 +191,9 @@ int moe_expert_ffn_create(const struct moe_expert_ffn_shape *shape,
         moe_expert_ffn_destroy(ffn);
         return error;
     }
-    (void) snprintf(ffn->text, sizeof ffn->text, "v%d", ffn->version);
+    (void) snprintf(ffn->text, sizeof ffn->text, "v%d%s", ffn->version,
+                    ffn->version == FASTEST && (ffn->first.is_wide || ffn->second.is_wide) ? " wide"
+                                                                                           : "");
     *out = ffn;
     return 0;
 }

@@ -104,7 +104,7 @@ int moe_expert_ffn_create(const struct moe_expert_ffn_shape *shape,
                           struct moe_expert_ffn **out);
 void moe_expert_ffn_destroy(struct moe_expert_ffn *ffn); /* NULL is allowed */
 
-/* The version and the tile shapes in use, such as "v3 256x64"; valid as long as ffn. */
+/* The version and the tile shapes in use, such as "v3 wide"; valid as long as ffn. */
 const char *moe_expert_ffn_describe(const struct moe_expert_ffn *ffn);
 
 /* Both GEMMs, asynchronous on stream; may be captured into a graph. */

@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 #include "kernels/expert_ffn.h"
+#include "kernels/expert_split.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -32,6 +33,7 @@ struct moe_expert_gemm {
     int32_t depth;             /* columns of it, over which is summed */
     int32_t row_count;         /* of all experts together */
     int32_t largest_row_count; /* of one expert, as the host knew it */
+    int is_wide;               /* version 3: its wide launch (expert_split.h) */
     int32_t scale_stride;
     enum moe_expert_dtype dtype; /* of x and w */
     enum moe_expert_epilogue epilogue;
@@ -57,9 +59,6 @@ int moe_expert_gemm_v2(const struct moe_expert_gemm *gemm, void *stream);
 
 /* Version 3 reads through tensor maps, which are made once. */
 enum {
-    MOE_V3_TOKEN_TILE_COUNT = 5, /* 8, 16, 32, 64, 128 rows of x */
-    MOE_V3_TOKEN_TILE_LEAST = 8,
-    MOE_V3_TOKEN_TILE_MOST = 128,
     MOE_V3_WEIGHT_ROWS = 128, /* of one tensor map box */
     MOE_V3_ROW_BYTES = 128,   /* of depth in a box: the width of the swizzle */
     /* Row scales of a tile: a box must start at a multiple of 16 bytes, a tile starts anywhere. */
@@ -68,6 +67,7 @@ enum {
 
 struct moe_expert_v3 {
     CUtensorMap w;                          /* [expert * matrix][columns][depth] */
+    CUtensorMap w_tall;                     /* the same in the boxes of tall tiles */
     CUtensorMap x[MOE_V3_TOKEN_TILE_COUNT]; /* [row][depth] */
     CUtensorMap x_scale;                    /* [depth block][row], fp8 only */
     struct moe_expert_gemm gemm;

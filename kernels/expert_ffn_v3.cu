@@ -20,35 +20,39 @@ enum { THREADS = (CONSUMERS + 1) * WARPGROUP };
 
 template <bool Gated>
 static __device__ __forceinline__ void load_weights(const moe_expert_v3 &p, const expert_tile &tile,
-                                                    uint32_t to, uint32_t barrier, int32_t depth)
+                                                    bool tall, uint32_t to, uint32_t barrier,
+                                                    int32_t depth)
 {
-    const int32_t column = tile.weight_tile * tile_columns(Gated);
+    const CUtensorMap *map = tall ? &p.w_tall : &p.w;
+    const int32_t box = tall ? MOE_V3_TALL_WEIGHT_ROWS / 2 : MOE_V3_WEIGHT_ROWS;
+    const int32_t column = tile.weight_tile * (Gated ? box : 2 * box);
     const int32_t matrix = Gated ? 2 * tile.expert : tile.expert;
-    tma_load_3d(to, &p.w, barrier, depth, column, matrix, TMA_READ_SOME);
-    tma_load_3d(to + W_BOX_BYTES, &p.w, barrier, depth,
-                Gated ? column : column + MOE_V3_WEIGHT_ROWS, Gated ? matrix + 1 : matrix,
-                TMA_READ_SOME);
+    tma_load_3d(to, map, barrier, depth, column, matrix, TMA_READ_SOME);
+    tma_load_3d(to + (uint32_t) box * MOE_V3_ROW_BYTES, map, barrier, depth,
+                Gated ? column : column + box, Gated ? matrix + 1 : matrix, TMA_READ_SOME);
 }
 
 // Asks for one tile, stage by stage. Weights do not depend on the launch before this one, tokens
 // do: a block's first round of the ring asks for its weights, then waits for that launch,
 // then asks for its tokens.
-template <bool Gated, bool Fp8>
-static __device__ __forceinline__ void load_tile(const moe_expert_v3 &p, expert_shared &sm,
+template <bool Gated, bool Fp8, bool Wide>
+static __device__ __forceinline__ void load_tile(const moe_expert_v3 &p, expert_shared<Wide> &sm,
                                                  const expert_tile &tile, bool first,
-                                                 stage_ring &at)
+                                                 stage_ring<Wide> &at)
 {
     constexpr int32_t STEP = Fp8 ? MOE_V3_ROW_BYTES : MOE_V3_ROW_BYTES / 2;
     constexpr uint32_t SCALE_BYTES = Fp8 ? MOE_V3_SCALE_BOX * sizeof(float) : 0;
     const int32_t steps = depth_steps(p.gemm, Fp8);
-    const int32_t size = token_tile_class(tile.row_count);
+    const int32_t size = moe_token_tile_class(tile.row_count);
+    const bool tall = Wide && tile.row_count > MOE_V3_WIDE_TILE;
+    const uint32_t w_bytes = tall ? MOE_V3_TALL_WEIGHT_ROWS * MOE_V3_ROW_BYTES : W_BYTES;
     const uint32_t bytes =
-        W_BYTES + (uint32_t) (MOE_V3_TOKEN_TILE_LEAST << size) * MOE_V3_ROW_BYTES + SCALE_BYTES;
-    const int32_t ahead = first ? min(steps, (int32_t) STAGES) : 0;
+        w_bytes + (uint32_t) moe_token_tile_rows(size) * MOE_V3_ROW_BYTES + SCALE_BYTES;
+    const int32_t ahead = first ? min(steps, expert_block<Wide>::STAGES) : 0;
     for (int32_t s = 0; s < ahead; s++) {
         const uint32_t barrier = shared_address(&sm.full[s]);
         mbarrier_arrive_expect(barrier, bytes);
-        load_weights<Gated>(p, tile, shared_address(sm.w[s]), barrier, s * STEP);
+        load_weights<Gated>(p, tile, tall, shared_address(sm.stage[s]), barrier, s * STEP);
     }
     if (first) {
         wait_for_previous_launch();
@@ -58,10 +62,11 @@ static __device__ __forceinline__ void load_tile(const moe_expert_v3 &p, expert_
         if (s >= ahead) {
             mbarrier_wait(shared_address(&sm.empty[at.stage]), at.parity ^ 1);
             mbarrier_arrive_expect(barrier, bytes);
-            load_weights<Gated>(p, tile, shared_address(sm.w[at.stage]), barrier, s * STEP);
+            load_weights<Gated>(p, tile, tall, shared_address(sm.stage[at.stage]), barrier,
+                                s * STEP);
         }
-        tma_load_2d(shared_address(sm.x[at.stage]), &p.x[size], barrier, s * STEP, tile.row,
-                    TMA_READ_OFTEN);
+        tma_load_2d(shared_address(sm.stage[at.stage]) + w_bytes, &p.x[size], barrier, s * STEP,
+                    tile.row, TMA_READ_OFTEN);
         if (Fp8) {
             tma_load_2d(shared_address(sm.x_scale[at.stage]), &p.x_scale, barrier, tile.row / 4 * 4,
                         s, TMA_READ_OFTEN);
@@ -71,19 +76,19 @@ static __device__ __forceinline__ void load_tile(const moe_expert_v3 &p, expert_
 }
 
 // One thread: takes tiles, tells the consumers which, and brings them in.
-template <bool Gated, bool Fp8>
-static __device__ __forceinline__ void produce(const moe_expert_v3 &p, expert_shared &sm)
+template <bool Gated, bool Fp8, bool Wide>
+static __device__ __forceinline__ void produce(const moe_expert_v3 &p, expert_shared<Wide> &sm)
 {
     const int32_t total = sm.tile_start[p.gemm.expert_count];
     int32_t expert = 0;
-    stage_ring at = { 0, 0 };
+    stage_ring<Wide> at = { 0, 0 };
     tile_ring slot = { 0, 0 };
     bool first = true;
     for (int32_t index = (int32_t) blockIdx.x;;) {
         expert_tile tile = {};
         if (index < total) {
-            tile = expert_tile_find(sm.tile_start, p.gemm.row_offset_dev, MOE_V3_TOKEN_TILE_MOST,
-                                    index, &expert);
+            tile = expert_tile_find<Wide>(sm.tile_start, sm.split, p.gemm.row_offset_dev, index,
+                                          &expert);
         }
         mbarrier_wait(shared_address(&sm.tile_empty[slot.stage]), slot.parity ^ 1);
         sm.tile[slot.stage] = tile;
@@ -93,20 +98,20 @@ static __device__ __forceinline__ void produce(const moe_expert_v3 &p, expert_sh
             break;
         }
         const int32_t next = expert_tile_take(p.gemm.counter_dev); /* here long before it is used */
-        load_tile<Gated, Fp8>(p, sm, tile, first, at);
+        load_tile<Gated, Fp8, Wide>(p, sm, tile, first, at);
         first = false;
         index = next;
     }
     expert_tiles_finish(p.gemm.counter_dev);
 }
 
-template <bool Gated, bool Fp8>
-static __device__ __forceinline__ void consume(const moe_expert_gemm &gemm, expert_shared &sm,
+template <bool Gated, bool Fp8, bool Wide>
+static __device__ __forceinline__ void consume(const moe_expert_gemm &gemm, expert_shared<Wide> &sm,
                                                int32_t warpgroup)
 {
     expert_output o = { gemm.out_dev, gemm.out_scale_dev,    gemm.scale_stride, gemm.columns, 0, 0,
                         warpgroup,    sm.staging[warpgroup], sm.exchange };
-    stage_ring at = { 0, 0 };
+    stage_ring<Wide> at = { 0, 0 };
     tile_ring slot = { 0, 0 };
     if (Fp8 && warpgroup == 1) {
         named_barrier_arrive(TURN_BARRIER, BOTH_WARPGROUPS); /* the first turn is the other's */
@@ -121,7 +126,7 @@ static __device__ __forceinline__ void consume(const moe_expert_gemm &gemm, expe
         }
         o.row = tile.row;
         o.row_count = tile.row_count;
-        switch (token_tile_class(tile.row_count)) {
+        switch (moe_token_tile_class(tile.row_count)) {
         case 0:
             consume_turned<8, Gated, Fp8>(gemm, sm, tile, o, at);
             break;
@@ -134,24 +139,34 @@ static __device__ __forceinline__ void consume(const moe_expert_gemm &gemm, expe
         case 3:
             consume_turned<64, Gated, Fp8>(gemm, sm, tile, o, at);
             break;
-        default:
+        case 4:
             consume_upright<Gated, Fp8>(gemm, sm, tile, o, at);
+            break;
+        case 5:
+            if constexpr (Wide) {
+                consume_turned<MOE_V3_WIDE_TILE, Gated, Fp8>(gemm, sm, tile, o, at);
+            }
+            break;
+        default:
+            if constexpr (Wide) {
+                consume_tall<Gated>(gemm, sm, tile, o, at);
+            }
             break;
         }
     }
 }
 
-template <bool Gated, bool Fp8>
+template <bool Gated, bool Fp8, bool Wide>
 static __global__ void __launch_bounds__(THREADS, 1)
     grouped_gemm(const __grid_constant__ moe_expert_v3 p)
 {
 #if __CUDA_ARCH_FEAT_SM90_ALL
     extern __shared__ uint8_t raw[];
-    auto &sm = *(expert_shared *) (raw + (1024 - shared_address(raw) % 1024) % 1024);
+    auto &sm = *(expert_shared<Wide> *) (raw + (1024 - shared_address(raw) % 1024) % 1024);
     const int32_t warpgroup = (int32_t) threadIdx.x / WARPGROUP;
     allow_next_launch();
     if (threadIdx.x == 0) {
-        for (int s = 0; s < STAGES; s++) {
+        for (int s = 0; s < expert_block<Wide>::STAGES; s++) {
             mbarrier_init(shared_address(&sm.full[s]), 1);
             mbarrier_init(shared_address(&sm.empty[s]), CONSUMERS);
         }
@@ -161,9 +176,8 @@ static __global__ void __launch_bounds__(THREADS, 1)
         }
         mbarrier_init_fence();
     } else if (threadIdx.x / 32 == 1) {
-        expert_tiles_count(sm.tile_start, p.gemm.row_offset_dev, p.gemm.expert_count,
-                           MOE_V3_TOKEN_TILE_MOST,
-                           (p.gemm.columns + tile_columns(Gated) - 1) / tile_columns(Gated));
+        expert_tiles_count<Wide>(sm.tile_start, sm.split, p.gemm.row_offset_dev,
+                                 p.gemm.expert_count, p.gemm.columns * (Gated ? 2 : 1));
     }
     __syncthreads();
     if (warpgroup == CONSUMERS) {
@@ -179,10 +193,10 @@ static __global__ void __launch_bounds__(THREADS, 1)
 }
 
 // Each block takes the whole shared memory of a multiprocessor, so one each is all that fits.
-template <bool Gated, bool Fp8>
+template <bool Gated, bool Fp8, bool Wide>
 static int launch(const moe_expert_v3 *v3, int second, cudaStream_t stream)
 {
-    const size_t bytes = sizeof(expert_shared) + 1024;
+    const size_t bytes = sizeof(expert_shared<Wide>) + 1024;
     int device = 0;
     int sm_count = 0;
     cudaError_t error = cudaGetDevice(&device);
@@ -190,7 +204,7 @@ static int launch(const moe_expert_v3 *v3, int second, cudaStream_t stream)
         error = cudaDeviceGetAttribute(&sm_count, cudaDevAttrMultiProcessorCount, device);
     }
     if (error == cudaSuccess) {
-        error = cudaFuncSetAttribute(grouped_gemm<Gated, Fp8>,
+        error = cudaFuncSetAttribute(grouped_gemm<Gated, Fp8, Wide>,
                                      cudaFuncAttributeMaxDynamicSharedMemorySize, (int) bytes);
     }
     if (error != cudaSuccess) {
@@ -201,12 +215,12 @@ static int launch(const moe_expert_v3 *v3, int second, cudaStream_t stream)
     attribute.val.programmaticStreamSerializationAllowed = 1;
     cudaLaunchConfig_t config = {};
     config.gridDim = dim3((unsigned) sm_count);
-    config.blockDim = dim3(THREADS);
+    config.blockDim = dim3((unsigned) THREADS);
     config.dynamicSmemBytes = bytes;
     config.stream = stream;
     config.attrs = &attribute;
     config.numAttrs = second ? 1 : 0;
-    return (int) cudaLaunchKernelEx(&config, grouped_gemm<Gated, Fp8>, *v3);
+    return (int) cudaLaunchKernelEx(&config, grouped_gemm<Gated, Fp8, Wide>, *v3);
 }
 
 extern "C" int moe_expert_v3_run(const struct moe_expert_v3 *v3, int second, void *stream)
@@ -214,7 +228,13 @@ extern "C" int moe_expert_v3_run(const struct moe_expert_v3 *v3, int second, voi
     const auto s = (cudaStream_t) stream;
     const bool gated = v3->gemm.epilogue == MOE_EPILOGUE_SWIGLU;
     if (v3->gemm.dtype == MOE_EXPERT_FP8) {
-        return gated ? launch<true, true>(v3, second, s) : launch<false, true>(v3, second, s);
+        return gated ? launch<true, true, false>(v3, second, s)
+                     : launch<false, true, false>(v3, second, s);
     }
-    return gated ? launch<true, false>(v3, second, s) : launch<false, false>(v3, second, s);
+    if (v3->gemm.is_wide) {
+        return gated ? launch<true, false, true>(v3, second, s)
+                     : launch<false, false, true>(v3, second, s);
+    }
+    return gated ? launch<true, false, false>(v3, second, s)
+                 : launch<false, false, false>(v3, second, s);
 }

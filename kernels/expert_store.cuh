@@ -17,7 +17,12 @@
 #include "kernels/expert_tiles.cuh"
 #include "kernels/tma.cuh"
 
-enum { STAGING_ROWS = 64, STAGING_ROW_BYTES = 128, WARPGROUP = 128, BOTH_WARPGROUPS = 256 };
+enum {
+    STAGING_ROWS = 64,
+    STAGING_ROW_BYTES = 128,
+    WARPGROUP = 128,
+    BOTH_WARPGROUPS = 2 * WARPGROUP,
+};
 
 /* Where a warpgroup's results go. */
 struct expert_output {
@@ -111,20 +116,20 @@ static __device__ __forceinline__ void store_16_bytes(void *to, const uint32_t (
     *(uint4 *) to = make_uint4(words[0], words[1], words[2], words[3]);
 }
 
-/* Upright, bf16: the warpgroup's 64 tokens, 128 columns from `column`. value(j, i) is element i of
- * the j-th 8 columns. */
-template <typename Value>
-static __device__ __forceinline__ void store_upright_bf16(const expert_output &o, int32_t column,
-                                                          Value value)
+/* Upright, bf16: 64 tokens of which this thread's first is `row` of the tile, 8 * Groups columns
+ * from `column`. value(j, i) is element i of the j-th 8 columns. */
+template <int Groups, typename Value>
+static __device__ __forceinline__ void store_upright_bf16(const expert_output &o, int32_t first_row,
+                                                          int32_t column, Value value)
 {
     const int32_t own = (int32_t) threadIdx.x % 4 * 8;
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-        const int32_t row = upright_row(o, half);
+        const int32_t row = first_row + 8 * half;
         __nv_bfloat16 *to =
             (__nv_bfloat16 *) o.out + (int64_t) (o.row + row) * o.columns + column + own;
 #pragma unroll
-        for (int j = 0; j < 16; j += 4) {
+        for (int j = 0; j < Groups; j += 4) {
             uint32_t words[4];
 #pragma unroll
             for (int k = 0; k < 4; k++) {
@@ -186,27 +191,35 @@ static __device__ __forceinline__ void store_upright_e4m3(const expert_output &o
     }
 }
 
-/* Turned, bf16: N tokens (64 at most), the warpgroup's 64 columns from `column`. */
+/* Turned, bf16: N tokens, the warpgroup's 64 columns from `column`, by as many tokens at a time as
+ * the staging area holds. */
 template <int N, typename Value>
 static __device__ __forceinline__ void store_turned_bf16(const expert_output &o, int32_t column,
                                                          Value value)
 {
+    constexpr int32_t ROUND = N < STAGING_ROWS ? N : STAGING_ROWS;
     const int32_t thread = (int32_t) threadIdx.x % WARPGROUP;
     const int32_t lane = thread % 32;
     const int32_t chunk = thread / 32 * 2 + lane / 8 % 2;
     const uint32_t base = shared_address(o.staging);
-    named_barrier(1 + o.warpgroup, WARPGROUP);
 #pragma unroll
-    for (int j = 0; j < N / 8; j += 2) {
-        /* With one group of 8 tokens the other two matrices fall on rows that nobody reads. */
-        const int other = N == 8 ? j : j + 1;
-        store_matrices(base + staging_offset(8 * (j + lane / 16) + lane % 8, chunk),
-                       pack_bf16(value(j, 0), value(j, 1)), pack_bf16(value(j, 2), value(j, 3)),
-                       pack_bf16(value(other, 0), value(other, 1)),
-                       pack_bf16(value(other, 2), value(other, 3)));
+    for (int first = 0; first < N; first += ROUND) {
+        named_barrier(1 + o.warpgroup, WARPGROUP);
+#pragma unroll
+        for (int j = 0; j < ROUND / 8; j += 2) {
+            const int here = first / 8 + j;
+            /* With one group of 8 tokens the other two matrices fall on rows that nobody reads. */
+            const int other = N == 8 ? here : here + 1;
+            store_matrices(base + staging_offset(8 * (j + lane / 16) + lane % 8, chunk),
+                           pack_bf16(value(here, 0), value(here, 1)),
+                           pack_bf16(value(here, 2), value(here, 3)),
+                           pack_bf16(value(other, 0), value(other, 1)),
+                           pack_bf16(value(other, 2), value(other, 3)));
+        }
+        named_barrier(1 + o.warpgroup, WARPGROUP);
+        copy_out<__nv_bfloat16>(o, thread, WARPGROUP, 0, ROUND, o.row + first, column,
+                                STAGING_ROW_BYTES);
     }
-    named_barrier(1 + o.warpgroup, WARPGROUP);
-    copy_out<__nv_bfloat16>(o, thread, WARPGROUP, 0, N, o.row, column, STAGING_ROW_BYTES);
 }
 
 /* scale[token] of N tokens over the 128 columns that both warpgroups hold together, in
@@ -309,7 +322,7 @@ static __device__ __forceinline__ void store_upright(const expert_output &o, int
     if (Fp8) {
         store_upright_e4m3(o, column, value);
     } else {
-        store_upright_bf16(o, column, value);
+        store_upright_bf16<16>(o, upright_row(o, 0), column, value);
     }
 }
 

@@ -11,19 +11,21 @@
 #include <stdint.h>
 
 #include "kernels/expert_ffn_parts.h"
+#include "kernels/expert_split.h"
 
 struct alignas(16) expert_tile {
     int32_t expert;
     int32_t weight_tile;
     int32_t row;       /* first row of x */
-    int32_t row_count; /* 1 .. tile_rows; 0 behind the last tile */
+    int32_t row_count; /* 0 behind the last tile */
 };
 
-/* tile_start[expert_count + 1] in shared memory, filled by one full warp. */
-static __device__ __forceinline__ void expert_tiles_count(int32_t *tile_start,
-                                                          const int32_t *row_offset,
-                                                          int32_t expert_count, int32_t tile_rows,
-                                                          int32_t weight_tile_count)
+/* tile_start[expert_count + 1], and in the wide launch split[expert_count], in shared memory:
+ * filled by one full warp. */
+template <bool Wide>
+static __device__ __forceinline__ void
+expert_tiles_count(int32_t *tile_start, moe_expert_split *split, const int32_t *row_offset,
+                   int32_t expert_count, int32_t weight_rows)
 {
     const int32_t lane = (int32_t) threadIdx.x % 32;
     int32_t total = 0;
@@ -32,7 +34,13 @@ static __device__ __forceinline__ void expert_tiles_count(int32_t *tile_start,
         int32_t tiles = 0;
         if (expert < expert_count) {
             const int32_t rows = row_offset[expert + 1] - row_offset[expert];
-            tiles = (rows + tile_rows - 1) / tile_rows * weight_tile_count;
+            int64_t clocks;
+            const moe_expert_split own = Wide ? moe_expert_split_wide(rows, weight_rows, &clocks)
+                                              : moe_expert_split_narrow(rows, weight_rows);
+            tiles = own.tile_count * own.weight_tile_count;
+            if (Wide) {
+                split[expert] = own;
+            }
         }
         int32_t sum = tiles; /* of this lane and those below */
         for (int32_t step = 1; step < 32; step *= 2) {
@@ -50,31 +58,24 @@ static __device__ __forceinline__ void expert_tiles_count(int32_t *tile_start,
 }
 
 /* Moves `expert` on to the owner of tile `index`, which must be below the total. */
+template <bool Wide>
 static __device__ __forceinline__ expert_tile expert_tile_find(const int32_t *tile_start,
+                                                               const moe_expert_split *split_of,
                                                                const int32_t *row_offset,
-                                                               int32_t tile_rows, int32_t index,
-                                                               int32_t *expert)
+                                                               int32_t index, int32_t *expert)
 {
     while (tile_start[*expert + 1] <= index) {
         ++*expert;
     }
     const int32_t first_row = row_offset[*expert];
     const int32_t rows = row_offset[*expert + 1] - first_row;
-    const int32_t row_tiles = (rows + tile_rows - 1) / tile_rows;
+    const moe_expert_split split = Wide ? split_of[*expert] : moe_expert_split_narrow(rows, 0);
     const int32_t inside = index - tile_start[*expert];
-    const int32_t row_tile = inside % row_tiles;
-    return { *expert, inside / row_tiles, first_row + row_tile * tile_rows,
-             min(tile_rows, rows - row_tile * tile_rows) };
-}
-
-/* 0 for 8 rows, 1 for 16, .. : the smallest token tile that holds them. */
-static __device__ __forceinline__ int32_t token_tile_class(int32_t rows)
-{
-    int32_t c = 0;
-    while ((MOE_V3_TOKEN_TILE_LEAST << c) < rows) {
-        c++;
-    }
-    return c;
+    const int32_t row_tile = inside % split.tile_count;
+    const int32_t behind = max(row_tile - split.first_count, 0);
+    const int32_t before = (row_tile - behind) * split.first_rows + behind * MOE_V3_TOKEN_TILE_MOST;
+    const int32_t size = row_tile < split.first_count ? split.first_rows : MOE_V3_TOKEN_TILE_MOST;
+    return { *expert, inside / split.tile_count, first_row + before, min(size, rows - before) };
 }
 
 /* The next tile that nobody has. counter[0] is what was handed out beyond the first gridDim.x. */
