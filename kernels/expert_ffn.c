@@ -105,8 +105,7 @@ static enum moe_expert_epilogue epilogue_of(enum moe_expert_activation activatio
 static int is_wide(const struct moe_expert_gemm *gemm, const int32_t *row_offset)
 {
     return gemm->dtype == MOE_EXPERT_BF16 &&
-           moe_expert_split_is_wide(row_offset, gemm->expert_count,
-                                    gemm->columns * moe_expert_gemm_matrix_count(gemm));
+           moe_expert_split_is_wide(row_offset, gemm->expert_count);
 }
 
 static void describe_gemms(struct moe_expert_ffn *ffn, const struct moe_expert_ffn_shape *shape,
@@ -146,7 +145,7 @@ static void describe_gemms(struct moe_expert_ffn *ffn, const struct moe_expert_f
     ffn->second.out_dev = batch->out_dev;
     ffn->second.out_scale_dev = NULL;
     ffn->first.is_wide = is_wide(&ffn->first, batch->row_offset);
-    ffn->second.is_wide = is_wide(&ffn->second, batch->row_offset);
+    ffn->second.is_wide = ffn->first.is_wide;
 }
 
 static int prepare_v3(struct moe_expert_ffn *ffn)

@@ -67,7 +67,6 @@ enum {
 
 struct moe_expert_v3 {
     CUtensorMap w;                          /* [expert * matrix][columns][depth] */
-    CUtensorMap w_tall;                     /* the same in the boxes of tall tiles */
     CUtensorMap x[MOE_V3_TOKEN_TILE_COUNT]; /* [row][depth] */
     CUtensorMap x_scale;                    /* [depth block][row], fp8 only */
     struct moe_expert_gemm gemm;

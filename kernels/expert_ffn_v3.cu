@@ -20,16 +20,14 @@ enum { THREADS = (CONSUMERS + 1) * WARPGROUP };
 
 template <bool Gated>
 static __device__ __forceinline__ void load_weights(const moe_expert_v3 &p, const expert_tile &tile,
-                                                    bool tall, uint32_t to, uint32_t barrier,
-                                                    int32_t depth)
+                                                    uint32_t to, uint32_t barrier, int32_t depth)
 {
-    const CUtensorMap *map = tall ? &p.w_tall : &p.w;
-    const int32_t box = tall ? MOE_V3_TALL_WEIGHT_ROWS / 2 : MOE_V3_WEIGHT_ROWS;
-    const int32_t column = tile.weight_tile * (Gated ? box : 2 * box);
+    const int32_t column = tile.weight_tile * tile_columns(Gated);
     const int32_t matrix = Gated ? 2 * tile.expert : tile.expert;
-    tma_load_3d(to, map, barrier, depth, column, matrix, TMA_READ_SOME);
-    tma_load_3d(to + (uint32_t) box * MOE_V3_ROW_BYTES, map, barrier, depth,
-                Gated ? column : column + box, Gated ? matrix + 1 : matrix, TMA_READ_SOME);
+    tma_load_3d(to, &p.w, barrier, depth, column, matrix, TMA_READ_SOME);
+    tma_load_3d(to + W_BOX_BYTES, &p.w, barrier, depth,
+                Gated ? column : column + MOE_V3_WEIGHT_ROWS, Gated ? matrix + 1 : matrix,
+                TMA_READ_SOME);
 }
 
 // Asks for one tile, stage by stage. Weights do not depend on the launch before this one, tokens
@@ -44,15 +42,13 @@ static __device__ __forceinline__ void load_tile(const moe_expert_v3 &p, expert_
     constexpr uint32_t SCALE_BYTES = Fp8 ? MOE_V3_SCALE_BOX * sizeof(float) : 0;
     const int32_t steps = depth_steps(p.gemm, Fp8);
     const int32_t size = moe_token_tile_class(tile.row_count);
-    const bool tall = Wide && tile.row_count > MOE_V3_WIDE_TILE;
-    const uint32_t w_bytes = tall ? MOE_V3_TALL_WEIGHT_ROWS * MOE_V3_ROW_BYTES : W_BYTES;
     const uint32_t bytes =
-        w_bytes + (uint32_t) moe_token_tile_rows(size) * MOE_V3_ROW_BYTES + SCALE_BYTES;
+        W_BYTES + (uint32_t) moe_token_tile_rows(size) * MOE_V3_ROW_BYTES + SCALE_BYTES;
     const int32_t ahead = first ? min(steps, expert_block<Wide>::STAGES) : 0;
     for (int32_t s = 0; s < ahead; s++) {
         const uint32_t barrier = shared_address(&sm.full[s]);
         mbarrier_arrive_expect(barrier, bytes);
-        load_weights<Gated>(p, tile, tall, shared_address(sm.stage[s]), barrier, s * STEP);
+        load_weights<Gated>(p, tile, shared_address(sm.stage[s]), barrier, s * STEP);
     }
     if (first) {
         wait_for_previous_launch();
@@ -62,14 +58,13 @@ static __device__ __forceinline__ void load_tile(const moe_expert_v3 &p, expert_
         if (s >= ahead) {
             mbarrier_wait(shared_address(&sm.empty[at.stage]), at.parity ^ 1);
             mbarrier_arrive_expect(barrier, bytes);
-            load_weights<Gated>(p, tile, tall, shared_address(sm.stage[at.stage]), barrier,
-                                s * STEP);
+            load_weights<Gated>(p, tile, shared_address(sm.stage[at.stage]), barrier, s * STEP);
         }
-        tma_load_2d(shared_address(sm.stage[at.stage]) + w_bytes, &p.x[size], barrier, s * STEP,
-                    tile.row, TMA_READ_OFTEN);
+        tma_load_2d(shared_address(sm.stage[at.stage]) + W_BYTES, &p.x[size], barrier, s * STEP,
+                    tile.row, TMA_READ_SOME);
         if (Fp8) {
             tma_load_2d(shared_address(sm.x_scale[at.stage]), &p.x_scale, barrier, tile.row / 4 * 4,
-                        s, TMA_READ_OFTEN);
+                        s, TMA_READ_SOME);
         }
         at.next();
     }
@@ -79,7 +74,8 @@ static __device__ __forceinline__ void load_tile(const moe_expert_v3 &p, expert_
 template <bool Gated, bool Fp8, bool Wide>
 static __device__ __forceinline__ void produce(const moe_expert_v3 &p, expert_shared<Wide> &sm)
 {
-    const int32_t total = sm.tile_start[p.gemm.expert_count];
+    const int32_t weight_tiles = moe_split_ceil(p.gemm.columns, tile_columns(Gated));
+    const int32_t total = sm.row_tile_start[p.gemm.expert_count] * weight_tiles;
     int32_t expert = 0;
     stage_ring<Wide> at = { 0, 0 };
     tile_ring slot = { 0, 0 };
@@ -87,8 +83,8 @@ static __device__ __forceinline__ void produce(const moe_expert_v3 &p, expert_sh
     for (int32_t index = (int32_t) blockIdx.x;;) {
         expert_tile tile = {};
         if (index < total) {
-            tile = expert_tile_find<Wide>(sm.tile_start, sm.split, p.gemm.row_offset_dev, index,
-                                          &expert);
+            tile = expert_tile_find<Wide>(sm.row_tile_start, sm.split, p.gemm.row_offset_dev,
+                                          weight_tiles, index, &expert);
         }
         mbarrier_wait(shared_address(&sm.tile_empty[slot.stage]), slot.parity ^ 1);
         sm.tile[slot.stage] = tile;
@@ -142,14 +138,9 @@ static __device__ __forceinline__ void consume(const moe_expert_gemm &gemm, expe
         case 4:
             consume_upright<Gated, Fp8>(gemm, sm, tile, o, at);
             break;
-        case 5:
-            if constexpr (Wide) {
-                consume_turned<MOE_V3_WIDE_TILE, Gated, Fp8>(gemm, sm, tile, o, at);
-            }
-            break;
         default:
             if constexpr (Wide) {
-                consume_tall<Gated>(gemm, sm, tile, o, at);
+                consume_turned<MOE_V3_WIDE_TILE, Gated, Fp8>(gemm, sm, tile, o, at);
             }
             break;
         }
@@ -176,8 +167,8 @@ static __global__ void __launch_bounds__(THREADS, 1)
         }
         mbarrier_init_fence();
     } else if (threadIdx.x / 32 == 1) {
-        expert_tiles_count<Wide>(sm.tile_start, sm.split, p.gemm.row_offset_dev,
-                                 p.gemm.expert_count, p.gemm.columns * (Gated ? 2 : 1));
+        expert_tiles_count<Wide>(sm.row_tile_start, sm.split, p.gemm.row_offset_dev,
+                                 p.gemm.expert_count);
     }
     __syncthreads();
     if (warpgroup == CONSUMERS) {

@@ -77,10 +77,6 @@ int moe_expert_v3_init(struct moe_expert_v3 *v3, const struct moe_expert_gemm *g
         .swizzle = CU_TENSOR_MAP_SWIZZLE_128B,
     };
     int error = encode(function, &v3->w, &tensor);
-    if (error == 0) {
-        tensor.box[1] = MOE_V3_TALL_WEIGHT_ROWS / 2;
-        error = encode(function, &v3->w_tall, &tensor);
-    }
     tensor.base = pointer(gemm->x_dev);
     tensor.rank = 2;
     tensor.size[1] = (cuuint64_t) gemm->row_count;

@@ -20,12 +20,12 @@ struct alignas(16) expert_tile {
     int32_t row_count; /* 0 behind the last tile */
 };
 
-/* tile_start[expert_count + 1], and in the wide launch split[expert_count], in shared memory:
- * filled by one full warp. */
+/* row_tile_start[expert_count + 1], row tiles of the experts before each, and in the wide launch
+ * split[expert_count], in shared memory: filled by one full warp. */
 template <bool Wide>
 static __device__ __forceinline__ void
-expert_tiles_count(int32_t *tile_start, moe_expert_split *split, const int32_t *row_offset,
-                   int32_t expert_count, int32_t weight_rows)
+expert_tiles_count(int32_t *row_tile_start, moe_expert_split *split, const int32_t *row_offset,
+                   int32_t expert_count)
 {
     const int32_t lane = (int32_t) threadIdx.x % 32;
     int32_t total = 0;
@@ -34,10 +34,10 @@ expert_tiles_count(int32_t *tile_start, moe_expert_split *split, const int32_t *
         int32_t tiles = 0;
         if (expert < expert_count) {
             const int32_t rows = row_offset[expert + 1] - row_offset[expert];
-            int64_t clocks;
-            const moe_expert_split own = Wide ? moe_expert_split_wide(rows, weight_rows, &clocks)
-                                              : moe_expert_split_narrow(rows, weight_rows);
-            tiles = own.tile_count * own.weight_tile_count;
+            int32_t clocks;
+            const moe_expert_split own =
+                Wide ? moe_expert_split_wide(rows, &clocks) : moe_expert_split_narrow(rows);
+            tiles = own.tile_count;
             if (Wide) {
                 split[expert] = own;
             }
@@ -48,33 +48,35 @@ expert_tiles_count(int32_t *tile_start, moe_expert_split *split, const int32_t *
             sum += lane >= step ? below : 0;
         }
         if (expert < expert_count) {
-            tile_start[expert] = total + sum - tiles;
+            row_tile_start[expert] = total + sum - tiles;
         }
         total += __shfl_sync(0xffffffffU, sum, 31);
     }
     if (lane == 0) {
-        tile_start[expert_count] = total;
+        row_tile_start[expert_count] = total;
     }
 }
 
-/* Moves `expert` on to the owner of tile `index`, which must be below the total. */
+/* Moves `expert` on to the owner of tile `index`, which must be below the total; each row tile
+ * meets weight_tiles blocks of weights. */
 template <bool Wide>
-static __device__ __forceinline__ expert_tile expert_tile_find(const int32_t *tile_start,
+static __device__ __forceinline__ expert_tile expert_tile_find(const int32_t *row_tile_start,
                                                                const moe_expert_split *split_of,
                                                                const int32_t *row_offset,
-                                                               int32_t index, int32_t *expert)
+                                                               int32_t weight_tiles, int32_t index,
+                                                               int32_t *expert)
 {
-    while (tile_start[*expert + 1] <= index) {
+    while (row_tile_start[*expert + 1] * weight_tiles <= index) {
         ++*expert;
     }
     const int32_t first_row = row_offset[*expert];
     const int32_t rows = row_offset[*expert + 1] - first_row;
-    const moe_expert_split split = Wide ? split_of[*expert] : moe_expert_split_narrow(rows, 0);
-    const int32_t inside = index - tile_start[*expert];
+    const moe_expert_split split = Wide ? split_of[*expert] : moe_expert_split_narrow(rows);
+    const int32_t inside = index - row_tile_start[*expert] * weight_tiles;
     const int32_t row_tile = inside % split.tile_count;
-    const int32_t behind = max(row_tile - split.first_count, 0);
-    const int32_t before = (row_tile - behind) * split.first_rows + behind * MOE_V3_TOKEN_TILE_MOST;
-    const int32_t size = row_tile < split.first_count ? split.first_rows : MOE_V3_TOKEN_TILE_MOST;
+    const int32_t narrow = max(row_tile - split.wide_count, 0); /* of the tiles before this one */
+    const int32_t before = (row_tile - narrow) * MOE_V3_WIDE_TILE + narrow * MOE_V3_TOKEN_TILE_MOST;
+    const int32_t size = row_tile < split.wide_count ? MOE_V3_WIDE_TILE : MOE_V3_TOKEN_TILE_MOST;
     return { *expert, inside / split.tile_count, first_row + before, min(size, rows - before) };
 }
 

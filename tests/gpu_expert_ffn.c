@@ -48,16 +48,16 @@ static const struct test_case cases[] = {
     { 64, 64, MOE_EXPERT_RELU, false, 70, { [2] = 3, [32] = 17, [33] = 1, [69] = 5 } },
     { 512, 384, MOE_EXPERT_SWIGLU, true, 8, { 129, 0, 256, 1, 31, 127, 0, 300 } },
     { 1024, 768, MOE_EXPERT_RELU, true, 4, { 100, 7, 40, 0 } },
-    /* Large tiles (expert_split.h), wide ones: alone, beside all smaller ones, several and a rest. */
+    /* Wide tiles (expert_split.h): alone, beside all smaller ones, several and a rest. */
     { 128, 128, MOE_EXPERT_RELU, false, 1, { 192 } },
     { 272, 144, MOE_EXPERT_SWIGLU, false, 3, { 129, 0, 191 } },
     { 256, 512, MOE_EXPERT_RELU, true, 9, { 192, 0, 384, 1, 150, 320, 16, 33, 512 } },
     { 192, 272, MOE_EXPERT_GELU, true, 6, { 320, 3, 0, 130, 192, 70 } },
-    /* Tall ones: alone, in one GEMM but not in the other, beside wide ones, blocks cut short. */
+    { 192, 320, MOE_EXPERT_GELU, true, 6, { 193, 5, 576, 0, 192, 100 } },
+    { 448, 400, MOE_EXPERT_SWIGLU, true, 5, { 0, 1024, 185, 9, 385 } },
+    /* More than 128 rows and nothing wide. */
     { 192, 192, MOE_EXPERT_RELU, false, 1, { 256 } },
     { 176, 96, MOE_EXPERT_SWIGLU, false, 3, { 193, 0, 255 } },
-    { 192, 320, MOE_EXPERT_GELU, true, 6, { 193, 5, 512, 0, 192, 100 } },
-    { 448, 400, MOE_EXPERT_SWIGLU, true, 5, { 0, 1024, 185, 9, 577 } },
 };
 
 /* One case in host memory. */
