@@ -19,7 +19,7 @@
 
 enum {
     CONSUMERS = 2, /* warpgroups */
-    TILE_SLOTS = 2,
+    TILE_SLOTS = 4,
     TURN_BARRIER = 4, /* and 5: one per warpgroup */
     W_BOX_BYTES = MOE_V3_WEIGHT_ROWS * MOE_V3_ROW_BYTES,
     W_BYTES = 2 * W_BOX_BYTES,
@@ -43,6 +43,7 @@ template <bool Wide> struct expert_shared {
     uint64_t full[STAGES];
     uint64_t empty[STAGES];
     uint64_t tile_full[TILE_SLOTS];
+    uint64_t tile_stored[TILE_SLOTS];
     uint64_t tile_empty[TILE_SLOTS];
     expert_tile tile[TILE_SLOTS];
     int32_t row_tile_start[MOE_EXPERT_COUNT_LIMIT + 1];

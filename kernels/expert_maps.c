@@ -57,7 +57,7 @@ static int encode(encode_function function, CUtensorMap *map, const struct tenso
     return result == CUDA_SUCCESS ? 0 : (int) cudaErrorInvalidValue;
 }
 
-int moe_expert_v3_init(struct moe_expert_v3 *v3, const struct moe_expert_gemm *gemm)
+int moe_expert_v3_init(struct moe_expert_v3_gemm *v3, const struct moe_expert_gemm *gemm)
 {
     const encode_function function = find_encode();
     if (function == NULL) {

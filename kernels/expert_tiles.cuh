@@ -1,9 +1,14 @@
 /*
- * Which tile a persistent block does next. The tiles of a grouped GEMM are numbered expert by
- * expert; within an expert the row tiles of one block of weights follow each other, so that the
- * blocks that run at the same time share that weight block in the L2 cache. An expert without
- * rows has none. Block b starts with tile b; then each takes the next one that is left, since
- * tiles differ in size, and a fixed stride would give some blocks all the large ones.
+ * Which tile a persistent block does next. The tiles of both GEMMs stand in one queue, the first
+ * GEMM's before the second's, each expert by expert; within an expert the row tiles of one block
+ * of weights follow each other, so that the blocks that run at the same time share that weight
+ * block in the L2 cache. An expert without rows has none. Blocks take the next tile that is left,
+ * since tiles differ in size, and a fixed division would give some blocks all the large ones.
+ *
+ * A tile of the second GEMM waits until all tiles of its expert in the first are stored. This
+ * always ends: a block does its tiles in the order of the queue, so the earliest tile of the queue
+ * that is not done waits for none that is not done. That holds however many blocks are running,
+ * since no tile, not even a block's first, belongs to one that has not started.
  */
 #ifndef MOE_KERNELS_EXPERT_TILES_CUH
 #define MOE_KERNELS_EXPERT_TILES_CUH
@@ -18,6 +23,7 @@ struct alignas(16) expert_tile {
     int32_t weight_tile;
     int32_t row;       /* first row of x */
     int32_t row_count; /* 0 behind the last tile */
+    int32_t is_second; /* of the second GEMM */
 };
 
 /* row_tile_start[expert_count + 1], row tiles of the experts before each, and in the wide launch
@@ -57,8 +63,8 @@ expert_tiles_count(int32_t *row_tile_start, moe_expert_split *split, const int32
     }
 }
 
-/* Moves `expert` on to the owner of tile `index`, which must be below the total; each row tile
- * meets weight_tiles blocks of weights. */
+/* Moves `expert` on to the owner of tile `index` of one GEMM, which must be below the total; each
+ * row tile meets weight_tiles blocks of weights. */
 template <bool Wide>
 static __device__ __forceinline__ expert_tile expert_tile_find(const int32_t *row_tile_start,
                                                                const moe_expert_split *split_of,
@@ -77,22 +83,45 @@ static __device__ __forceinline__ expert_tile expert_tile_find(const int32_t *ro
     const int32_t narrow = max(row_tile - split.wide_count, 0); /* of the tiles before this one */
     const int32_t before = (row_tile - narrow) * MOE_V3_WIDE_TILE + narrow * MOE_V3_TOKEN_TILE_MOST;
     const int32_t size = row_tile < split.wide_count ? MOE_V3_WIDE_TILE : MOE_V3_TOKEN_TILE_MOST;
-    return { *expert, inside / split.tile_count, first_row + before, min(size, rows - before) };
+    return { *expert, inside / split.tile_count, first_row + before, min(size, rows - before), 0 };
 }
 
-/* The next tile that nobody has. counter[0] is what was handed out beyond the first gridDim.x. */
-static __device__ __forceinline__ int32_t expert_tile_take(int32_t *counter)
+/* The queue in memory, all zero between launches: how many tiles are taken, how many blocks are
+ * finished, and of each expert how many tiles of the first GEMM are stored. */
+enum { QUEUE_TAKEN, QUEUE_FINISHED, QUEUE_STORED };
+
+static __device__ __forceinline__ int32_t expert_tile_take(int32_t *queue)
 {
-    return (int32_t) gridDim.x + atomicAdd(counter, 1);
+    return atomicAdd(queue + QUEUE_TAKEN, 1);
 }
 
-/* Once per block, after its last take: the last block of the launch sets both counters back. */
-static __device__ __forceinline__ void expert_tiles_finish(int32_t *counter)
+/* What was stored before, as this thread knows it, is stored for all who see the count. */
+static __device__ __forceinline__ void expert_tile_stored(int32_t *queue, int32_t expert)
 {
     __threadfence();
-    if (atomicAdd(counter + 1, 1) == (int32_t) gridDim.x - 1) {
-        counter[0] = 0;
-        counter[1] = 0;
+    atomicAdd(queue + QUEUE_STORED + expert, 1);
+}
+
+static __device__ __forceinline__ int32_t expert_tiles_stored(const int32_t *queue, int32_t expert)
+{
+    int32_t count;
+    asm volatile("ld.acquire.gpu.global.s32 %0, [%1];"
+                 : "=r"(count)
+                 : "l"(queue + QUEUE_STORED + expert)
+                 : "memory");
+    return count;
+}
+
+/* Once per block, when it has taken and waited for the last time: the last block of the launch sets
+ * the queue back. By then every expert's count was waited for, so that nobody adds to it. */
+static __device__ __forceinline__ void expert_tiles_finish(int32_t *queue, int32_t expert_count)
+{
+    __threadfence();
+    if (atomicAdd(queue + QUEUE_FINISHED, 1) == (int32_t) gridDim.x - 1) {
+        __threadfence();
+        for (int32_t i = 0; i < QUEUE_STORED + expert_count; i++) {
+            queue[i] = 0;
+        }
     }
 }
 
