@@ -72,7 +72,7 @@ expect 0 "" "$moesim" compare --loads "$tests/oracles/readme_loads.json" --layer
     complain "a policy and its plan score differently: $(cat out.txt)"
 study() {
     "$moesim" compare "$tests/../results/quickstart/group256-sample.trace.db" --model group256 \
-        --gpus 8 --seeds 2 --set attribution=false --set serving.passes=1 "$@"
+        --gpus 8 --seeds 2 --set attribution=false --set serving.running_per_gpu=4 "$@"
 }
 expect 0 "" study --policies contiguous,eplb -o run.db
 for form in moesim sglang trtllm vllm-ascend; do
@@ -82,10 +82,12 @@ for form in moesim sglang trtllm vllm-ascend; do
     same "seen.$form" seen.moesim "a run's plan as $form"
 done
 expect 0 "" study --policies contiguous,eplb,./eplb.trtllm,./eplb.moesim --format csv
-grep '^metric,' out.txt >metrics.txt || cp out.txt metrics.txt
-sed -n 's/,eplb,/,X,/p; s/^eplb,/X,/p' metrics.txt >policy.txt
-sed -n 's/,\.\/eplb\.trtllm,/,X,/p; s/^\.\/eplb\.trtllm,/X,/p' metrics.txt >plan.txt
-[ -s policy.txt ] || complain "the report has no line of eplb"
+for policy in eplb ./eplb.trtllm ./eplb.moesim; do
+    awk -F, -v p="$policy" '$1 == p { $1 = $2 = ""; print }' out.txt >"scores.$(basename "$policy")"
+done
+[ -s scores.eplb ] || complain "the report has no line of eplb"
+same scores.eplb scores.eplb.trtllm "what a policy and its plan do in a study"
+same scores.eplb scores.eplb.moesim "what a policy and its plan do in a study"
 expect 2 "no policy 'nonesuch'" "$moesim" plan export --run run.db --policy nonesuch
 expect 2 "no seed 9; there are seeds 1 to 2" "$moesim" plan export --run run.db --seed 9
 expect 0 "" "$moesim" plan export --run run.db --policy eplb --seed 2 --first-layer 0 \
