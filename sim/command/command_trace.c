@@ -106,6 +106,8 @@ static enum moe_status run(int argc, char **argv, struct moe_error *err)
         { "info", "what a trace holds and where it comes from", moe_trace_command_info },
         { "stats", "how unevenly it loads the experts", moe_trace_command_stats },
         { "verify", "read all of it and say what is wrong", run_verify },
+        { "generate", "make one that nobody recorded", moe_trace_command_generate },
+        { "fit", "what it takes to generate others like it", moe_trace_command_fit },
         { "cut", "make a smaller trace of its first requests", run_cut },
     };
     return moe_command_dispatch("trace", commands, sizeof commands / sizeof commands[0], argc, argv,
@@ -114,6 +116,6 @@ static enum moe_status run(int argc, char **argv, struct moe_error *err)
 
 const struct moe_command moe_command_trace = {
     .name = "trace",
-    .summary = "import, look at, check and cut routing traces",
+    .summary = "import, look at, check, cut and generate routing traces",
     .run = run,
 };

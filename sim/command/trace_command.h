@@ -10,6 +10,8 @@
 #include "sim/base/error.h"
 
 enum moe_status moe_trace_command_import(int argc, char **argv, struct moe_error *err);
+enum moe_status moe_trace_command_fit(int argc, char **argv, struct moe_error *err);
+enum moe_status moe_trace_command_generate(int argc, char **argv, struct moe_error *err);
 enum moe_status moe_trace_command_info(int argc, char **argv, struct moe_error *err);
 enum moe_status moe_trace_command_stats(int argc, char **argv, struct moe_error *err);
 
