@@ -8,7 +8,7 @@
 #include "traces/generate/generate.h"
 #include "traces/generate/routing_model.h"
 
-enum { USUAL_CLASSES = 64, USUAL_TOKENS = 200000 };
+enum { USUAL_CLASSES = 128, USUAL_TOKENS = 100000 };
 
 static void help(const struct moe_option *options, size_t option_count)
 {

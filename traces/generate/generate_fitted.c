@@ -1,8 +1,8 @@
 /*
  * A trace like the one that a routing model was fitted to. A request's domain, lengths and class
- * shares are drawn from its number; a row's class from its position, then its experts layer by
- * layer from the class's popularity under the domain and phase. Layers are tied by the class,
- * tokens of a request by its shares; which experts of one layer are taken together follows from
+ * shares are drawn from its number; a row's slot from its position, the slot's class, then its
+ * experts layer by layer from the class's popularity under the domain and phase, by the slot's
+ * draws or its own. Layers are tied by the class, tokens of a request by its shares and slots; which experts of one layer are taken together follows from
  * the class and chance alone.
  *
  * A class's popularity is shifted for each domain and phase by one factor per expert, found by
@@ -20,7 +20,8 @@
 #include "traces/generate/routing_model.h"
 
 enum { RAKE_ROUNDS = 12 };
-enum { STREAM_ROW, STREAM_DOMAIN, STREAM_LENGTHS, STREAM_SHARES };
+/* 0 is that of the rows themselves. */
+enum { STREAM_DOMAIN = 1, STREAM_LENGTHS, STREAM_SHARES, STREAM_SLOT, STREAM_COUNT };
 
 static const double TABLE_LIMIT_BYTES = 2e9;
 static const double PI = 3.14159265358979323846;
@@ -29,10 +30,11 @@ struct fitted {
     struct moe_routing_model model;
     uint64_t seed;
     uint64_t request_count;
-    uint64_t key[4];    /* by STREAM_ */
-    float *probability; /* [domain][phase][class][layer][expert]; owned */
+    uint64_t key[STREAM_COUNT]; /* by STREAM_ */
+    float *probability;         /* [domain][phase][class][layer][expert]; owned */
     /* Of the request that was begun: classes up to this one have that share. */
     double *cumulative; /* [phase][class]; owned */
+    double *slots;      /* [slot] cumulative; owned */
     double *scratch;    /* [4 * experts]; owned */
 };
 
@@ -93,8 +95,9 @@ static enum moe_status allocate(struct fitted *f, struct moe_error *err)
     f->probability = malloc(tables * cells * sizeof *f->probability);
     f->cumulative =
         malloc(MOE_ROUTING_PHASES * (size_t) f->model.class_count * sizeof *f->cumulative);
+    f->slots = malloc(f->model.slot_count * sizeof *f->slots);
     f->scratch = malloc(4 * (size_t) m->expert_count * sizeof *f->scratch);
-    return f->probability == NULL || f->cumulative == NULL || f->scratch == NULL
+    return f->probability == NULL || f->cumulative == NULL || f->slots == NULL || f->scratch == NULL
                ? moe_fail(err, MOE_LIMIT, "no memory for %zu mixes of %zu experts", tables, cells)
                : MOE_OK;
 }
@@ -110,7 +113,11 @@ static enum moe_status build(struct fitted *f, struct moe_error *err)
             }
         }
     }
-    for (uint64_t stream = 0; stream < sizeof f->key / sizeof f->key[0]; stream++) {
+    double sum = 0.0;
+    for (uint32_t slot = 0; slot < f->model.slot_count; slot++) {
+        f->slots[slot] = sum += 1.0 / (slot + 1);
+    }
+    for (uint64_t stream = 0; stream < STREAM_COUNT; stream++) {
         f->key[stream] = moe_generate_key("fitted", f->seed, stream);
     }
     return MOE_OK;
@@ -237,11 +244,12 @@ static void begin(void *state, uint64_t index, const struct moe_trace_request *o
     }
 }
 
-static uint32_t class_of(const double *cumulative, uint32_t classes, double u)
+/* One of count, in proportion to what cumulative[count] rises by. */
+static uint32_t draw(const double *cumulative, uint32_t count, double u)
 {
-    const double wanted = u * cumulative[classes - 1];
+    const double wanted = u * cumulative[count - 1];
     uint32_t low = 0;
-    uint32_t high = classes - 1;
+    uint32_t high = count - 1;
     while (low < high) {
         const uint32_t middle = (low + high) / 2;
         if (cumulative[middle] > wanted) {
@@ -259,12 +267,17 @@ static void row(const void *state, const struct moe_generate_row *where, uint16_
     const struct moe_choice_shape shape = moe_generate_shape(&f->model.model);
     const uint32_t phase = where->is_decode ? MOE_ROUTING_DECODE : MOE_ROUTING_PREFILL;
     const uint32_t classes = f->model.class_count;
-    const uint32_t class = class_of(f->cumulative + (size_t) phase * classes, classes,
-                                    moe_random_uniform(where->key, 0));
+    struct moe_generate_row slot = *where;
+    slot.key = moe_generate_row_key(
+        f->key[STREAM_SLOT], where->request,
+        draw(f->slots, f->model.slot_count, moe_random_uniform(where->key, 0)));
+    const uint32_t class =
+        draw(f->cumulative + (size_t) phase * classes, classes, moe_random_uniform(slot.key, 4));
     const float *table = table_of(f, where->domain, phase, class);
     for (uint32_t layer = 0; layer < f->model.model.layer_count; layer++) {
         uint64_t bits[3];
-        moe_generate_bits(where, layer, bits);
+        const double u = moe_random_uniform(where->key, 4 * (uint64_t) layer + 8);
+        moe_generate_bits(u < f->model.repetition[layer] ? &slot : where, layer, bits);
         moe_choice_draw(&shape, table + (size_t) layer * shape.expert_count, bits,
                         experts + (size_t) layer * shape.top_k);
     }
@@ -277,6 +290,7 @@ static void close_fitted(void *state)
         moe_routing_model_finish(&f->model);
         free(f->probability);
         free(f->cumulative);
+        free(f->slots);
         free(f->scratch);
         free(f);
     }

@@ -12,9 +12,12 @@
 #include "traces/generate/routing_classes.h"
 #include "traces/generate/routing_model.h"
 
-enum { PARTS = 8 }; /* of the trace, for drift */
+enum {
+    PARTS = 8,        /* of the trace, for drift */
+    REPEAT_PAIRS = 64 /* of rows, in each request */
+};
 
-static const double DRIFT_ERRORS = 3.0; /* standard errors that count as drift */
+static const double DRIFT_ERRORS = 4.0; /* standard errors that count as drift */
 static const double CONCENTRATION_MIN = 1e-2;
 static const double CONCENTRATION_MAX = 1e6;
 
@@ -31,6 +34,7 @@ struct fit {
     uint16_t *class_of; /* [token]; owned */
     double *overall;    /* [layer][expert], sums to 1 over experts; owned */
     double *work;       /* whatever one step needs; owned */
+    double spread;      /* of requests' class shares beyond chance, of the most possible */
 };
 
 static size_t cells_of(const struct fit *fit)
@@ -201,6 +205,109 @@ static void settle_shares(struct fit *fit)
     }
 }
 
+static uint32_t shared_choices(const struct fit *fit, uint64_t a, uint64_t b, uint32_t layer)
+{
+    const uint32_t top_k = fit->model->top_k;
+    const uint16_t *left = fit->experts + a * ids_of(fit) + (size_t) layer * top_k;
+    const uint16_t *right = fit->experts + b * ids_of(fit) + (size_t) layer * top_k;
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < top_k; i++) {
+        for (uint32_t j = 0; j < top_k; j++) {
+            count += left[i] == right[j] && left[i] != MOE_EXPERT_UNKNOWN;
+        }
+    }
+    return count;
+}
+
+/* expected[class][class]: the share of top_k that two independent rows of these classes have in
+ * common in a layer. */
+static void expect_shared(const struct fit *fit, uint32_t layer, double *expected)
+{
+    const uint32_t classes = fit->out->class_count;
+    const uint32_t experts = fit->model->expert_count;
+    for (uint32_t a = 0; a < classes; a++) {
+        for (uint32_t b = 0; b <= a; b++) {
+            const double *left =
+                fit->out->class_popularity + a * cells_of(fit) + (size_t) layer * experts;
+            const double *right =
+                fit->out->class_popularity + b * cells_of(fit) + (size_t) layer * experts;
+            double sum = 0.0;
+            for (uint32_t i = 0; i < experts; i++) {
+                sum += left[i] * right[i];
+            }
+            expected[(size_t) a * classes + b] = sum * fit->model->top_k;
+            expected[(size_t) b * classes + a] = sum * fit->model->top_k;
+        }
+    }
+}
+
+/* How much more two rows of a request share than their classes make likely, relative to what a
+ * row and its exact repetition would: the probability that they are one. */
+static double repeats_in(const struct fit *fit, uint32_t layer, uint64_t key,
+                         const double *expected)
+{
+    const uint32_t classes = fit->out->class_count;
+    double excess = 0.0;
+    double possible = 0.0;
+    for (uint64_t i = 0; i < fit->sampled_count; i++) {
+        const uint64_t first = fit->first_token[i];
+        const uint64_t count = fit->first_token[i + 1] - first;
+        for (uint64_t pair = 0; count >= 2 && pair < REPEAT_PAIRS; pair++) {
+            const uint64_t draw = (i * REPEAT_PAIRS + pair) * 2;
+            const uint64_t a = moe_random_below(key, draw, count);
+            const uint64_t b = (a + 1 + moe_random_below(key, draw + 1, count - 1)) % count;
+            const uint32_t left = fit->class_of[first + a];
+            const uint32_t right = fit->class_of[first + b];
+            const double shared =
+                (double) shared_choices(fit, first + a, first + b, layer) / fit->model->top_k;
+            excess += shared - expected[(size_t) left * classes + right];
+            possible += 1.0 - expected[(size_t) left * classes + left];
+        }
+    }
+    return possible > 0.0 && excess > 0.0 ? excess / possible : 0.0;
+}
+
+/* The probability that two rows of a request are in one slot of so many. */
+static double meeting(uint32_t slots)
+{
+    double sum = 0.0;
+    double squares = 0.0;
+    for (uint32_t slot = 0; slot < slots; slot++) {
+        sum += 1.0 / (slot + 1);
+        squares += 1.0 / ((double) (slot + 1) * (slot + 1));
+    }
+    return squares / (sum * sum);
+}
+
+/* Two rows of one slot have both its choices in r^2 of the cases: so many slots that the layer
+ * that repeats most does so nearly always. */
+static enum moe_status settle_repetition(struct fit *fit, uint64_t seed, struct moe_error *err)
+{
+    const uint32_t classes = fit->out->class_count;
+    const uint64_t key = moe_generate_key("pairs", seed, 0);
+    double most = 0.0;
+    double *expected = malloc((size_t) classes * classes * sizeof *expected);
+    if (expected == NULL) {
+        return moe_fail(err, MOE_LIMIT, "no memory for pairs of %u classes", classes);
+    }
+    for (uint32_t layer = 0; layer < fit->model->layer_count; layer++) {
+        expect_shared(fit, layer, expected);
+        fit->out->repetition[layer] = repeats_in(fit, layer, key, expected);
+        most = fit->out->repetition[layer] > most ? fit->out->repetition[layer] : most;
+    }
+    free(expected);
+    fit->out->slot_count = 1;
+    while (fit->out->slot_count < MOE_ROUTING_SLOT_LIMIT &&
+           meeting(fit->out->slot_count + 1) >= most) {
+        fit->out->slot_count++;
+    }
+    for (uint32_t layer = 0; layer < fit->model->layer_count; layer++) {
+        fit->out->repetition[layer] =
+            sqrt(fit->out->repetition[layer] / meeting(fit->out->slot_count));
+    }
+    return MOE_OK;
+}
+
 /* Requests differ more than tokens drawn alike would: for shares drawn from a Dirichlet of
  * concentration a, the variance of a request's class share exceeds the multinomial's by the factor
  * that 1 / (1 + a) takes of it. Over prompt rows, which all requests have. */
@@ -221,7 +328,11 @@ static void settle_concentration(struct fit *fit)
             possible += spread * (1.0 - 1.0 / n);
         }
     }
-    const double factor = possible > 0.0 ? excess / possible : 0.0;
+    /* Drawing slots has spread the shares already. */
+    const double all = possible > 0.0 ? excess / possible : 0.0;
+    const double slots = meeting(fit->out->slot_count);
+    const double factor = slots < 1.0 ? (all - slots) / (1.0 - slots) : 0.0;
+    fit->spread = all > 0.0 ? all : 0.0;
     const double a = factor > 0.0 ? 1.0 / factor - 1.0 : CONCENTRATION_MAX;
     fit->out->concentration = a < CONCENTRATION_MIN   ? CONCENTRATION_MIN
                               : a > CONCENTRATION_MAX ? CONCENTRATION_MAX
@@ -280,7 +391,7 @@ static void settle_drift(struct fit *fit)
         }
     }
     const double per_request = tokens / (double) fit->sampled_count;
-    const double inflation = 1.0 + (per_request - 1.0) / (1.0 + fit->out->concentration);
+    const double inflation = 1.0 + (per_request - 1.0) * fit->spread;
     for (uint32_t c = 0; c < classes; c++) {
         fit->out->class_drift[c] =
             drift_of(seen + (size_t) c * PARTS, expected + (size_t) c * PARTS, inflation);
@@ -361,6 +472,7 @@ static enum moe_status run(struct fit *fit, const struct moe_routing_fit_options
     settle_popularity(fit);
     MOE_TRY(find_classes(fit, options->seed, err));
     settle_shares(fit);
+    MOE_TRY(settle_repetition(fit, options->seed, err));
     settle_concentration(fit);
     settle_drift(fit);
     return settle_domains(fit, err);

@@ -6,7 +6,9 @@
  * certain ones there) and tokens of a request to each other. A domain and a phase (prefill,
  * decode) mix the classes in their own shares and have their own popularity besides; a request
  * mixes them in shares drawn around its domain's (Dirichlet, one concentration); over the trace
- * a class grows or shrinks exponentially (drift).
+ * a class grows or shrinks exponentially (drift). A request repeats itself, as text does: each of
+ * its rows is in one of a few slots, the i-th in proportion to 1 / i, which has a class and, in
+ * each layer with some probability, the choices that the slot's other rows have there.
  *
  * As a file it is JSON of one version; the writer in routing_model_json.c is its documentation.
  */
@@ -14,6 +16,7 @@
 #define MOE_TRACES_GENERATE_ROUTING_MODEL_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "sim/base/error.h"
@@ -25,6 +28,7 @@ enum {
     MOE_ROUTING_PHASES,
     MOE_ROUTING_QUANTILES = 33, /* of lengths: minimum, 1/32, ..., maximum */
     MOE_ROUTING_CLASS_LIMIT = 512,
+    MOE_ROUTING_SLOT_LIMIT = 4096,
 };
 
 struct moe_routing_domain {
@@ -40,9 +44,11 @@ struct moe_routing_model {
     uint64_t request_count;
     uint32_t class_count;
     double concentration; /* of requests' class shares; larger: requests are more alike */
+    uint32_t slot_count;  /* of a request */
     struct moe_routing_domain domains[MOE_TRACE_DOMAIN_LIMIT];
     double *class_share;      /* [domain][phase][class], sums to 1 over classes; owned */
     double *class_drift;      /* [class] slope of its log share from begin (0) to end (1); owned */
+    double *repetition;       /* [layer] probability that a row's choices are its slot's; owned */
     double *popularity;       /* [domain][phase][layer][expert], sums to 1 over experts; owned */
     double *class_popularity; /* [class][layer][expert], the same; owned */
 };
@@ -78,9 +84,10 @@ struct moe_routing_fit_options {
 };
 
 /* Fits to a trace of routes. Classes by expectation maximisation of a mixture of multinomials,
- * begun from tokens far apart; concentration by the method of moments; drift by weighted least
+ * begun from tokens far apart; repetition by how many choices two rows of a request share beyond
+ * what their classes make likely; concentration by the method of moments; drift by weighted least
  * squares (GSL) of a class's log share over eight parts of the trace, against what its domains
- * would make it, and only where it is more than three standard errors.
+ * would make it, and only where it is more than four standard errors.
  * Errors: as moe_trace_read; MOE_RANGE for a trace without requests; MOE_LIMIT. */
 enum moe_status moe_routing_fit(struct moe_routing_model *out, struct moe_trace *trace,
                                 const struct moe_routing_fit_options *options,

@@ -5,6 +5,7 @@
  *    "name": ..., "layers": L, "experts": E, "top_k": K, "groups": G, "group_limit": M,
  *    "source": "16 hexadecimal digits: content hash of the trace it was fitted to",
  *    "requests": N, "classes": C, "concentration": a,
+ *    "slots": S, "repetition": [L],
  *    "domains": [{"name": ..., "share": s, "prompt_tokens": [33 quantiles],
  *                 "output_tokens": [33], "length_correlation": r,
  *                 "class_share": [[C of prefill], [C of decode]],
@@ -39,10 +40,11 @@ enum moe_status moe_routing_model_allocate(struct moe_routing_model *model, stru
     const size_t classes = model->class_count;
     model->class_share = calloc(mixes * classes, sizeof(double));
     model->class_drift = calloc(classes, sizeof(double));
+    model->repetition = calloc(model->model.layer_count, sizeof(double));
     model->popularity = calloc(mixes * cells, sizeof(double));
     model->class_popularity = calloc(classes * cells, sizeof(double));
-    if (model->class_share == NULL || model->class_drift == NULL || model->popularity == NULL ||
-        model->class_popularity == NULL) {
+    if (model->class_share == NULL || model->class_drift == NULL || model->repetition == NULL ||
+        model->popularity == NULL || model->class_popularity == NULL) {
         moe_routing_model_finish(model);
         return moe_fail(err, MOE_LIMIT, "no memory for %zu classes of %zu experts in all layers",
                         classes, cells);
@@ -54,6 +56,7 @@ void moe_routing_model_finish(struct moe_routing_model *model)
 {
     free(model->class_share);
     free(model->class_drift);
+    free(model->repetition);
     free(model->popularity);
     free(model->class_popularity);
     *model = (struct moe_routing_model){ 0 };
@@ -124,10 +127,12 @@ static void print_all(FILE *out, const struct moe_routing_model *model)
     (void) fprintf(out,
                    ", \"layers\": %u, \"experts\": %u, \"top_k\": %u, \"groups\": %u, "
                    "\"group_limit\": %u,\n\"source\": \"%016" PRIx64 "\", \"requests\": %" PRIu64
-                   ", \"classes\": %u, \"concentration\": %.6g,\n\"domains\": [",
+                   ", \"classes\": %u, \"concentration\": %.6g,\n\"slots\": %u, \"repetition\": ",
                    m->layer_count, m->expert_count, m->top_k, m->group_count, m->group_limit,
                    model->source_hash, model->request_count, model->class_count,
-                   model->concentration);
+                   model->concentration, model->slot_count);
+    print_reals(out, model->repetition, m->layer_count);
+    (void) fputs(",\n\"domains\": [", out);
     for (uint32_t domain = 0; domain < m->domain_count; domain++) {
         print_domain(out, model, domain);
     }
@@ -314,6 +319,7 @@ static enum moe_status take_shape(struct reader *r, const json_t *root,
         return moe_fail(r->err, MOE_PARSE, "%.200s: \"source\" is not 16 hexadecimal digits",
                         r->name);
     }
+    MOE_TRY(take_small(r, root, "slots", MOE_ROUTING_SLOT_LIMIT, &out->slot_count));
     out->source_hash = strtoull(hash, NULL, 16);
     if (!json_is_array(domains) || json_array_size(domains) > MOE_TRACE_DOMAIN_LIMIT) {
         return moe_fail(r->err, MOE_RANGE, "%.200s: \"domains\" is to be a list of 1 to %d",
@@ -363,6 +369,8 @@ static enum moe_status take_all(struct reader *r, const json_t *root, struct moe
     }
     MOE_TRY(take_reals(r, json_object_get(root, "class_drift"), "class_drift", out->class_count,
                        -20.0, 20.0, out->class_drift));
+    MOE_TRY(take_reals(r, json_object_get(root, "repetition"), "repetition", out->model.layer_count,
+                       0.0, 1.0, out->repetition));
     const json_t *classes = json_object_get(root, "class_popularity");
     for (uint32_t i = 0; i < out->class_count; i++) {
         MOE_TRY(take_popularity(r, json_array_get(classes, i), "class_popularity", &out->model,
