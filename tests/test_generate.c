@@ -481,6 +481,79 @@ Test(generate, a_model_is_read_back_and_written_the_same)
     moe_routing_model_finish(&back);
 }
 
+/* A model of two unlike classes whose shares, drift, repetition and lengths are known. */
+static void write_planted(const char *path)
+{
+    struct moe_routing_model model = { .model = { .name = "planted",
+                                                  .layer_count = 2,
+                                                  .expert_count = 8,
+                                                  .top_k = 2,
+                                                  .group_count = 1,
+                                                  .group_limit = 1,
+                                                  .domain_count = 1,
+                                                  .domains = { "all" } },
+                                       .request_count = 4000,
+                                       .class_count = 2,
+                                       .concentration = 6.0,
+                                       .slot_count = 12 };
+    struct moe_error err = { 0 };
+    cr_assert_eq(moe_routing_model_allocate(&model, &err), MOE_OK);
+    model.domains[0].share = 1.0;
+    model.domains[0].length_correlation = -0.6;
+    for (int i = 0; i < MOE_ROUTING_QUANTILES; i++) {
+        model.domains[0].prompt_tokens[i] = 20 + i;
+        model.domains[0].output_tokens[i] = 1 + 2 * i;
+    }
+    for (int phase = 0; phase < 2; phase++) {
+        model.class_share[phase * 2] = 0.3;
+        model.class_share[phase * 2 + 1] = 0.7;
+        for (int i = 0; i < 16; i++) {
+            const bool low = i % 8 < 4; /* class 0 takes mostly experts 0 to 3 */
+            model.class_popularity[i] = low ? 0.22 : 0.03;
+            model.class_popularity[16 + i] = low ? 0.03 : 0.22;
+            model.popularity[phase * 16 + i] =
+                low ? 0.3 * 0.22 + 0.7 * 0.03 : 0.3 * 0.03 + 0.7 * 0.22;
+        }
+    }
+    model.class_drift[0] = 1.0;
+    model.class_drift[1] = -1.0;
+    model.repetition[0] = 0.2;
+    model.repetition[1] = 0.9;
+    cr_assert_eq(moe_routing_model_write(&model, path, false, &err), MOE_OK, "%s", err.text);
+    moe_routing_model_finish(&model);
+}
+
+Test(generate, what_was_planted_is_found)
+{
+    const struct moe_generate_options options = { .seed = 9, .input = "m.json" };
+    const struct moe_routing_fit_options fit = { 2, 1000000, 3 };
+    struct moe_routing_model found;
+    struct moe_trace *trace = NULL;
+    struct moe_error err = { 0 };
+    write_planted("m.json");
+    (void) generate("fitted", &options, "a.db");
+    cr_assert_eq(moe_trace_open(&trace, "a.db", &err), MOE_OK, "%s", err.text);
+    cr_assert_eq(moe_routing_fit(&found, trace, &fit, &err), MOE_OK, "%s", err.text);
+    moe_trace_close(trace);
+    const int low = found.class_popularity[0] > found.class_popularity[4] ? 0 : 1;
+    cr_assert_float_eq(found.class_share[low], 0.3, 0.06, "%g", found.class_share[low]);
+    for (int i = 0; i < 16; i++) {
+        cr_assert_float_eq(found.class_popularity[low * 16 + i], i % 8 < 4 ? 0.22 : 0.03, 0.02);
+    }
+    cr_assert_float_eq(found.class_drift[low] - found.class_drift[1 - low], 2.0, 0.5, "%g %g",
+                       found.class_drift[low], found.class_drift[1 - low]);
+    cr_assert_gt(found.repetition[1], 2.0 * found.repetition[0], "%g %g", found.repetition[0],
+                 found.repetition[1]);
+    cr_assert(found.slot_count >= 6 && found.slot_count <= 24, "%u", found.slot_count);
+    cr_assert(found.concentration > 2.0 && found.concentration < 30.0, "%g", found.concentration);
+    cr_assert_float_eq(found.domains[0].length_correlation, -0.6, 0.05);
+    for (int i = 0; i < MOE_ROUTING_QUANTILES; i++) {
+        cr_assert_float_eq(found.domains[0].prompt_tokens[i], 20 + i, 1.5);
+        cr_assert_float_eq(found.domains[0].output_tokens[i], 1 + 2 * i, 3.0);
+    }
+    moe_routing_model_finish(&found);
+}
+
 static void expect_no_model(const char *from, const char *to, enum moe_status expected,
                             const char *words)
 {
