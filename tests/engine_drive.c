@@ -217,6 +217,8 @@ void engine_drive_scenario(const struct twin_case *c, struct moe_scenario *scena
         .exchange = (enum moe_exchange_mode) c->exchange,
         .common_exit = c->common_exit,
         .shared = c->serial ? MOE_SHARED_SERIAL : MOE_SHARED_OVERLAPPED,
+        .page_tokens = 1,
+        .attention_ranks = 1,
     };
     scenario->attribution = true;
     scenario->noise = c->noise;

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "sim/base/random.h"
-#include "sim/engine/serving.h"
+#include "sim/engine/serving/serving.h"
 #include "tests/engine_case.h"
 #include "tests/engine_drive.h"
 
@@ -37,6 +37,7 @@ struct served {
     uint64_t finished;
     uint64_t finished_outputs;
     uint64_t first_tokens;
+    uint64_t next_tokens;
     uint64_t steps;
     uint64_t digest; /* of all work of all steps */
     int64_t now_ns;
@@ -47,6 +48,13 @@ static void on_first_token(void *context, moe_time_ns ttft_ns)
     struct served *served = context;
     cr_assert_gt(ttft_ns, 0);
     served->first_tokens++;
+}
+
+static void on_next_token(void *context, moe_time_ns gap_ns)
+{
+    struct served *served = context;
+    cr_assert_gt(gap_ns, 0);
+    served->next_tokens++;
 }
 
 static void on_finish(void *context, const struct moe_finished *finished)
@@ -77,7 +85,7 @@ static uint64_t check_step(const struct moe_serving_state *state, const struct m
                            uint64_t kv_tokens)
 {
     uint64_t sum = 0;
-    for (uint32_t g = 0; g < state->setup.gpu_count; g++) {
+    for (uint32_t g = 0; g < state->setup.rank_count; g++) {
         uint32_t running = 0;
         const uint32_t held = kv_of(state, g, &running);
         cr_assert_eq(state->kv_used[g], held);
@@ -101,6 +109,7 @@ static struct served serve(struct moe_trace *trace, uint64_t kv_tokens)
 {
     struct moe_serving_state state;
     struct moe_workload workload;
+    struct moe_intake intake = { .workload = &workload };
     struct moe_token_work work[TWIN_GPUS];
     struct served served = { 0 };
     uint64_t tokens = 0;
@@ -112,12 +121,13 @@ static struct served serve(struct moe_trace *trace, uint64_t kv_tokens)
     const struct moe_serving_setup options = {
         .options = &drive.scenario.serving,
         .trace = trace,
-        .workload = &workload,
-        .gpu_count = c.cost.nodes * c.cost.gpus_per_node,
+        .intake = &intake,
+        .rank_count = c.cost.nodes * c.cost.gpus_per_node,
         .kv_tokens = kv_tokens,
         .window_size = c.cost.model.window,
     };
-    const struct moe_serving_observer observer = { &served, on_first_token, on_finish };
+    const struct moe_serving_observer observer = { &served, on_first_token, on_next_token,
+                                                   on_finish };
     cr_assert_eq(moe_serving_init(&state, &options, &drive.work, NULL), MOE_OK);
     for (;;) {
         uint64_t outputs = 0;
@@ -126,7 +136,7 @@ static struct served serve(struct moe_trace *trace, uint64_t kv_tokens)
             return served;
         }
         cr_assert_eq(check_step(&state, work, kv_tokens), tokens);
-        for (uint32_t g = 0; g < options.gpu_count; g++) {
+        for (uint32_t g = 0; g < options.rank_count; g++) {
             served.digest = moe_random_mix(served.digest ^ (uint64_t) work[g].tokens);
             served.digest = moe_random_mix(served.digest ^ (uint64_t) work[g].score_pairs);
         }
@@ -179,6 +189,7 @@ Test(serving, serves_every_token_once_within_budget_and_memory)
         cr_assert_eq(served.finished_outputs, outputs, "seed %" PRIu64, seed);
         cr_assert_eq(served.finished, requests, "seed %" PRIu64, seed);
         cr_assert_eq(served.first_tokens, requests, "seed %" PRIu64, seed);
+        cr_assert_eq(served.first_tokens + served.next_tokens, outputs, "seed %" PRIu64, seed);
         const struct served again = serve(trace, kv_tokens);
         cr_assert(again.digest == served.digest && again.steps == served.steps);
         moe_trace_close(trace);
@@ -189,15 +200,18 @@ Test(serving, a_request_longer_than_an_empty_pool_is_refused)
 {
     struct moe_serving_state state;
     struct moe_workload workload;
+    struct moe_intake intake = { .workload = &workload };
     struct moe_token_work work[TWIN_GPUS];
     struct moe_error err = { 0 };
     uint64_t tokens = 0;
     struct moe_trace *trace = open_case(5);
     engine_drive_scenario(&c, &drive.scenario);
     cr_assert_eq(moe_workload_init(&workload, trace, 0.1, 1, 1, &drive.work, NULL), MOE_OK);
-    const struct moe_serving_setup options = {
-        &drive.scenario.serving, trace, &workload, 1, 1, 0, NULL
-    };
+    const struct moe_serving_setup options = { .options = &drive.scenario.serving,
+                                               .trace = trace,
+                                               .intake = &intake,
+                                               .rank_count = 1,
+                                               .kv_tokens = 1 };
     cr_assert_eq(moe_serving_init(&state, &options, &drive.work, NULL), MOE_OK);
     cr_assert_eq(moe_serving_plan_step(&state, 0, work, &tokens, &err), MOE_LIMIT);
     cr_assert_not_null(strstr(err.text, "holds 1"), "%s", err.text);
