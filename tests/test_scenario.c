@@ -49,8 +49,8 @@ Test(scenario, canonical_text_reads_back_to_the_same_scenario)
     for (size_t i = 0; i < sizeof changes / sizeof changes[0]; i++) {
         static struct moe_scenario first;
         static struct moe_scenario second;
-        char text[32768];
-        char again[32768];
+        char text[65536];
+        char again[65536];
         struct moe_error err = { 0 };
         cr_assert_eq(load(&first, changes[i], &err), MOE_OK, "%s", err.text);
         moe_scenario_write(&first, text, sizeof text);

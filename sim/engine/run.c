@@ -12,7 +12,7 @@
 #include "sim/engine/step.h"
 #include "sim/engine/timeline.h"
 #include "sim/engine/waiting_room.h"
-#include "sim/engine/workload.h"
+#include "sim/arrival/workload.h"
 
 #include "sim/base/no_malloc.h"
 

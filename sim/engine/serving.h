@@ -33,7 +33,7 @@
 #include "sim/cost/cost.h"
 #include "sim/engine/route_counter.h"
 #include "sim/engine/waiting_room.h"
-#include "sim/engine/workload.h"
+#include "sim/arrival/workload.h"
 
 /* One running request. */
 struct moe_sequence {

@@ -9,7 +9,7 @@
 
 #include "sim/cost/calibration_hash.h"
 #include "sim/engine/verdict.h"
-#include "sim/engine/workload.h"
+#include "sim/arrival/workload.h"
 
 /* The study with what it owns: the shared tables, and one arena of results per run. */
 struct owned_study {

@@ -14,7 +14,7 @@
 #include "policies/composition.h"
 #include "sim/base/arena.h"
 #include "sim/engine/replay_map.h"
-#include "sim/engine/workload.h"
+#include "sim/arrival/workload.h"
 #include "traces/trace_store.h"
 
 struct moe_waiting_room {
