@@ -103,7 +103,7 @@ Test(scenario, what_cannot_be_is_refused_before_any_trace_is_opened)
           "serving.exchange: 'exactly' is not one of exact, padded, hierarchical" },
         { "gpus=32",
           "setting gpus: no such key (did you mean cluster.gpu?); allowed here: name "
-          "trace model calibration cluster slots replicas serving policies baseline seeds "
+          "trace model calibration cluster slots replicas serving arrivals slo policies baseline seeds "
           "first_seed attribution noise" },
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
