@@ -63,9 +63,10 @@ static void on_finish(void *context, const struct moe_finished *finished)
     cr_assert_eq(finished->finished_ns, served->now_ns);
     cr_assert_lt(finished->admitted_ns, finished->first_token_ns);
     cr_assert_leq(finished->first_token_ns, finished->finished_ns);
-    cr_assert_eq(finished->output_tokens == 1, finished->first_token_ns == finished->finished_ns);
+    cr_assert_eq(finished->arrival->output_tokens == 1,
+                 finished->first_token_ns == finished->finished_ns);
     served->finished++;
-    served->finished_outputs += finished->output_tokens;
+    served->finished_outputs += finished->arrival->output_tokens;
     cr_assert_leq(served->finished, served->first_tokens);
 }
 
@@ -105,19 +106,29 @@ static uint64_t check_step(const struct moe_serving_state *state, const struct m
     return sum;
 }
 
+/* A closed loop over the trace. */
+static void open_stream(struct moe_trace *trace, double plan_share, uint32_t passes,
+                        struct moe_arrival_stream *stream)
+{
+    static struct moe_arrival_source source;
+    const struct moe_arrival_setup setup = { &drive.scenario.arrivals, trace, plan_share, passes };
+    moe_arrival_source_finish(&source);
+    cr_assert_eq(moe_arrival_source_init(&source, &setup, NULL), MOE_OK);
+    cr_assert_eq(moe_arrival_stream_init(stream, &source, trace, c.seed, &drive.work, NULL),
+                 MOE_OK);
+}
+
 static struct served serve(struct moe_trace *trace, uint64_t kv_tokens)
 {
     struct moe_serving_state state;
-    struct moe_workload workload;
-    struct moe_intake intake = { .workload = &workload };
+    struct moe_arrival_stream stream;
+    struct moe_intake intake = { .stream = &stream };
     struct moe_token_work work[TWIN_GPUS];
     struct served served = { 0 };
     uint64_t tokens = 0;
     engine_drive_scenario(&c, &drive.scenario);
     moe_arena_reset(&drive.work);
-    cr_assert_eq(
-        moe_workload_init(&workload, trace, c.plan_share, c.passes, c.seed, &drive.work, NULL),
-        MOE_OK);
+    open_stream(trace, c.plan_share, c.passes, &stream);
     const struct moe_serving_setup options = {
         .options = &drive.scenario.serving,
         .trace = trace,
@@ -199,14 +210,14 @@ Test(serving, serves_every_token_once_within_budget_and_memory)
 Test(serving, a_request_longer_than_an_empty_pool_is_refused)
 {
     struct moe_serving_state state;
-    struct moe_workload workload;
-    struct moe_intake intake = { .workload = &workload };
+    struct moe_arrival_stream stream;
+    struct moe_intake intake = { .stream = &stream };
     struct moe_token_work work[TWIN_GPUS];
     struct moe_error err = { 0 };
     uint64_t tokens = 0;
     struct moe_trace *trace = open_case(5);
     engine_drive_scenario(&c, &drive.scenario);
-    cr_assert_eq(moe_workload_init(&workload, trace, 0.1, 1, 1, &drive.work, NULL), MOE_OK);
+    open_stream(trace, 0.1, 1, &stream);
     const struct moe_serving_setup options = { .options = &drive.scenario.serving,
                                                .trace = trace,
                                                .intake = &intake,

@@ -113,9 +113,9 @@ static void on_finish(void *context, const struct moe_finished *f)
 {
     struct told *told = context;
     told->finished++;
-    told->sojourn += f->finished_ns - f->arrival_ns;
-    told->odd = told->odd || f->admitted_ns < f->arrival_ns ||
-                f->first_token_ns <= f->admitted_ns || f->finished_ns < f->first_token_ns;
+    told->sojourn += f->finished_ns - f->since_ns;
+    told->odd = told->odd || f->admitted_ns < f->since_ns || f->first_token_ns <= f->admitted_ns ||
+                f->finished_ns < f->first_token_ns;
 }
 
 /* Both sides of one scene. */
@@ -123,7 +123,7 @@ struct stage {
     struct twin_scene scene;
     struct twin_schedule twin;
     struct moe_serving options;
-    struct moe_incoming list[TWIN_CLIENTS];
+    struct moe_arrival list[TWIN_CLIENTS];
     struct moe_intake intake;
     struct moe_serving_state state;
     struct told told;
@@ -135,12 +135,12 @@ static bool begin(struct stage *g, struct draws *draws)
     draw_scene(draws, &g->scene);
     const struct twin_scene *c = &g->scene;
     for (uint32_t i = 0; i < c->clients; i++) {
-        g->list[i] = (struct moe_incoming){ .arrival_ns = c->client[i].arrival,
-                                            .request = i,
-                                            .prompt_tokens = c->client[i].prompt,
-                                            .output_tokens = c->client[i].output,
-                                            .hit_tokens = c->client[i].hit,
-                                            .scored = true };
+        g->list[i] = (struct moe_arrival){ .arrival_ns = c->client[i].arrival,
+                                           .request = i,
+                                           .prompt_tokens = c->client[i].prompt,
+                                           .output_tokens = c->client[i].output,
+                                           .hit_tokens = c->client[i].hit,
+                                           .scored = true };
     }
     g->options = (struct moe_serving){
         .running_per_gpu = c->seats,
@@ -171,7 +171,7 @@ static bool same_step(struct stage *g, uint64_t step)
     uint32_t seen = 0;
     for (uint32_t i = 0; i < g->scene.ranks * g->scene.seats; i++) {
         const struct moe_sequence *q = &g->state.sequence[i];
-        const struct twin_turn *turn = &g->twin.turn[q->request];
+        const struct twin_turn *turn = &g->twin.turn[q->arrival.request];
         if (!q->running || q->step_rows == 0) {
             continue;
         }
@@ -181,8 +181,8 @@ static bool same_step(struct stage *g, uint64_t step)
             (void) snprintf(g->why, PROPERTY_TEXT_LIMIT,
                             "step %" PRIu64 ": request %u has %u rows from %u on rank %u, the twin "
                             "%u from %u on %u",
-                            step, q->request, q->step_rows, q->done_rows, i / g->scene.seats,
-                            turn->rows, turn->from, turn->rank);
+                            step, q->arrival.request, q->step_rows, q->done_rows,
+                            i / g->scene.seats, turn->rows, turn->from, turn->rank);
             return false;
         }
     }

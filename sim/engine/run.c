@@ -13,7 +13,6 @@
 #include "sim/engine/serving/waiting_room.h"
 #include "sim/engine/step.h"
 #include "sim/engine/timeline.h"
-#include "sim/engine/workload.h"
 
 #include "sim/base/no_malloc.h"
 
@@ -21,7 +20,7 @@
 struct run {
     const struct moe_run_input *input;
     struct moe_run_result *result;
-    struct moe_workload workload;
+    struct moe_arrival_stream arrivals;
     struct moe_intake intake;
     struct moe_serving_state serving;
     struct moe_route_counter counter;
@@ -217,9 +216,8 @@ static enum moe_status init_parts(struct run *run, const struct moe_placement *p
         .seed = seed,
         .window_size = model->window_layer_count > 0 ? model->window_size : 0,
     };
-    MOE_TRY(moe_workload_init(&run->workload, trace, serving->plan_share, serving->passes, seed,
-                              work, err));
-    run->intake = (struct moe_intake){ .workload = &run->workload };
+    MOE_TRY(moe_arrival_stream_init(&run->arrivals, run->input->arrivals, trace, seed, work, err));
+    run->intake = (struct moe_intake){ .stream = &run->arrivals };
     MOE_TRY(moe_serving_init(&run->serving, &serving_setup, work, err));
     MOE_TRY(
         moe_route_counter_init(&run->counter, run->input->map, placement, model->top_k, work, err));
@@ -244,7 +242,8 @@ static enum moe_status init_parts(struct run *run, const struct moe_placement *p
         (run->input->detail != NULL && run->event_barriers == NULL)) {
         return moe_fail(err, MOE_LIMIT, "no room for a run on %u GPUs", gpus);
     }
-    run->warmup_requests = (uint64_t) serving_setup.rank_count * serving->running_per_gpu;
+    run->warmup_requests = moe_arrival_warmup(
+        run->input->arrivals, (uint64_t) serving_setup.rank_count * serving->running_per_gpu);
     memcpy(run->result->gpu_factor, run->step.hardware.factor,
            gpus * sizeof *run->result->gpu_factor);
     for (uint32_t gpu = 0; gpu < gpus; gpu++) {
@@ -375,25 +374,38 @@ static enum moe_status one_step(struct run *run, uint64_t tokens, struct moe_err
 static enum moe_status refuse_unscored(const struct run *run, struct moe_error *err)
 {
     const struct moe_serving *serving = &run->input->scenario->serving;
+    const struct moe_arrival_source *arrivals = run->input->arrivals;
     const uint64_t running = run->warmup_requests;
-    const uint32_t scored = run->workload.request_count - run->workload.planned_count;
-    return moe_fail(err, MOE_RANGE,
-                    "no step is left to score: %" PRIu64
-                    " requests run at once, and serving.passes "
-                    "%u over %u requests all begin in the warm-up; use serving.passes %" PRIu64
-                    " or more, or a lower serving.running_per_gpu",
-                    running, serving->passes, scored, 2 * running / scored + 1);
+    const struct moe_workload *w = &run->arrivals.workload;
+    const uint64_t scored = w->request_count - w->planned_count;
+    if (!run->arrivals.is_closed_loop) {
+        return moe_fail(err, MOE_RANGE,
+                        "no step is left to score: the last of %" PRIu64
+                        " requests had come before %" PRIu64
+                        " had finished (the warm-up); use more arrivals.requests, a longer "
+                        "arrivals.duration_s or a lower arrivals.rate",
+                        arrivals->total, running);
+    }
+    return moe_fail(
+        err, MOE_RANGE,
+        "no step is left to score: %" PRIu64 " requests run at once, and serving.passes "
+        "%u over %" PRIu64 " requests all begin in the warm-up; use serving.passes %" PRIu64
+        " or more, or a lower serving.running_per_gpu",
+        running, serving->passes, scored, 2 * running / scored + 1);
 }
 
 /* Where the KV pool never binds, all slots are filled at once and refilled as requests end:
  * then it is known before the run whether a request is left to score after the warm-up. */
 static enum moe_status refuse_hopeless(const struct run *run, struct moe_error *err)
 {
-    const struct moe_workload *w = &run->workload;
+    const struct moe_workload *w = &run->arrivals.workload;
     const uint64_t requests = (uint64_t) w->passes * (w->request_count - w->planned_count);
     const bool roomy =
+        run->input->scenario->serving.kv == MOE_KV_RESERVE &&
         run->result->memory.kv_tokens / run->input->longest_request >= run->serving.running_per_gpu;
-    return roomy && requests < 2 * run->warmup_requests ? refuse_unscored(run, err) : MOE_OK;
+    return run->arrivals.is_closed_loop && roomy && requests < 2 * run->warmup_requests
+               ? refuse_unscored(run, err)
+               : MOE_OK;
 }
 
 static enum moe_status close_result(struct run *run, struct moe_error *err)

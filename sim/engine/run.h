@@ -19,6 +19,7 @@
 #include <stdio.h>
 
 #include "policies/composition.h"
+#include "sim/arrival/arrival.h"
 #include "sim/base/arena.h"
 #include "sim/cost/cost.h"
 #include "sim/engine/bound_meter.h"
@@ -122,6 +123,7 @@ struct moe_run_input {
     const struct moe_cost *cost;
     const struct moe_replay_map *map;
     const struct moe_planning *planning;
+    const struct moe_arrival_source *arrivals;
     uint64_t longest_request; /* prompt + output tokens: what a KV pool must hold at least */
     FILE *detail;             /* event log, or NULL */
     uint64_t detail_steps;    /* steps to log */

@@ -159,8 +159,9 @@ void moe_run_result_add_step(struct moe_run_result *r, const struct moe_step *st
 
 void moe_run_result_add_request(struct moe_run_result *r, const struct moe_finished *f)
 {
-    moe_latency_add(&r->e2e, f->finished_ns - f->arrival_ns, 1);
-    if (f->output_tokens > 1) {
-        moe_latency_add(&r->tpot, (f->finished_ns - f->first_token_ns) / (f->output_tokens - 1), 1);
+    moe_latency_add(&r->e2e, f->finished_ns - f->since_ns, 1);
+    if (f->arrival->output_tokens > 1) {
+        moe_latency_add(&r->tpot,
+                        (f->finished_ns - f->first_token_ns) / (f->arrival->output_tokens - 1), 1);
     }
 }

@@ -13,7 +13,7 @@
 #include "sim/report/finding.h"
 #include "sim/report/report.h"
 
-enum { SCENARIO_BYTES = 32 << 10 };
+enum { SCENARIO_BYTES = 64 << 10 };
 
 /* policy and seed are numbers: policy counts from 0 in the scenario's order, a seed above
  * 2^63-1 is its negative twin. Times are nanoseconds; everything but account is of the scored

@@ -14,6 +14,9 @@
 enum { SCENARIO_FILE_BYTES = 1 << 20, WHERE_BYTES = 160 };
 
 static const char *const exchange_names[] = { "exact", "padded", "hierarchical", NULL };
+static const char *const arrival_names[] = { "closed", "trace",   "file",   "poisson",
+                                             "gamma",  "weibull", "bursts", NULL };
+static const char *const lengths_names[] = { "recorded", "trace", "lognormal", NULL };
 static const char *const shared_names[] = { "overlapped", "serial", NULL };
 static const char *const kv_names[] = { "reserve", "pages", NULL };
 static const char *const order_names[] = { "decode_first", "prefill_first", NULL };
@@ -42,6 +45,14 @@ static const char *const preempt_names[] = { "last_admitted", "least_output", NU
 #define CHOICE(key, field, names, text)                                                          \
     {                                                                                            \
         .path = (key), .kind = MOE_SETTING_CHOICE, AT(field), .choices = (names), .help = (text) \
+    }
+#define LIST(key, field, counter, text)                                        \
+    {                                                                          \
+        .path = (key), .kind = MOE_SETTING_LIST, AT(field), .min = 0,          \
+        .max = sizeof(((struct moe_scenario *) 0)->field) /                    \
+               sizeof(((struct moe_scenario *) 0)->field[0]),                  \
+        .text_bytes = sizeof(((struct moe_scenario *) 0)->field[0]),           \
+        .count_offset = offsetof(struct moe_scenario, counter), .help = (text) \
     }
 
 static const struct moe_setting items[] = {
@@ -93,6 +104,43 @@ static const struct moe_setting items[] = {
           "tokens that a decoding request drafts beyond the next (multi-token prediction)"),
     REAL("serving.acceptance", serving.acceptance, 0, 1, 1,
          "probability that a draft is accepted when those before it were"),
+    CHOICE("arrivals.kind", arrivals.kind, arrival_names,
+           "when requests come: closed loop, at recorded times, or drawn"),
+    TEXT("arrivals.file", arrivals.file, 0,
+         "store of arrivals (`moesim trace import`), for kind file; relative to the scenario file"),
+    REAL("arrivals.rate", arrivals.rate, 0, 1e9, 1,
+         "requests per second; recorded times are scaled to it, 0 = as recorded"),
+    REAL("arrivals.cv", arrivals.cv, 0.05, 20, 1,
+         "coefficient of variation of gamma and weibull gaps; 1 = as poisson"),
+    REAL("arrivals.burst_on_s", arrivals.burst_on_s, 1e-3, 1e6, 1, "mean length of a burst in s"),
+    REAL("arrivals.burst_off_s", arrivals.burst_off_s, 1e-3, 1e6, 1,
+         "mean time between bursts in s"),
+    REAL("arrivals.burst_share", arrivals.burst_share, 0, 1, 1,
+         "share of the requests that come in bursts; 1 = silence between them"),
+    LIST("arrivals.schedule", arrivals.schedule, arrivals.schedule_count,
+         "SECONDS FACTOR: the rate over time as rate x factor, linear between points; drawn kinds"),
+    COUNT("arrivals.requests", arrivals.requests, 0, 1U << 30,
+          "requests that come; 0 = serving.passes times those of file or trace"),
+    REAL("arrivals.duration_s", arrivals.duration_s, 0, 1e8, 1,
+         "none comes from then on, in s; 0 = no limit"),
+    CHOICE("arrivals.lengths", arrivals.lengths, lengths_names,
+           "lengths of file or trace, of the trace, or drawn; routes are repeated to reach them"),
+    REAL("arrivals.prompt_tokens", arrivals.prompt_tokens, 1, 1e7, 1, "lognormal: mean prompt"),
+    REAL("arrivals.prompt_cv", arrivals.prompt_cv, 0, 20, 1,
+         "its coefficient of variation; 0 = all the same"),
+    REAL("arrivals.output_tokens", arrivals.output_tokens, 1, 1e7, 1, "lognormal: mean output"),
+    REAL("arrivals.output_cv", arrivals.output_cv, 0, 20, 1, "its coefficient of variation"),
+    COUNT("arrivals.longest_tokens", arrivals.longest_tokens, 1, 1U << 24,
+          "drawn prompts and outputs are cut to it"),
+    LIST("arrivals.drift", arrivals.drift, arrivals.drift_count,
+         "SECONDS DOMAIN=WEIGHT ...: what the requests are about over time, linear between points"),
+    LIST("arrivals.priorities", arrivals.priorities, arrivals.priority_count,
+         "shares of the priority classes; the first is served first"),
+    REAL("slo.ttft_ms", slo.ttft_ms, 0, 1e9, 1,
+         "longest time from arrival to first token of a request served well, in ms; 0 = any"),
+    REAL("slo.tpot_ms", slo.tpot_ms, 0, 1e9, 1,
+         "longest mean time per output token after the first, in ms; 0 = any"),
+    REAL("slo.share", slo.share, 0.01, 1, 1, "share of the requests that must meet the SLO"),
     { .path = "policies",
       .kind = MOE_SETTING_LIST,
       AT(policies),
@@ -138,7 +186,9 @@ void moe_scenario_defaults(struct moe_scenario *scenario)
         .first_seed = 1,
         .attribution = true,
         .noise = true,
+        .slo = { .share = 0.99 },
     };
+    moe_arrival_options_default(&scenario->arrivals);
     for (uint32_t i = 0; i < scenario->policy_count; i++) {
         (void) snprintf(scenario->policies[i], sizeof scenario->policies[i], "%s", policies[i]);
     }
@@ -189,6 +239,7 @@ static enum moe_status resolve_paths(struct moe_scenario *scenario, const char *
     const size_t length = slash == NULL ? 0 : (size_t) (slash - path) + 1;
     MOE_TRY(resolve(scenario->trace_path, path, length, path, "trace", err));
     MOE_TRY(resolve(scenario->calibration_path, path, length, path, "calibration", err));
+    MOE_TRY(resolve(scenario->arrivals.file, path, length, path, "arrivals.file", err));
     if (moe_model_ref_is_path(scenario->model_ref)) {
         MOE_TRY(resolve(scenario->model_ref, path, length, path, "model", err));
     }
@@ -339,6 +390,7 @@ static enum moe_status complete(struct moe_scenario *scenario, struct moe_error 
     }
     MOE_TRY(check_cluster(scenario, err));
     MOE_TRY(check_serving(scenario, err));
+    MOE_TRY(moe_arrival_options_check(&scenario->arrivals, err));
     MOE_TRY(settle_policies(scenario, err));
     MOE_TRY(moe_model_load(&scenario->model, scenario->model_ref, err));
     if (scenario->slot_count == 0) {

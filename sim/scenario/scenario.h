@@ -18,6 +18,7 @@
 #include "policies/placement.h"
 #include "sim/base/error.h"
 #include "sim/model/model.h"
+#include "sim/scenario/arrival_options.h"
 
 enum {
     MOE_SCENARIO_POLICY_LIMIT = 32,
@@ -99,6 +100,8 @@ struct moe_scenario {
      * the slots hold). Policies that keep no budget are refused with one. */
     uint32_t replica_budget;
     struct moe_serving serving;
+    struct moe_arrival_options arrivals; /* arrivals: */
+    struct moe_slo slo;                  /* slo: */
     uint32_t policy_count;
     /* policies: [contiguous, "craft:R=8+dispatch=lp"]: compositions, canonical once loaded */
     char policies[MOE_SCENARIO_POLICY_LIMIT][MOE_COMPOSITION_BYTES];
@@ -131,7 +134,7 @@ enum moe_status moe_scenario_load(struct moe_scenario *scenario, const char *pat
                                   struct moe_error *err) MOE_MUST_CHECK;
 
 /* The scenario as canonical YAML, every key written; reading it back gives the same
- * scenario. text_bytes is the capacity; asserted large enough (32 KiB is). */
+ * scenario. text_bytes is the capacity; asserted large enough (64 KiB is). */
 void moe_scenario_write(const struct moe_scenario *scenario, char *text, uint32_t text_bytes);
 
 /* The same from text instead of a file (run.db keeps it so). name stands in errors; paths

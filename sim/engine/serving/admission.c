@@ -6,7 +6,7 @@
 #include "sim/base/no_malloc.h"
 
 uint64_t moe_serving_admission_tokens(const struct moe_serving *options,
-                                      const struct moe_incoming *incoming)
+                                      const struct moe_arrival *incoming)
 {
     const uint64_t prompt = incoming->prompt_tokens;
     const uint64_t output = incoming->output_tokens;
@@ -33,7 +33,7 @@ static enum moe_status refuse_long(const struct moe_serving_state *s, uint32_t r
 
 /* Whether an empty rank holds all of it. */
 static enum moe_status check_length(const struct moe_serving_state *s,
-                                    const struct moe_incoming *incoming, struct moe_error *err)
+                                    const struct moe_arrival *incoming, struct moe_error *err)
 {
     const uint64_t whole = (uint64_t) incoming->prompt_tokens + incoming->output_tokens;
     return moe_batch_round(s, whole) <= s->kv_tokens
@@ -47,7 +47,7 @@ static uint32_t beyond(uint32_t rows, uint32_t recorded)
 }
 
 static struct moe_sequence *seat(struct moe_serving_state *s, uint32_t rank,
-                                 const struct moe_incoming *incoming, moe_time_ns now_ns)
+                                 const struct moe_arrival *incoming, moe_time_ns now_ns)
 {
     const struct moe_trace_request *from = moe_trace_requests(s->setup.trace) + incoming->request;
     struct moe_sequence *to = moe_batch_sequences(s, rank);
@@ -59,18 +59,15 @@ static struct moe_sequence *seat(struct moe_serving_state *s, uint32_t rank,
     uint16_t *buffer = to->buffer;
     *to = (struct moe_sequence){
         .running = true,
-        .scored = incoming->scored,
-        .request = incoming->request,
+        .arrival = *incoming,
+        .from = from,
         .prompt_tokens = incoming->prompt_tokens,
         .output_tokens = incoming->output_tokens,
         .hit_tokens = incoming->hit_tokens,
-        .first_row = from->first_row,
-        .trace_prompt = from->prompt_tokens,
-        .trace_decode = from->output_tokens - 1,
         .known_rows = incoming->prompt_tokens,
         .done_rows = incoming->hit_tokens,
         .admission = s->admissions,
-        .arrival_ns = moe_intake_is_open(s->setup.intake) ? incoming->arrival_ns : now_ns,
+        .since_ns = moe_intake_is_open(s->setup.intake) ? incoming->arrival_ns : now_ns,
         .admitted_ns = now_ns,
         .buffer = buffer,
     };
@@ -83,8 +80,8 @@ static struct moe_sequence *seat(struct moe_serving_state *s, uint32_t rank,
     s->running[rank]++;
     s->admissions++;
     s->hit_rows += incoming->hit_tokens;
-    s->repeated_rows += beyond(to->prompt_tokens, to->trace_prompt) +
-                        beyond(to->output_tokens - 1, to->trace_decode);
+    s->repeated_rows += beyond(to->prompt_tokens, from->prompt_tokens) +
+                        beyond(to->output_tokens, from->output_tokens);
     return to;
 }
 
@@ -165,14 +162,14 @@ static enum moe_status sweep(struct moe_serving_state *s, moe_time_ns now_ns, ui
     *admitted = false;
     for (uint32_t i = 0; i < ranks; i++) {
         const uint32_t rank = first + i < ranks ? first + i : first + i - ranks;
-        struct moe_incoming incoming;
-        if (!joinable(s, rank) || !moe_intake_peek(s->setup.intake, now_ns, &incoming)) {
+        const struct moe_arrival *incoming = moe_intake_peek(s->setup.intake, now_ns);
+        if (incoming == NULL || !joinable(s, rank)) {
             continue;
         }
-        MOE_TRY(check_length(s, &incoming, err));
-        if (fits(s, rank, moe_serving_admission_tokens(s->setup.options, &incoming))) {
+        MOE_TRY(check_length(s, incoming, err));
+        if (fits(s, rank, moe_serving_admission_tokens(s->setup.options, incoming))) {
+            begin_prompt(s, rank, seat(s, rank, incoming, now_ns), work);
             moe_intake_take(s->setup.intake);
-            begin_prompt(s, rank, seat(s, rank, &incoming, now_ns), work);
             *admitted = true;
             *last = rank;
         }
@@ -220,7 +217,7 @@ static enum moe_status admit_chosen(struct moe_serving_state *s, moe_time_ns now
     uint64_t running = open_seats(s);
     for (;;) {
         struct moe_group_choice choice;
-        struct moe_incoming chosen;
+        struct moe_arrival chosen;
         MOE_TRY(moe_waiting_room_fill(room, now_ns, err));
         for (uint32_t i = 0; i < room->count; i++) {
             MOE_TRY(check_length(s, &room->incoming[i], err));

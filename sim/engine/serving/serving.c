@@ -77,7 +77,9 @@ bool moe_serving_scores_next(const struct moe_serving_state *s)
 
 bool moe_serving_next_arrival(const struct moe_serving_state *s, moe_time_ns *arrival_ns)
 {
-    return moe_intake_next(s->setup.intake, arrival_ns);
+    const struct moe_arrival *next = moe_intake_next(s->setup.intake);
+    *arrival_ns = next != NULL ? next->arrival_ns : 0;
+    return next != NULL;
 }
 
 enum moe_status moe_serving_plan_step(struct moe_serving_state *s, moe_time_ns now_ns,
@@ -96,26 +98,16 @@ enum moe_status moe_serving_plan_step(struct moe_serving_state *s, moe_time_ns n
     return MOE_OK;
 }
 
-/* The trace's row for row `row` of the request, and how many of those after it follow there. */
-static uint64_t trace_row(const struct moe_sequence *q, uint32_t row, uint32_t *run)
+/* Routes from trace row `row` on, which is row `at` of the request, into its buffer: as many as
+ * follow one another in both. */
+static enum moe_status fetch(struct moe_serving_state *s, struct moe_sequence *q, uint32_t at,
+                             uint64_t row, uint32_t run, struct moe_error *err)
 {
-    const bool prompt = row < q->prompt_tokens;
-    const bool begun = prompt || q->trace_decode == 0; /* the phase's rows are the first ones */
-    const uint32_t period = begun ? q->trace_prompt : q->trace_decode;
-    const uint32_t place = (prompt ? row : row - q->prompt_tokens) % period;
-    const uint32_t last = q->trace_prompt + q->trace_decode;
-    const uint32_t first = begun ? 0 : q->trace_prompt;
-    *run = (q->prompt_tokens == q->trace_prompt ? last : first + period) - (first + place);
-    return q->first_row + first + place;
-}
-
-/* Points to the routes of a row, in the buffer of its request. *moved: the buffer was filled
- * anew. */
-static enum moe_status fetch(struct moe_serving_state *s, struct moe_sequence *q, uint64_t row,
-                             uint32_t run, struct moe_error *err)
-{
+    const bool whole =
+        q->prompt_tokens == q->from->prompt_tokens && q->output_tokens <= q->from->output_tokens;
+    const uint32_t rows = whole ? moe_batch_row_count(q) - at : run;
     q->buffer_first = row;
-    q->buffer_rows = run < s->buffer_rows ? run : s->buffer_rows;
+    q->buffer_rows = rows < s->buffer_rows ? rows : s->buffer_rows;
     return moe_trace_read(s->setup.trace, row, q->buffer_rows, q->buffer, err);
 }
 
@@ -149,11 +141,12 @@ static enum moe_status route_rank(struct moe_serving_state *s, uint32_t rank,
     for (uint32_t i = 0; i < s->running_per_gpu; i++, q++) {
         for (uint32_t row = q->done_rows; row < q->done_rows + q->step_rows; row++) {
             uint32_t run = 0;
-            const uint64_t from = trace_row(q, row, &run);
+            uint64_t from = 0;
+            moe_arrival_route(&q->arrival, q->from, row, &from, &run);
             if (from - q->buffer_first >= q->buffer_rows) {
                 /* Pointers into the buffer must be used before it changes. */
                 flush(s, counter, rank, &filled, &routed);
-                MOE_TRY(fetch(s, q, from, run, err));
+                MOE_TRY(fetch(s, q, row, from, run, err));
             }
             s->block[filled++] = q->buffer + (size_t) (from - q->buffer_first) * s->row_items;
             if (filled == MOE_SERVING_BLOCK_TOKENS) {
@@ -184,12 +177,9 @@ static void finish(struct moe_serving_state *s, uint32_t rank, uint32_t slot, mo
 {
     struct moe_sequence *q = moe_batch_sequences(s, rank) + slot;
     const struct moe_finished finished = {
-        .request = q->request,
-        .prompt_tokens = q->prompt_tokens,
-        .output_tokens = q->output_tokens,
+        .arrival = &q->arrival,
         .preemptions = q->preemptions,
-        .scored = q->scored,
-        .arrival_ns = q->arrival_ns,
+        .since_ns = q->since_ns,
         .admitted_ns = q->admitted_ns,
         .first_token_ns = q->first_token_ns,
         .finished_ns = end_ns,
@@ -230,7 +220,7 @@ static void sample(struct moe_sequence *q, moe_time_ns end_ns,
 {
     if (q->known_rows == q->prompt_tokens && q->first_token_ns == 0) {
         q->first_token_ns = end_ns;
-        observer->on_first_token(observer->context, end_ns - q->arrival_ns);
+        observer->on_first_token(observer->context, end_ns - q->since_ns);
     } else {
         observer->on_next_token(observer->context, end_ns - q->last_token_ns);
     }

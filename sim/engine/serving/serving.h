@@ -10,9 +10,8 @@
  * is known can run: those of the prompt (from hit_tokens on, what a prefix cache holds need not
  * run), and after each sampled token one more. The row that is the last known one samples the next
  * token. What a row attends to is itself and all rows before it (windowed layers: the last
- * window_size of them); what a sequence reads in a step is the union of that over its rows. A
- * request longer than the trace's, whose routes it takes, repeats those of its phase (decode rows
- * of a request that had none: those of its prompt). A rank's rows are routed in the order of its
+ * window_size of them); what a sequence reads in a step is the union of that over its rows. Whose
+ * routes they take, and how they are repeated for a longer request, says sim/arrival/arrival.h. A rank's rows are routed in the order of its
  * slots; with attention_ranks A the rank's i-th row starts from its GPU i mod A.
  *
  * Memory (kv):
@@ -64,23 +63,20 @@
 struct moe_sequence {
     bool running;   /* false: the slot is free, or its request is preempted */
     bool preempted; /* waits in its slot, without cache */
-    bool scored;
-    uint32_t request; /* of the trace */
-    uint32_t prompt_tokens;
+    struct moe_arrival arrival;
+    const struct moe_trace_request *from; /* whose routes it takes */
+    uint32_t prompt_tokens;               /* of the arrival, as the next two */
     uint32_t output_tokens;
     uint32_t hit_tokens;
     uint32_t preemptions;
-    uint64_t first_row;     /* in the trace */
-    uint32_t trace_prompt;  /* rows there of its prompt */
-    uint32_t trace_decode;  /* and after it */
-    uint32_t known_rows;    /* rows whose token is known */
-    uint32_t done_rows;     /* rows already processed (or cached) */
-    uint32_t step_rows;     /* rows of this step */
-    uint32_t buffer_rows;   /* that buffer holds */
-    uint64_t buffer_first;  /* the first of them, in the trace */
-    uint64_t kv_held;       /* tokens of the pool */
-    uint64_t admission;     /* how many were admitted before it came first, all ranks */
-    moe_time_ns arrival_ns; /* in a closed loop when it was admitted */
+    uint32_t known_rows;   /* rows whose token is known */
+    uint32_t done_rows;    /* rows already processed (or cached) */
+    uint32_t step_rows;    /* rows of this step */
+    uint32_t buffer_rows;  /* that buffer holds */
+    uint64_t buffer_first; /* the first of them, in the trace */
+    uint64_t kv_held;      /* tokens of the pool */
+    uint64_t admission;    /* how many were admitted before it came first, all ranks */
+    moe_time_ns since_ns;  /* its arrival; in a closed loop when it was admitted */
     moe_time_ns admitted_ns;
     moe_time_ns first_token_ns;
     moe_time_ns last_token_ns;
@@ -135,12 +131,9 @@ struct moe_serving_state {
 
 /* A request that ended in a step. */
 struct moe_finished {
-    uint32_t request; /* of the trace */
-    uint32_t prompt_tokens;
-    uint32_t output_tokens;
+    const struct moe_arrival *arrival;
     uint32_t preemptions;
-    bool scored;
-    moe_time_ns arrival_ns; /* in a closed loop admitted_ns */
+    moe_time_ns since_ns; /* its arrival; in a closed loop admitted_ns */
     moe_time_ns admitted_ns;
     moe_time_ns first_token_ns;
     moe_time_ns finished_ns;
@@ -191,6 +184,6 @@ void moe_serving_end_step(struct moe_serving_state *state, moe_time_ns end_ns,
 
 /* Tokens of KV cache that must be free for a request to be admitted, in whole pages. */
 uint64_t moe_serving_admission_tokens(const struct moe_serving *options,
-                                      const struct moe_incoming *incoming);
+                                      const struct moe_arrival *incoming);
 
 #endif

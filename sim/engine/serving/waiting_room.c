@@ -71,7 +71,7 @@ enum moe_status moe_waiting_room_init(struct moe_waiting_room *room,
     };
     MOE_TRY(start_policy(room, setup, err));
     room->waiting = MOE_NEW(setup->state_arena, struct moe_waiting_request, room->lookahead);
-    room->incoming = MOE_NEW(setup->state_arena, struct moe_incoming, room->lookahead);
+    room->incoming = MOE_NEW(setup->state_arena, struct moe_arrival, room->lookahead);
     room->running = MOE_NEW(setup->state_arena, uint32_t, gpus);
     room->free_seats = MOE_NEW(setup->state_arena, uint32_t, gpus);
     room->kv_free = MOE_NEW(setup->state_arena, uint64_t, gpus);
@@ -106,22 +106,23 @@ static enum moe_status sign(struct moe_waiting_room *room, uint32_t at,
 enum moe_status moe_waiting_room_fill(struct moe_waiting_room *room, moe_time_ns now_ns,
                                       struct moe_error *err)
 {
-    struct moe_incoming incoming;
-    while (room->count < room->lookahead && moe_intake_peek(room->intake, now_ns, &incoming)) {
-        if (room->count > 0 && incoming.scored != room->scored) {
+    const struct moe_arrival *incoming = NULL;
+    while (room->count < room->lookahead &&
+           (incoming = moe_intake_peek(room->intake, now_ns)) != NULL) {
+        if (room->count > 0 && incoming->scored != room->scored) {
             return MOE_OK;
         }
-        room->scored = incoming.scored;
-        room->incoming[room->count] = incoming;
+        room->scored = incoming->scored;
+        room->incoming[room->count] = *incoming;
         room->waiting[room->count] = (struct moe_waiting_request){
-            .request = incoming.request,
-            .prompt_tokens = incoming.prompt_tokens,
-            .domain = incoming.domain,
-            .kv_tokens = moe_serving_admission_tokens(room->options, &incoming),
+            .request = incoming->request,
+            .prompt_tokens = incoming->prompt_tokens,
+            .domain = incoming->domain,
+            .kv_tokens = moe_serving_admission_tokens(room->options, incoming),
         };
         if (room->signature != NULL) {
             MOE_TRY(
-                sign(room, room->count, moe_trace_requests(room->trace) + incoming.request, err));
+                sign(room, room->count, moe_trace_requests(room->trace) + incoming->request, err));
         }
         room->count++;
         moe_intake_take(room->intake);
@@ -164,7 +165,7 @@ enum moe_status moe_waiting_room_choose(struct moe_waiting_room *room, const uin
 }
 
 void moe_waiting_room_leave(struct moe_waiting_room *room, uint32_t waiting,
-                            struct moe_incoming *chosen)
+                            struct moe_arrival *chosen)
 {
     *chosen = room->incoming[waiting];
     for (uint32_t i = 0; i < waiting; i++) {

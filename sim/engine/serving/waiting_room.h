@@ -32,7 +32,7 @@ struct moe_waiting_room {
     bool scored;                         /* what waits is scored */
     uint32_t count;                      /* that wait */
     struct moe_waiting_request *waiting; /* [lookahead] */
-    struct moe_incoming *incoming;       /* [lookahead] the same, as they came in */
+    struct moe_arrival *incoming;        /* [lookahead] the same, as they came in */
     float **signature;                   /* [lookahead] rows of [layer][expert]; NULL: not asked */
     uint64_t *trace_counts;              /* [trace layer][expert] of one request */
     double *expanded;                    /* [layer][expert] */
@@ -72,7 +72,7 @@ enum moe_status moe_waiting_room_choose(struct moe_waiting_room *room, const uin
 
 /* The chosen one leaves the room, into *chosen; those before it were passed over. */
 void moe_waiting_room_leave(struct moe_waiting_room *room, uint32_t waiting,
-                            struct moe_incoming *chosen);
+                            struct moe_arrival *chosen);
 
 /* Whether the next request to admit is one to score. */
 static inline bool moe_waiting_room_scores_next(const struct moe_waiting_room *room)
