@@ -59,7 +59,7 @@
 const struct moe_database_kind moe_calibration_database = {
     .noun = "calibration",
     .application_id = 0x6d6f6343, /* "mocC": moesim calibration */
-    .version = 1,
+    .version = 2,
     .schema =
 #include "sim/cost/calibration_tables.def"
 };
