@@ -19,7 +19,7 @@ TREE_BYTES_MAX = 40 << 20
 
 # Part of the tree: the parts it may include besides itself. Inside sim each part may include
 # all to its left.
-SIM = ['sim/base', 'sim/settings', 'sim/model', 'sim/scenario', 'sim/cost', 'sim/engine',
+SIM = ['sim/base', 'sim/settings', 'sim/model', 'sim/scenario', 'sim/cost', 'sim/calibration', 'sim/engine',
        'sim/report', 'sim/command']
 MAY_INCLUDE = {
     'sim/base': set(),
