@@ -217,6 +217,8 @@ void engine_drive_scenario(const struct twin_case *c, struct moe_scenario *scena
         .exchange = (enum moe_exchange_mode) c->exchange,
         .common_exit = c->common_exit,
         .shared = c->serial ? MOE_SHARED_SERIAL : MOE_SHARED_OVERLAPPED,
+        .page_tokens = 1,
+        .attention_ranks = 1,
     };
     scenario->attribution = true;
     scenario->noise = c->noise;
@@ -290,13 +292,18 @@ static enum moe_status run_stored(struct engine_drive *drive, const struct twin_
     MOE_TRY(moe_replay_map_init(&map, moe_trace_model(trace), c->cost.model.moe_layers,
                                 &drive->setup, err));
     const struct moe_planning planning = { 0 };
+    const struct moe_arrival_setup setup = { &drive->scenario.arrivals, trace, c->plan_share,
+                                             c->passes };
+    struct moe_arrival_source arrivals;
     struct moe_composition composition;
+    MOE_TRY(moe_arrival_source_init(&arrivals, &setup, err));
     compose(c, &composition);
     const struct moe_run_input input = {
         .scenario = &drive->scenario,
         .cost = cost,
         .map = &map,
         .planning = &planning,
+        .arrivals = &arrivals,
         .longest_request = longest_request(c),
         .detail = events ? drive->log : NULL,
         .detail_steps = UINT64_MAX,
@@ -304,8 +311,10 @@ static enum moe_status run_stored(struct engine_drive *drive, const struct twin_
     planned = c;
     assert(moe_run_result_bytes(&input) <= drive->results.size_bytes);
     assert(moe_run_work_bytes(&input, trace) <= drive->work.size_bytes);
-    return moe_run(&input, &composition, c->seed, trace, &drive->results, &drive->work, result,
-                   err);
+    const enum moe_status status =
+        moe_run(&input, &composition, c->seed, trace, &drive->results, &drive->work, result, err);
+    moe_arrival_source_finish(&arrivals);
+    return status;
 }
 
 enum moe_status engine_drive_run(struct engine_drive *drive, const struct twin_case *c,

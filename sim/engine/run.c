@@ -8,11 +8,11 @@
 #include "sim/engine/route_counter.h"
 #include "sim/engine/route_split.h"
 #include "sim/engine/run_result.h"
-#include "sim/engine/serving.h"
+#include "sim/engine/serving/graph_pad.h"
+#include "sim/engine/serving/serving.h"
+#include "sim/engine/serving/waiting_room.h"
 #include "sim/engine/step.h"
 #include "sim/engine/timeline.h"
-#include "sim/engine/waiting_room.h"
-#include "sim/arrival/workload.h"
 
 #include "sim/base/no_malloc.h"
 
@@ -20,7 +20,8 @@
 struct run {
     const struct moe_run_input *input;
     struct moe_run_result *result;
-    struct moe_workload workload;
+    struct moe_arrival_stream arrivals;
+    struct moe_intake intake;
     struct moe_serving_state serving;
     struct moe_route_counter counter;
     struct moe_step step;
@@ -36,11 +37,11 @@ struct run {
     struct moe_foresight foresight; /* part NULL: nobody predicts step by step */
     uint64_t *foresight_total;      /* [expert] scratch of it */
     struct moe_waiting_room room;   /* where a group policy decides */
-    struct moe_token_work *own;     /* [gpu] */
+    struct moe_token_work *rank;    /* [rank] work as serving plans it */
+    struct moe_token_work *own;     /* [gpu] the same for each GPU of its rank */
     uint32_t *expert_scratch;       /* [expert] */
     moe_time_ns now_ns;
     uint64_t step_number;
-    uint64_t first_tokens;    /* of this step */
     uint64_t finished;        /* requests */
     uint64_t warmup_requests; /* that must finish first: as many as run at once */
     enum moe_phase phase;
@@ -60,14 +61,12 @@ size_t moe_run_work_bytes(const struct moe_run_input *input, const struct moe_tr
     const struct moe_placement_shape s = moe_scenario_shape(input->scenario);
     const struct moe_trace_model *model = moe_trace_model(trace);
     const size_t gpus = s.gpu_count;
-    const size_t slots = gpus * input->scenario->serving.running_per_gpu;
-    const size_t row = (size_t) model->layer_count * model->top_k * sizeof(uint16_t);
-    const size_t buffer = MOE_SERVING_BUFFER_BYTES + 8 * row;
     const size_t layer = gpus * gpus * 4 + gpus * (400 + 4 * (size_t) s.node_count) +
                          (size_t) s.slot_count * 8 + (size_t) s.expert_count * 16 + 64;
     return ((size_t) 32 << 20) + moe_bound_meter_bytes(&s) +
-           slots * (sizeof(struct moe_sequence) + buffer) + s.layer_count * layer + gpus * 8192 +
-           gpus * MOE_PLANNING_SPEED_POINTS * sizeof(double) +
+           moe_serving_bytes(&input->scenario->serving, s.gpu_count,
+                             model->layer_count * model->top_k) +
+           s.layer_count * layer + gpus * 8192 + gpus * MOE_PLANNING_SPEED_POINTS * sizeof(double) +
            (size_t) moe_trace_request_count(trace) * 16 + moe_trace_request_count(trace) / 4;
 }
 
@@ -158,7 +157,8 @@ static enum moe_status init_policies(struct run *run, const struct moe_compositi
         .placement = placement,
         .map = run->input->map,
         .trace = trace,
-        .workload = &run->workload,
+        .intake = &run->intake,
+        .options = &run->input->scenario->serving,
         .state_arena = &run->state,
     };
     const bool splits = !split.part->policy->dispatch->in_turn;
@@ -210,13 +210,14 @@ static enum moe_status init_parts(struct run *run, const struct moe_placement *p
     const struct moe_serving_setup serving_setup = {
         .options = serving,
         .trace = trace,
-        .workload = &run->workload,
-        .gpu_count = gpus,
+        .intake = &run->intake,
+        .rank_count = gpus / serving->attention_ranks,
         .kv_tokens = run->result->memory.kv_tokens,
+        .seed = seed,
         .window_size = model->window_layer_count > 0 ? model->window_size : 0,
     };
-    MOE_TRY(moe_workload_init(&run->workload, trace, serving->plan_share, serving->passes, seed,
-                              work, err));
+    MOE_TRY(moe_arrival_stream_init(&run->arrivals, run->input->arrivals, trace, seed, work, err));
+    run->intake = (struct moe_intake){ .stream = &run->arrivals };
     MOE_TRY(moe_serving_init(&run->serving, &serving_setup, work, err));
     MOE_TRY(
         moe_route_counter_init(&run->counter, run->input->map, placement, model->top_k, work, err));
@@ -234,13 +235,15 @@ static enum moe_status init_parts(struct run *run, const struct moe_placement *p
         MOE_TRY(moe_event_player_init(&run->player, gpus, run->input->detail, work, err));
         run->event_barriers = MOE_NEW(work, struct moe_barrier, moe_barrier_count(layers));
     }
+    run->rank = MOE_NEW(work, struct moe_token_work, gpus);
     run->own = MOE_NEW(work, struct moe_token_work, gpus);
     run->expert_scratch = MOE_NEW(work, uint32_t, model->expert_count);
-    if (run->own == NULL || run->expert_scratch == NULL ||
+    if (run->rank == NULL || run->own == NULL || run->expert_scratch == NULL ||
         (run->input->detail != NULL && run->event_barriers == NULL)) {
         return moe_fail(err, MOE_LIMIT, "no room for a run on %u GPUs", gpus);
     }
-    run->warmup_requests = (uint64_t) gpus * serving->running_per_gpu;
+    run->warmup_requests = moe_arrival_warmup(
+        run->input->arrivals, (uint64_t) serving_setup.rank_count * serving->running_per_gpu);
     memcpy(run->result->gpu_factor, run->step.hardware.factor,
            gpus * sizeof *run->result->gpu_factor);
     for (uint32_t gpu = 0; gpu < gpus; gpu++) {
@@ -261,9 +264,16 @@ static enum moe_phase phase_now(const struct run *run)
 static void on_first_token(void *context, moe_time_ns ttft_ns)
 {
     struct run *run = context;
-    run->first_tokens++;
     if (run->phase == MOE_PHASE_SCORED) {
         moe_latency_add(&run->result->ttft, ttft_ns, 1);
+    }
+}
+
+static void on_next_token(void *context, moe_time_ns gap_ns)
+{
+    struct run *run = context;
+    if (run->phase == MOE_PHASE_SCORED) {
+        moe_latency_add(&run->result->itl, gap_ns, 1);
     }
 }
 
@@ -274,6 +284,17 @@ static void on_finish(void *context, const struct moe_finished *finished)
     run->result->account[run->phase].requests++;
     if (run->phase == MOE_PHASE_SCORED) {
         moe_run_result_add_request(run->result, finished);
+    }
+}
+
+/* The work of a rank on each of its GPUs; padded where graphs say so. */
+static void spread_work(struct run *run)
+{
+    const struct moe_serving *options = &run->input->scenario->serving;
+    const uint32_t ranks = run->serving.setup.rank_count;
+    run->result->padded_rows += moe_graph_pad(options, ranks, run->rank);
+    for (uint32_t gpu = 0; gpu < run->result->gpu_count; gpu++) {
+        run->own[gpu] = run->rank[gpu / options->attention_ranks];
     }
 }
 
@@ -300,9 +321,9 @@ static enum moe_status one_step(struct run *run, uint64_t tokens, struct moe_err
     struct moe_run_result *result = run->result;
     const uint64_t counted = run->counter.assignments;
     uint64_t output_tokens = 0;
-    const struct moe_serving_observer observer = { run, on_first_token, on_finish };
+    const struct moe_serving_observer observer = { run, on_first_token, on_next_token, on_finish };
     run->phase = phase_now(run);
-    run->first_tokens = 0;
+    spread_work(run);
     const bool scored = run->phase == MOE_PHASE_SCORED;
     const bool attribute = scored && run->input->scenario->attribution;
     moe_route_counter_begin_step(&run->counter);
@@ -336,8 +357,7 @@ static enum moe_status one_step(struct run *run, uint64_t tokens, struct moe_err
     if (scored) {
         const bool metered = result->account[MOE_PHASE_SCORED].steps % MOE_BOUND_STRIDE == 0;
         moe_run_result_add_step(result, &run->step, &run->counter, step_ns,
-                                output_tokens - run->first_tokens, metered ? &run->meter : NULL,
-                                run->expert_scratch);
+                                metered ? &run->meter : NULL, run->expert_scratch);
     }
     struct moe_token_account *account = &result->account[run->phase];
     account->steps++;
@@ -354,25 +374,38 @@ static enum moe_status one_step(struct run *run, uint64_t tokens, struct moe_err
 static enum moe_status refuse_unscored(const struct run *run, struct moe_error *err)
 {
     const struct moe_serving *serving = &run->input->scenario->serving;
+    const struct moe_arrival_source *arrivals = run->input->arrivals;
     const uint64_t running = run->warmup_requests;
-    const uint32_t scored = run->workload.request_count - run->workload.planned_count;
-    return moe_fail(err, MOE_RANGE,
-                    "no step is left to score: %" PRIu64
-                    " requests run at once, and serving.passes "
-                    "%u over %u requests all begin in the warm-up; use serving.passes %" PRIu64
-                    " or more, or a lower serving.running_per_gpu",
-                    running, serving->passes, scored, 2 * running / scored + 1);
+    const struct moe_workload *w = &run->arrivals.workload;
+    const uint64_t scored = w->request_count - w->planned_count;
+    if (!run->arrivals.is_closed_loop) {
+        return moe_fail(err, MOE_RANGE,
+                        "no step is left to score: the last of %" PRIu64
+                        " requests had come before %" PRIu64
+                        " had finished (the warm-up); use more arrivals.requests, a longer "
+                        "arrivals.duration_s or a lower arrivals.rate",
+                        arrivals->total, running);
+    }
+    return moe_fail(
+        err, MOE_RANGE,
+        "no step is left to score: %" PRIu64 " requests run at once, and serving.passes "
+        "%u over %" PRIu64 " requests all begin in the warm-up; use serving.passes %" PRIu64
+        " or more, or a lower serving.running_per_gpu",
+        running, serving->passes, scored, 2 * running / scored + 1);
 }
 
 /* Where the KV pool never binds, all slots are filled at once and refilled as requests end:
  * then it is known before the run whether a request is left to score after the warm-up. */
 static enum moe_status refuse_hopeless(const struct run *run, struct moe_error *err)
 {
-    const struct moe_workload *w = &run->workload;
+    const struct moe_workload *w = &run->arrivals.workload;
     const uint64_t requests = (uint64_t) w->passes * (w->request_count - w->planned_count);
     const bool roomy =
+        run->input->scenario->serving.kv == MOE_KV_RESERVE &&
         run->result->memory.kv_tokens / run->input->longest_request >= run->serving.running_per_gpu;
-    return roomy && requests < 2 * run->warmup_requests ? refuse_unscored(run, err) : MOE_OK;
+    return run->arrivals.is_closed_loop && roomy && requests < 2 * run->warmup_requests
+               ? refuse_unscored(run, err)
+               : MOE_OK;
 }
 
 static enum moe_status close_result(struct run *run, struct moe_error *err)
@@ -380,6 +413,11 @@ static enum moe_status close_result(struct run *run, struct moe_error *err)
     struct moe_run_result *result = run->result;
     result->unknown_assignments = run->counter.unknown;
     result->dropped_assignments = run->split.dropped;
+    result->preemptions = run->serving.preemptions;
+    result->recomputed_rows = run->serving.recomputed_rows;
+    result->hit_rows = run->serving.hit_rows;
+    result->rejected_rows = run->serving.rejected_rows;
+    result->repeated_rows = run->serving.repeated_rows;
     result->foreseen_steps = moe_foresight_result(&run->foresight.score);
     result->dispatch_bytes = moe_cost_exchange_bytes(run->input->cost, MOE_COST_DISPATCH);
     result->combine_bytes = moe_cost_exchange_bytes(run->input->cost, MOE_COST_COMBINE);
@@ -396,15 +434,30 @@ static enum moe_status close_result(struct run *run, struct moe_error *err)
     return MOE_OK;
 }
 
+/* Nothing runs: on to the next arrival. False when nobody comes any more. */
+static bool wait_for_arrival(struct run *run)
+{
+    moe_time_ns arrival_ns = 0;
+    if (!moe_serving_next_arrival(&run->serving, &arrival_ns)) {
+        return false;
+    }
+    assert(arrival_ns > run->now_ns); /* who has arrived can be admitted to an idle cluster */
+    run->phase = phase_now(run);
+    run->result->account[run->phase].quiet_ns += arrival_ns - run->now_ns;
+    run->now_ns = arrival_ns;
+    return true;
+}
+
 static enum moe_status serve(struct run *run, struct moe_error *err)
 {
     for (;;) {
         uint64_t tokens = 0;
-        MOE_TRY(moe_serving_plan_step(&run->serving, run->now_ns, run->own, &tokens, err));
-        if (tokens == 0) {
+        MOE_TRY(moe_serving_plan_step(&run->serving, run->now_ns, run->rank, &tokens, err));
+        if (tokens > 0) {
+            MOE_TRY(one_step(run, tokens, err));
+        } else if (!wait_for_arrival(run)) {
             return close_result(run, err);
         }
-        MOE_TRY(one_step(run, tokens, err));
     }
 }
 

@@ -7,9 +7,9 @@
 #include <string.h>
 #include <time.h>
 
+#include "sim/arrival/workload.h"
 #include "sim/cost/calibration_hash.h"
 #include "sim/engine/verdict.h"
-#include "sim/arrival/workload.h"
 
 /* The study with what it owns: the shared tables, and one arena of results per run. */
 struct owned_study {
@@ -19,6 +19,7 @@ struct owned_study {
     struct moe_run_result *runs;
     struct moe_replay_map map;
     struct moe_planning planning;
+    struct moe_arrival_source arrivals;
     struct moe_cost *cost;
     struct moe_run_input input;
     struct moe_error *errors; /* [policy_count * seed_count] */
@@ -80,6 +81,39 @@ static void describe_trace(struct owned_study *owned, const struct moe_trace *tr
                                                          study->scenario->serving.plan_share);
 }
 
+/* The source of all runs' arrivals, and how long the longest of any seed is. */
+static enum moe_status prepare_arrivals(struct owned_study *owned, struct moe_trace *trace,
+                                        struct moe_error *err)
+{
+    const struct moe_scenario *scenario = owned->study.scenario;
+    const struct moe_arrival_setup setup = {
+        .options = &scenario->arrivals,
+        .trace = trace,
+        .plan_share = scenario->serving.plan_share,
+        .passes = scenario->serving.passes,
+    };
+    struct moe_arena scratch = { 0 };
+    MOE_TRY(moe_arrival_source_init(&owned->arrivals, &setup, err));
+    owned->input.arrivals = &owned->arrivals;
+    if (!owned->arrivals.is_stretched) {
+        return MOE_OK; /* as long as the trace's */
+    }
+    enum moe_status status =
+        moe_arena_init(&scratch, ((size_t) 1 << 20) + 16 * owned->study.trace_requests, err);
+    owned->input.longest_request = 0;
+    for (uint32_t i = 0; i < scenario->seed_count && status == MOE_OK; i++) {
+        struct moe_arrival_survey survey;
+        moe_arena_reset(&scratch);
+        status = moe_arrival_survey(&owned->arrivals, trace, scenario->first_seed + i, &scratch,
+                                    &survey, err);
+        if (status == MOE_OK && survey.longest_tokens > owned->input.longest_request) {
+            owned->input.longest_request = survey.longest_tokens;
+        }
+    }
+    moe_arena_finish(&scratch);
+    return status;
+}
+
 /* Trace, calibration and tables that all runs share. */
 static enum moe_status prepare(struct owned_study *owned, struct moe_trace *trace,
                                struct moe_error *err)
@@ -101,6 +135,7 @@ static enum moe_status prepare(struct owned_study *owned, struct moe_trace *trac
         .map = &owned->map,
     };
     describe_trace(owned, trace);
+    MOE_TRY(prepare_arrivals(owned, trace, err));
     return plan(owned, trace, err);
 }
 
@@ -252,6 +287,7 @@ void moe_study_destroy(struct moe_study *study)
         moe_arena_finish(&owned->results[i]);
     }
     moe_planning_finish(&owned->planning);
+    moe_arrival_source_finish(&owned->arrivals);
     moe_arena_finish(&owned->shared);
     free(owned->results);
     free(owned->runs);

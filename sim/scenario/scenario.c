@@ -7,6 +7,7 @@
 
 #include "policies/placement.h"
 #include "policies/policy.h"
+#include "sim/base/options.h"
 #include "sim/base/text_file.h"
 #include "sim/settings/settings.h"
 
@@ -17,6 +18,9 @@ static const char *const arrival_names[] = { "closed", "trace",   "file",   "poi
                                              "gamma",  "weibull", "bursts", NULL };
 static const char *const lengths_names[] = { "recorded", "trace", "lognormal", NULL };
 static const char *const shared_names[] = { "overlapped", "serial", NULL };
+static const char *const kv_names[] = { "reserve", "pages", NULL };
+static const char *const order_names[] = { "decode_first", "prefill_first", NULL };
+static const char *const preempt_names[] = { "last_admitted", "least_output", NULL };
 
 #define AT(field) .offset = offsetof(struct moe_scenario, field)
 #define COUNT(key, field, low, high, text)                                                \
@@ -83,6 +87,23 @@ static const struct moe_setting items[] = {
     FLAG("serving.common_exit", serving.common_exit, "all ranks leave a collective together"),
     CHOICE("serving.shared_expert", serving.shared, shared_names,
            "shared experts beside the dispatch or after it"),
+    CHOICE("serving.kv", serving.kv, kv_names,
+           "KV cache: for the whole length at admission, or page by page with preemption"),
+    COUNT("serving.page_tokens", serving.page_tokens, 1, 65536, "tokens of a KV page (kv: pages)"),
+    CHOICE("serving.order", serving.order, order_names,
+           "chunks of prompts beside who decodes (vLLM), or prompts alone and first (SGLang)"),
+    CHOICE("serving.preempt", serving.preempt, preempt_names,
+           "who gives way when pages run out: last admitted (vLLM), least output (SGLang)"),
+    REAL("serving.output_reserve", serving.output_reserve, 0, 1, 1,
+         "share of the outputs to come that admission keeps free (kv: pages); 0 as vLLM"),
+    TEXT("serving.graph_sizes", serving.graph_sizes_text, 0,
+         "token counts of captured graphs, parted by spaces: decode batches are padded to them"),
+    COUNT("serving.attention_ranks", serving.attention_ranks, 1, 72,
+          "GPUs that share one attention, tensor parallel; 1 = attention is data parallel"),
+    COUNT("serving.drafts", serving.drafts, 0, 16,
+          "tokens that a decoding request drafts beyond the next (multi-token prediction)"),
+    REAL("serving.acceptance", serving.acceptance, 0, 1, 1,
+         "probability that a draft is accepted when those before it were"),
     CHOICE("arrivals.kind", arrivals.kind, arrival_names,
            "when requests come: closed loop, at recorded times, or drawn"),
     TEXT("arrivals.file", arrivals.file, 0,
@@ -155,7 +176,10 @@ void moe_scenario_defaults(struct moe_scenario *scenario)
                      .step_tokens = 8192,
                      .plan_share = 0.2,
                      .passes = 1,
-                     .exchange = MOE_EXCHANGE_HIERARCHICAL },
+                     .exchange = MOE_EXCHANGE_HIERARCHICAL,
+                     .page_tokens = 16,
+                     .attention_ranks = 1,
+                     .acceptance = 0.8 },
         .policy_count = sizeof policies / sizeof policies[0],
         .baseline = "contiguous",
         .seed_count = 5,
@@ -315,6 +339,44 @@ static uint32_t default_slots(const struct moe_scenario *scenario)
     return ((scenario->model.expert_count + gpus - 1) / gpus + 1) * gpus;
 }
 
+/* "1 2 4" into ascending numbers. */
+static enum moe_status settle_graphs(struct moe_serving *serving, struct moe_error *err)
+{
+    const char *at = serving->graph_sizes_text;
+    serving->graph_size_count = 0;
+    while (*at != '\0') {
+        char word[16];
+        const size_t length = strcspn(at, " ");
+        uint64_t size = 0;
+        (void) snprintf(word, sizeof word, "%.*s", length < 15 ? (int) length : 15, at);
+        MOE_TRY(moe_parse_count(word, "serving.graph_sizes", 1, 1 << 20, &size, err));
+        const uint32_t count = serving->graph_size_count;
+        if (count == MOE_SCENARIO_GRAPH_LIMIT) {
+            return moe_fail(err, MOE_RANGE, "serving.graph_sizes: at most %d sizes are allowed",
+                            MOE_SCENARIO_GRAPH_LIMIT);
+        }
+        if (count > 0 && size <= serving->graph_sizes[count - 1]) {
+            return moe_fail(err, MOE_RANGE,
+                            "serving.graph_sizes: %s stands after %u; sizes must ascend", word,
+                            serving->graph_sizes[count - 1]);
+        }
+        serving->graph_sizes[serving->graph_size_count++] = (uint32_t) size;
+        at += length + (at[length] == ' ');
+    }
+    return MOE_OK;
+}
+
+static enum moe_status check_serving(struct moe_scenario *scenario, struct moe_error *err)
+{
+    const struct moe_serving *serving = &scenario->serving;
+    if (scenario->cluster.gpus_per_node % serving->attention_ranks != 0) {
+        return moe_fail(err, MOE_RANGE,
+                        "serving.attention_ranks: %u does not divide the %u GPUs of a node",
+                        serving->attention_ranks, scenario->cluster.gpus_per_node);
+    }
+    return settle_graphs(&scenario->serving, err);
+}
+
 /* Loads the model, settles what depends on it, checks what no single key shows. */
 static enum moe_status complete(struct moe_scenario *scenario, struct moe_error *err)
 {
@@ -327,6 +389,7 @@ static enum moe_status complete(struct moe_scenario *scenario, struct moe_error 
         return moe_fail(err, MOE_RANGE, "model: none is named; `moesim models` lists the cards");
     }
     MOE_TRY(check_cluster(scenario, err));
+    MOE_TRY(check_serving(scenario, err));
     MOE_TRY(moe_arrival_options_check(&scenario->arrivals, err));
     MOE_TRY(settle_policies(scenario, err));
     MOE_TRY(moe_model_load(&scenario->model, scenario->model_ref, err));

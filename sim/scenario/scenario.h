@@ -24,6 +24,7 @@ enum {
     MOE_SCENARIO_POLICY_LIMIT = 32,
     MOE_SCENARIO_PATH_BYTES = 1024,
     MOE_SCENARIO_GPU_LIMIT = 4096,
+    MOE_SCENARIO_GRAPH_LIMIT = 40,
 };
 
 enum moe_exchange_mode {
@@ -37,6 +38,21 @@ enum moe_exchange_mode {
 enum moe_shared_mode {
     MOE_SHARED_OVERLAPPED, /* "overlapped": beside the dispatch, which it may outlast */
     MOE_SHARED_SERIAL,     /* "serial": after the dispatch, before the routed experts */
+};
+
+enum moe_kv_mode {
+    MOE_KV_RESERVE, /* "reserve": of the whole length, when a request is admitted */
+    MOE_KV_PAGES,   /* "pages": page by page; who runs may be preempted */
+};
+
+enum moe_batch_order {
+    MOE_BATCH_DECODE_FIRST,  /* "decode_first": chunks of prompts beside who decodes (vLLM) */
+    MOE_BATCH_PREFILL_FIRST, /* "prefill_first": prompts alone, before who decodes (SGLang) */
+};
+
+enum moe_preempt {
+    MOE_PREEMPT_LAST_ADMITTED, /* "last_admitted" (vLLM) */
+    MOE_PREEMPT_LEAST_OUTPUT,  /* "least_output" (SGLang's retraction) */
 };
 
 struct moe_cluster {        /* cluster: */
@@ -57,6 +73,17 @@ struct moe_serving {                 /* serving: */
     enum moe_exchange_mode exchange; /* exchange: hierarchical (on one node the same as exact) */
     bool common_exit;            /*   common_exit: false (all ranks leave a collective together) */
     enum moe_shared_mode shared; /*   shared_expert: overlapped */
+    enum moe_kv_mode kv;         /*   kv: reserve */
+    uint32_t page_tokens;        /*   page_tokens: 16 (kv: pages) */
+    enum moe_batch_order order;  /*   order: decode_first */
+    enum moe_preempt preempt;    /*   preempt: last_admitted (kv: pages) */
+    double output_reserve;       /*   output_reserve: 0 (kv: pages; share of the output) */
+    char graph_sizes_text[128];  /*   graph_sizes: "" (tokens, parted by spaces) */
+    uint32_t graph_size_count;   /*   settled when the scenario is loaded */
+    uint32_t graph_sizes[MOE_SCENARIO_GRAPH_LIMIT]; /* ascending */
+    uint32_t attention_ranks; /*   attention_ranks: 1 (GPUs that share an attention) */
+    uint32_t drafts;          /*   drafts: 0 (tokens predicted beyond the next) */
+    double acceptance;        /*   acceptance: 0.8 (of each draft after an accepted one) */
 };
 
 struct moe_scenario {
