@@ -22,6 +22,7 @@ struct run {
     struct moe_run_result *result;
     struct moe_arrival_stream arrivals;
     struct moe_intake intake;
+    struct moe_request_log log; /* open loops only */
     struct moe_serving_state serving;
     struct moe_route_counter counter;
     struct moe_step step;
@@ -61,13 +62,16 @@ size_t moe_run_work_bytes(const struct moe_run_input *input, const struct moe_tr
     const struct moe_placement_shape s = moe_scenario_shape(input->scenario);
     const struct moe_trace_model *model = moe_trace_model(trace);
     const size_t gpus = s.gpu_count;
+    const bool closed = input->scenario->arrivals.kind == MOE_ARRIVAL_CLOSED;
+    const size_t log_bytes = closed ? 0 : moe_request_log_bytes(input->arrivals->total);
     const size_t layer = gpus * gpus * 4 + gpus * (400 + 4 * (size_t) s.node_count) +
                          (size_t) s.slot_count * 8 + (size_t) s.expert_count * 16 + 64;
     return ((size_t) 32 << 20) + moe_bound_meter_bytes(&s) +
            moe_serving_bytes(&input->scenario->serving, s.gpu_count,
                              model->layer_count * model->top_k) +
            s.layer_count * layer + gpus * 8192 + gpus * MOE_PLANNING_SPEED_POINTS * sizeof(double) +
-           (size_t) moe_trace_request_count(trace) * 16 + moe_trace_request_count(trace) / 4;
+           (size_t) moe_trace_request_count(trace) * 16 + moe_trace_request_count(trace) / 4 +
+           log_bytes;
 }
 
 /* What the composition decides before the run: its plan into placement. scratch is of this call
@@ -189,6 +193,17 @@ static enum moe_status init_policies(struct run *run, const struct moe_compositi
     return MOE_OK;
 }
 
+/* Who comes, and where it is written down what became of them. */
+static enum moe_status init_arrivals(struct run *run, struct moe_trace *trace, uint64_t seed,
+                                     struct moe_arena *work, struct moe_error *err)
+{
+    const struct moe_arrival_source *source = run->input->arrivals;
+    MOE_TRY(moe_arrival_stream_init(&run->arrivals, source, trace, seed, work, err));
+    run->intake = (struct moe_intake){ .stream = &run->arrivals };
+    return run->arrivals.is_closed_loop ? MOE_OK
+                                        : moe_request_log_init(&run->log, source->total, work, err);
+}
+
 static enum moe_status init_parts(struct run *run, const struct moe_placement *placement,
                                   struct moe_trace *trace, uint64_t seed, struct moe_arena *work,
                                   struct moe_error *err)
@@ -216,8 +231,7 @@ static enum moe_status init_parts(struct run *run, const struct moe_placement *p
         .seed = seed,
         .window_size = model->window_layer_count > 0 ? model->window_size : 0,
     };
-    MOE_TRY(moe_arrival_stream_init(&run->arrivals, run->input->arrivals, trace, seed, work, err));
-    run->intake = (struct moe_intake){ .stream = &run->arrivals };
+    MOE_TRY(init_arrivals(run, trace, seed, work, err));
     MOE_TRY(moe_serving_init(&run->serving, &serving_setup, work, err));
     MOE_TRY(
         moe_route_counter_init(&run->counter, run->input->map, placement, model->top_k, work, err));
@@ -277,10 +291,29 @@ static void on_next_token(void *context, moe_time_ns gap_ns)
     }
 }
 
+static void log_request(struct run *run, const struct moe_finished *finished)
+{
+    const struct moe_request_record record = {
+        .number = finished->arrival->number,
+        .arrival_ns = finished->arrival->arrival_ns,
+        .admitted_ns = finished->admitted_ns,
+        .first_token_ns = finished->first_token_ns,
+        .finished_ns = finished->finished_ns,
+        .prompt_tokens = finished->arrival->prompt_tokens,
+        .output_tokens = finished->arrival->output_tokens,
+        .preemptions = finished->preemptions,
+        .priority = finished->arrival->priority,
+    };
+    moe_request_log_add(&run->log, &record);
+}
+
 static void on_finish(void *context, const struct moe_finished *finished)
 {
     struct run *run = context;
     run->finished++;
+    if (!run->arrivals.is_closed_loop) {
+        log_request(run, finished);
+    }
     run->result->account[run->phase].requests++;
     if (run->phase == MOE_PHASE_SCORED) {
         moe_run_result_add_request(run->result, finished);
@@ -355,6 +388,9 @@ static enum moe_status one_step(struct run *run, uint64_t tokens, struct moe_err
     }
     moe_serving_end_step(&run->serving, run->now_ns + step_ns, &output_tokens, &observer);
     if (scored) {
+        moe_step_profile_add(&result->profile,
+                             tokens == output_tokens ? MOE_STEP_DECODE : MOE_STEP_MIXED, tokens,
+                             step_ns);
         const bool metered = result->account[MOE_PHASE_SCORED].steps % MOE_BOUND_STRIDE == 0;
         moe_run_result_add_step(result, &run->step, &run->counter, step_ns,
                                 metered ? &run->meter : NULL, run->expert_scratch);
@@ -421,6 +457,9 @@ static enum moe_status close_result(struct run *run, struct moe_error *err)
     result->foreseen_steps = moe_foresight_result(&run->foresight.score);
     result->dispatch_bytes = moe_cost_exchange_bytes(run->input->cost, MOE_COST_DISPATCH);
     result->combine_bytes = moe_cost_exchange_bytes(run->input->cost, MOE_COST_COMBINE);
+    if (run->log.count > 0) {
+        moe_request_log_measure(&run->log, &run->input->scenario->slo, &result->service);
+    }
     if (result->account[MOE_PHASE_SCORED].steps == 0) {
         return refuse_unscored(run, err);
     }
