@@ -94,8 +94,10 @@ struct moe_study {
     uint64_t trace_tokens;
     uint64_t planned_requests;
     uint64_t planned_tokens;
-    double mean_request_tokens; /* prompt + output */
-    enum moe_score score;       /* what speed-ups are of */
+    double mean_request_tokens;                /* prompt + output */
+    const struct moe_arrival_source *arrivals; /* NULL: closed loop; else survey is filled */
+    struct moe_arrival_survey survey;          /* of the first seed's arrivals */
+    enum moe_score score;                      /* what speed-ups are of */
     uint32_t policy_count;
     uint32_t seed_count;
     struct moe_policy_summary *policies; /* [policy_count], in the scenario's order */
