@@ -32,6 +32,8 @@ void moe_study_command_options(struct moe_study_command *c,
         { "detail", MOE_OPTION_TEXT, &c->detail, "FILE.csv",
           "every event of the first policy's first seed", 0, 0 },
         { "detail-steps", MOE_OPTION_COUNT, &c->detail_steps, "N", "steps of it", 1, 1000000 },
+        { "audit", MOE_OPTION_FLAG, &c->audit, NULL,
+          "check after every step that tokens, bytes, pages and time are conserved", 0, 0 },
         { "overwrite", MOE_OPTION_FLAG, &c->overwrite, NULL, "replace output files that exist", 0,
           0 },
     };
@@ -127,6 +129,7 @@ enum moe_status moe_study_command_run(struct moe_study_command *c, struct moe_er
         .threads = c->threads,
         .detail = detail.stream,
         .detail_steps = c->detail_steps,
+        .audit = c->audit,
         .progress = isatty(STDERR_FILENO) == 1,
     };
     enum moe_status status = moe_study_create(&study, &c->scenario, &options, err);

@@ -13,7 +13,7 @@
 #include "sim/report/report.h"
 #include "sim/scenario/scenario.h"
 
-enum { MOE_STUDY_OPTION_COUNT = 9 };
+enum { MOE_STUDY_OPTION_COUNT = 10 };
 
 struct moe_study_command {
     struct moe_scenario scenario;
@@ -25,6 +25,7 @@ struct moe_study_command {
     uint32_t seeds; /* 0: as the scenario says */
     uint32_t detail_steps;
     bool overwrite;
+    bool audit;
     struct moe_report_options report;
     char seeds_set[24]; /* "seeds=N" */
 };

@@ -64,12 +64,15 @@ struct moe_run_result {
     uint32_t expert_count;
 
     struct moe_token_account account[MOE_PHASE_COUNT];
-    uint64_t preemptions;     /* of all phases, as the next five */
-    uint64_t recomputed_rows; /* processed again after a preemption */
-    uint64_t hit_rows;        /* not processed thanks to the prefix cache */
-    uint64_t rejected_rows;   /* of drafts */
-    uint64_t repeated_rows;   /* of requests longer than the trace's: routes repeated (assumed) */
-    uint64_t padded_rows;     /* to the sizes of captured graphs */
+    uint64_t served_rows; /* of all requests that came: prompt + output - 1 */
+    uint64_t served_requests;
+    struct moe_service service; /* arrivals over time only */
+    uint64_t preemptions;       /* of all phases, as the next five */
+    uint64_t recomputed_rows;   /* processed again after a preemption */
+    uint64_t hit_rows;          /* not processed thanks to the prefix cache */
+    uint64_t rejected_rows;     /* of drafts */
+    uint64_t repeated_rows;     /* of requests longer than the trace's: routes repeated (assumed) */
+    uint64_t padded_rows;       /* to the sizes of captured graphs */
     uint64_t unknown_assignments;
     uint64_t dropped_assignments; /* left without a copy by a dropping dispatch policy */
     struct moe_foresight_score foreseen_window; /* the loads planned on, against the scored ones */
@@ -97,7 +100,6 @@ struct moe_run_result {
                               * (last - first token) / (output tokens - 1), rounded down */
     struct moe_latency e2e;      /* arrival (in a closed loop admission) to last token */
 
-    struct moe_service service;      /* of all phases, with its own warm-up cut; open loops only */
     struct moe_step_profile profile; /* of the scored steps */
 
     moe_time_ns idle_ns; /* ranks x (max - mean), summed over barriers */
@@ -130,6 +132,8 @@ struct moe_run_input {
     const struct moe_planning *planning;
     const struct moe_arrival_source *arrivals;
     uint64_t longest_request; /* prompt + output tokens: what a KV pool must hold at least */
+    bool audit;               /* check what must hold after every step (audit.h) */
+    uint64_t kv_limit;        /* tokens of KV pool at most, for tests; 0: as memory says */
     FILE *detail;             /* event log, or NULL */
     uint64_t detail_steps;    /* steps to log */
 };

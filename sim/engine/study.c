@@ -178,6 +178,7 @@ static enum moe_status run_all(struct owned_study *owned, const struct moe_study
 #pragma omp parallel for schedule(dynamic, 1)
     for (uint32_t i = 0; i < owned->run_count; i++) {
         struct moe_run_input input = owned->input;
+        input.audit = options->audit;
         input.detail = i == 0 ? options->detail : NULL;
         input.detail_steps = options->detail_steps;
         (void) run_one(owned, &input, i, &owned->errors[i]);

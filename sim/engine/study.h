@@ -114,6 +114,7 @@ struct moe_study_options {
     uint32_t threads; /* 0 = as OpenMP decides */
     FILE *detail;     /* event log of the first policy's first seed, or NULL */
     uint64_t detail_steps;
+    bool audit;    /* sim/engine/audit.h, in every run */
     bool progress; /* on stderr */
 };
 
