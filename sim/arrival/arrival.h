@@ -75,6 +75,8 @@ struct moe_arrival_source {
     uint64_t total;       /* arrivals that a stream gives; duration_s may end it earlier */
     bool is_stretched;    /* lengths may differ from those of the replayed requests: assumed */
     double recorded_rate; /* requests/s of kinds file and trace as recorded, else 0 */
+    char file_name[64];   /* kind file: what the store calls itself, and its content hash */
+    uint64_t file_hash;
 
     struct moe_arrival *recorded; /* [recorded_count] kinds file and trace: times from 0, lengths,
                                    * prefixes; request is set for kind trace only */

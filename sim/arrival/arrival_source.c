@@ -87,6 +87,8 @@ static enum moe_status load_recorded(struct moe_arrival_source *s, struct moe_tr
     } else {
         MOE_TRY(moe_trace_open_any(&file, s->options->file, err));
         enum moe_status status = MOE_OK;
+        s->file_hash = moe_trace_hash(file);
+        (void) snprintf(s->file_name, sizeof s->file_name, "%s", moe_trace_model(file)->name);
         if (moe_trace_model(file)->content == MOE_TRACE_LOADS) {
             status = moe_fail(err, MOE_RANGE, "arrivals.file: %s holds loads; requests are needed",
                               s->options->file);

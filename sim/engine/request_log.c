@@ -52,15 +52,25 @@ bool moe_slo_is_met(const struct moe_slo *slo, const struct moe_request_record *
            (!(slo->tpot_ms > 0.0) || tpot_of(record) <= slo->tpot_ms * 1e6);
 }
 
-/* Batches of five waiting times, and from the last to the first the error of what remains. */
-static uint64_t find_cut(const struct moe_request_log *log, bool *is_steady)
+static double first_token_time(const struct moe_request_record *r)
+{
+    return (double) (r->first_token_ns - r->arrival_ns);
+}
+
+static double whole_time(const struct moe_request_record *r)
+{
+    return (double) (r->finished_ns - r->arrival_ns);
+}
+
+/* Batches of five values, and from the last to the first the error of what remains. */
+static uint64_t find_cut(const struct moe_request_log *log,
+                         double (*value)(const struct moe_request_record *r), bool *is_steady)
 {
     const uint64_t batches = log->count / MSER_BATCH;
     double sum = 0.0;
     double squares = 0.0;
     double least = INFINITY;
     uint64_t cut = 0;
-    *is_steady = true;
     if (batches < 4) {
         return 0; /* too few to tell */
     }
@@ -68,13 +78,13 @@ static uint64_t find_cut(const struct moe_request_log *log, bool *is_steady)
     /* Relative to the mean of all, so that squares keep their digits. */
     double centre = 0.0;
     for (uint64_t i = 0; i < batches * MSER_BATCH; i++) {
-        centre += (double) (r[i].first_token_ns - r[i].arrival_ns);
+        centre += value(&r[i]);
     }
     centre /= (double) (batches * MSER_BATCH);
     for (uint64_t batch = batches; batch-- > 0;) {
         double mean = 0.0;
         for (uint64_t i = batch * MSER_BATCH; i < (batch + 1) * MSER_BATCH; i++) {
-            mean += (double) (r[i].first_token_ns - r[i].arrival_ns);
+            mean += value(&r[i]);
         }
         mean = mean / MSER_BATCH - centre;
         sum += mean;
@@ -86,7 +96,7 @@ static uint64_t find_cut(const struct moe_request_log *log, bool *is_steady)
             cut = batch;
         }
     }
-    *is_steady = cut < batches / 2;
+    *is_steady = *is_steady && cut < batches / 2;
     return cut == 0 ? 0 : log->count - (batches - cut) * MSER_BATCH;
 }
 
@@ -254,7 +264,10 @@ void moe_request_log_measure(struct moe_request_log *log, const struct moe_slo *
     struct moe_service s = { .known = true, .arrived = log->count };
     assert(log->count > 0);
     qsort(log->records, log->count, sizeof *log->records, by_number);
-    s.cut = find_cut(log, &s.is_steady);
+    s.is_steady = true;
+    s.cut = find_cut(log, first_token_time, &s.is_steady);
+    const uint64_t other_cut = find_cut(log, whole_time, &s.is_steady);
+    s.cut = other_cut > s.cut ? other_cut : s.cut;
     s.scored = log->count - s.cut;
     const double from = (double) log->records[s.cut].arrival_ns;
     const double to = (double) log->records[log->count - 1].arrival_ns;

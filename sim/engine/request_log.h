@@ -7,9 +7,11 @@
  *
  * Warm-up: MSER-5 (K. P. White, "An effective truncation heuristic for bias reduction in
  * simulation output", Simulation 69, 1997; the batches of five: White, Cobb and Spratt, WSC
- * 2000) on the times to first token in order of arrival: of all cuts d in the first half, that
- * which makes the standard error of the mean of the rest least. When that is the last cut
- * allowed, no steady state was seen, and is_steady is false.
+ * 2000) in order of arrival, once on the times to first token and once on the end-to-end
+ * latencies (a cluster that fills up slows decoding before anybody waits); the later cut counts.
+ * Of all cuts in the first half MSER takes that which makes the standard error of the mean of
+ * the rest least. When that is the last cut allowed, no steady state was seen, and is_steady is
+ * false.
  * Scored are all requests that arrived after the cut, followed to their ends. The window of
  * rates and time averages reaches from the first scored arrival to the last arrival.
  *

@@ -30,6 +30,7 @@
 #include "sim/engine/replay_map.h"
 #include "sim/engine/request_log.h"
 #include "sim/engine/sensitivity.h"
+#include "sim/engine/step_profile.h"
 #include "sim/engine/straggler.h"
 #include "sim/engine/timeline.h"
 #include "sim/scenario/scenario.h"
@@ -98,6 +99,8 @@ struct moe_run_result {
     struct moe_latency tpot;     /* per request of two or more output tokens:
                               * (last - first token) / (output tokens - 1), rounded down */
     struct moe_latency e2e;      /* arrival (in a closed loop admission) to last token */
+
+    struct moe_step_profile profile; /* of the scored steps */
 
     moe_time_ns idle_ns; /* ranks x (max - mean), summed over barriers */
     uint64_t barriers;

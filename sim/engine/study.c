@@ -95,17 +95,19 @@ static enum moe_status prepare_arrivals(struct owned_study *owned, struct moe_tr
     struct moe_arena scratch = { 0 };
     MOE_TRY(moe_arrival_source_init(&owned->arrivals, &setup, err));
     owned->input.arrivals = &owned->arrivals;
-    if (!owned->arrivals.is_stretched) {
+    if (scenario->arrivals.kind == MOE_ARRIVAL_CLOSED) {
         return MOE_OK; /* as long as the trace's */
     }
+    owned->study.arrivals = &owned->arrivals;
     enum moe_status status =
         moe_arena_init(&scratch, ((size_t) 1 << 20) + 16 * owned->study.trace_requests, err);
     owned->input.longest_request = 0;
     for (uint32_t i = 0; i < scenario->seed_count && status == MOE_OK; i++) {
-        struct moe_arrival_survey survey;
+        struct moe_arrival_survey survey = { 0 };
         moe_arena_reset(&scratch);
         status = moe_arrival_survey(&owned->arrivals, trace, scenario->first_seed + i, &scratch,
                                     &survey, err);
+        owned->study.survey = i == 0 ? survey : owned->study.survey;
         if (status == MOE_OK && survey.longest_tokens > owned->input.longest_request) {
             owned->input.longest_request = survey.longest_tokens;
         }
