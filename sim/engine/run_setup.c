@@ -235,6 +235,8 @@ static enum moe_status init_parts(struct moe_run_state *run, const struct moe_pl
         moe_route_counter_init(&run->counter, run->input->map, placement, model->top_k, work, err));
     if (serving->exchange == MOE_EXCHANGE_HIERARCHICAL) {
         MOE_TRY(moe_route_counter_count_nodes(&run->counter, work, err));
+    } else if (serving->exchange == MOE_EXCHANGE_LOW_LATENCY) {
+        moe_route_counter_count_choices(&run->counter);
     }
     MOE_TRY(moe_step_init(&run->step, &options, work, err));
     MOE_TRY(

@@ -103,6 +103,29 @@ static void pad(struct moe_exchange_work *work, uint32_t gpus)
     }
 }
 
+/* Gathering: every GPU gets the tokens of all others, those of other nodes over its own far link
+ * in equal parts, which it passes on in its node; what it gets it hands on (a ring), so in and out
+ * are the same. */
+static void gather(struct moe_exchange_work *work, const struct moe_token_work *own, uint32_t gpus,
+                   uint32_t gpus_per_node, double ranks)
+{
+    double all = 0.0;
+    for (uint32_t gpu = 0; gpu < gpus; gpu++) {
+        all += own[gpu].tokens / ranks;
+    }
+    for (uint32_t first = 0; first < gpus; first += gpus_per_node) {
+        double node = 0.0;
+        for (uint32_t gpu = first; gpu < first + gpus_per_node; gpu++) {
+            node += own[gpu].tokens / ranks;
+        }
+        const double far = (all - node) / gpus_per_node;
+        for (uint32_t gpu = first; gpu < first + gpus_per_node; gpu++) {
+            const double near = all - own[gpu].tokens / ranks - far;
+            work[gpu] = (struct moe_exchange_work){ near, near, far, far };
+        }
+    }
+}
+
 /* The expert and exchange prices of one GPU in one layer, into index at. */
 static void price_gpu(struct moe_step *s, size_t at, const struct moe_gpu_factor *factor,
                       bool nominal)
@@ -187,6 +210,9 @@ void moe_step_price(struct moe_step *s, uint64_t number, const struct moe_token_
                                s->dispatch_work + row);
         if (s->exchange == MOE_EXCHANGE_PADDED) {
             pad(s->dispatch_work + row, gpus);
+        } else if (s->exchange == MOE_EXCHANGE_ALL_GATHER) {
+            gather(s->dispatch_work + row, own, gpus, counter->gpus_per_node,
+                   moe_cost_attention_ranks(s->cost));
         }
         price_before(s, layer, nominal);
         for (uint32_t gpu = 0; gpu < gpus; gpu++) {

@@ -7,6 +7,7 @@
  * Durations are price times jitter, rounded up to whole ns once (moe_time_round_up):
  *   before  moe_before_ns of attention, dense and gate    after  head + host
  *   shared, dispatch, expert, combine                     as priced
+ * All-gather: see gather() in step.c; padded rows of graphs are gathered too.
  * Padded mode: every rank sends and receives, of each link class, what the largest of all
  * ranks' in and out is.
  */

@@ -87,6 +87,8 @@ static const char *const exchange_words[] = {
     [MOE_EXCHANGE_EXACT] = "by exact counts, every copy straight to its GPU",
     [MOE_EXCHANGE_PADDED] = "padded to the longest",
     [MOE_EXCHANGE_HIERARCHICAL] = "by exact counts, between nodes one copy per token and node",
+    [MOE_EXCHANGE_LOW_LATENCY] = "of a message for every token and expert, straight to its GPU",
+    [MOE_EXCHANGE_ALL_GATHER] = "replaced by gathering all tokens and scattering the sums",
 };
 
 static void say_runs(struct moe_page *page, const struct moe_study *study)

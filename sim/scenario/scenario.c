@@ -13,7 +13,8 @@
 
 enum { SCENARIO_FILE_BYTES = 1 << 20, WHERE_BYTES = 160 };
 
-static const char *const exchange_names[] = { "exact", "padded", "hierarchical", NULL };
+static const char *const exchange_names[] = { "exact",       "padded",     "hierarchical",
+                                              "low_latency", "all_gather", NULL };
 static const char *const arrival_names[] = { "closed", "trace",   "file",   "poisson",
                                              "gamma",  "weibull", "bursts", NULL };
 static const char *const lengths_names[] = { "recorded", "trace", "lognormal", NULL };
@@ -83,7 +84,7 @@ static const struct moe_setting items[] = {
          "share of the requests that policies plan on; the others are scored"),
     COUNT("serving.passes", serving.passes, 1, 10000, "times the scored requests are replayed"),
     CHOICE("serving.exchange", serving.exchange, exchange_names,
-           "length of the all-to-all: each rank's own, or the longest's"),
+           "what the all-to-all moves, and how"),
     FLAG("serving.common_exit", serving.common_exit, "all ranks leave a collective together"),
     CHOICE("serving.shared_expert", serving.shared, shared_names,
            "shared experts beside the dispatch or after it"),
@@ -366,6 +367,20 @@ static enum moe_status settle_graphs(struct moe_serving *serving, struct moe_err
     return MOE_OK;
 }
 
+/* An attention that several GPUs share is cut by its heads. */
+static enum moe_status check_shares(const struct moe_scenario *scenario, struct moe_error *err)
+{
+    const uint32_t ranks = scenario->serving.attention_ranks;
+    const struct moe_model *model = &scenario->model;
+    if (model->head_count % ranks != 0 || model->dense_size % ranks != 0) {
+        return moe_fail(err, MOE_RANGE,
+                        "serving.attention_ranks: %u does not divide the %u heads and %u dense "
+                        "FFN columns of %s",
+                        ranks, model->head_count, model->dense_size, model->name);
+    }
+    return MOE_OK;
+}
+
 static enum moe_status check_serving(struct moe_scenario *scenario, struct moe_error *err)
 {
     const struct moe_serving *serving = &scenario->serving;
@@ -393,6 +408,7 @@ static enum moe_status complete(struct moe_scenario *scenario, struct moe_error 
     MOE_TRY(moe_arrival_options_check(&scenario->arrivals, err));
     MOE_TRY(settle_policies(scenario, err));
     MOE_TRY(moe_model_load(&scenario->model, scenario->model_ref, err));
+    MOE_TRY(check_shares(scenario, err));
     if (scenario->slot_count == 0) {
         scenario->slot_count = default_slots(scenario);
     }

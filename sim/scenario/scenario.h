@@ -33,6 +33,10 @@ enum moe_exchange_mode {
     MOE_EXCHANGE_HIERARCHICAL, /* "hierarchical": between nodes one copy per (token, node), to
                                   the GPU of the sender's place there, which passes it on over
                                   the node's own links (DeepEP's normal mode); exact counts */
+    MOE_EXCHANGE_LOW_LATENCY,  /* "low_latency": a message for every (token, expert), straight to
+                                  its GPU, not de-duplicated (DeepEP's low-latency mode) */
+    MOE_EXCHANGE_ALL_GATHER,   /* "all_gather": every GPU gets all tokens, and the sums of what
+                                  they made are scattered: what moves does not depend on routing */
 };
 
 enum moe_shared_mode {
