@@ -214,6 +214,7 @@ static enum moe_status init_parts(struct moe_run_state *run, const struct moe_pl
         .dense_layer_count = model->layer_count - model->moe_layer_count,
         .seed = seed,
         .noise = scenario->noise,
+        .hardware = &scenario->hardware,
     };
     const struct moe_serving_setup serving_setup = {
         .options = serving,

@@ -19,6 +19,7 @@ static const char *const arrival_names[] = { "closed", "trace",   "file",   "poi
                                              "gamma",  "weibull", "bursts", NULL };
 static const char *const lengths_names[] = { "recorded", "trace", "lognormal", NULL };
 static const char *const shared_names[] = { "overlapped", "serial", NULL };
+static const char *const clock_names[] = { "burst", "sustained", NULL };
 static const char *const kv_names[] = { "reserve", "pages", NULL };
 static const char *const order_names[] = { "decode_first", "prefill_first", NULL };
 static const char *const preempt_names[] = { "last_admitted", "least_output", NULL };
@@ -142,6 +143,13 @@ static const struct moe_setting items[] = {
     REAL("slo.tpot_ms", slo.tpot_ms, 0, 1e9, 1,
          "longest mean time per output token after the first, in ms; 0 = any"),
     REAL("slo.share", slo.share, 0.01, 1, 1, "share of the requests that must meet the SLO"),
+    LIST(
+        "hardware.events", hardware.events, hardware.event_count,
+        "what if: 'slow gpu=N by=FACTOR', 'link gpu=N by=FACTOR', 'dead gpu=N'; at=, for= seconds"),
+    CHOICE("hardware.clock", hardware.clock, clock_names,
+           "arithmetic as in bursts of milliseconds, or as under load that lasts"),
+    REAL("hardware.sustained_factor", hardware.sustained_factor, 0, 10, 1,
+         "how much longer it takes then; 0 = as calibrated"),
     { .path = "policies",
       .kind = MOE_SETTING_LIST,
       AT(policies),
@@ -389,7 +397,9 @@ static enum moe_status check_serving(struct moe_scenario *scenario, struct moe_e
                         "serving.attention_ranks: %u does not divide the %u GPUs of a node",
                         serving->attention_ranks, scenario->cluster.gpus_per_node);
     }
-    return settle_graphs(&scenario->serving, err);
+    MOE_TRY(settle_graphs(&scenario->serving, err));
+    return moe_hardware_options_settle(&scenario->hardware,
+                                       moe_cluster_gpu_count(&scenario->cluster), err);
 }
 
 /* Loads the model, settles what depends on it, checks what no single key shows. */
