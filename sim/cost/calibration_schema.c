@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "calibrate/samples/sample_store.h"
 #include "sim/base/options.h"
 #include "sim/cost/calibration.h"
 
@@ -58,8 +59,8 @@
     "provenance TEXT NOT NULL, source TEXT NOT NULL, UNIQUE (" #__VA_ARGS__ "));"
 const struct moe_database_kind moe_calibration_database = {
     .noun = "calibration",
-    .application_id = 0x6d6f6343, /* "mocC": moesim calibration */
-    .version = 1,
+    .application_id = MOE_CALIBRATION_APPLICATION_ID,
+    .version = MOE_CALIBRATION_VERSION,
     .schema =
 #include "sim/cost/calibration_tables.def"
 };

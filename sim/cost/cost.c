@@ -74,6 +74,9 @@ static enum moe_status find_parameters(struct moe_cost_setup *setup, struct moe_
                 found = row;
             }
         }
+        if (found == NULL && p >= MOE_PARAMETER_NEEDED) {
+            continue; /* 0 says that it is not there */
+        }
         if (found == NULL) {
             return moe_fail(err, MOE_RANGE, "%s: table parameter has no %s for %s",
                             calibration->name, name, setup->kind);

@@ -29,11 +29,12 @@
  *              x h; an output gate is one more query. latent = kv rank + rope, query = heads *
  *              (size + rope). Layers of linear attention: h x w and w x h, 2hw = linear_weights
  *              (0: as the others), by their share
- *   its core   of full and windowed layers by their share: ((KV bytes read / attention.bytes_s *
+ *   its core   of full and windowed layers by their share: attention.t0_ns + ((KV bytes read / attention.bytes_s *
  *              memory)^p + (FLOPs / attention.flop_s * compute)^p)^(1/p); 4 * heads * size FLOPs
  *              a pair. MLA decode is absorbed (2 * heads * (2 kv rank + rope) a pair), the rest
  *              that or expanded, whichever is less (2 * heads * (size + rope + value) a pair, and
- *              2 * kv rank * heads * (size + value) a token of context beyond the step's own)
+ *              2 * kv rank * heads * (size + value) a token of context beyond the step's own).
+ *              Latent models take attention.mla_* instead where those were measured
  *   dense      h x f (twice as wide when gated) and f x h; activation 2 bytes a value of all
  *   shared     three (two) widths; one launch
  *   gate       router h x experts in bf16, gate.launches; latent models: both projections.
@@ -46,7 +47,8 @@
  *
  * Provenance: a point's own on it; between points the worse of both, interpolated when both
  * are measured; beyond them, or with a fit only, or over another number of ranks, extrapolated
- * for what was ours and assumed for what was published.
+ * for what was ours and assumed for what was published. Between the points of a series that
+ * missed its accuracy gate (table fit_quality): extrapolated.
  * A duration that is a sum claims the worst provenance among its parts.
  */
 #ifndef MOE_SIM_COST_COST_H

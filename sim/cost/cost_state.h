@@ -63,6 +63,7 @@ struct moe_cost {
     double pair_ns;          /* scores and weighted sum of one pair */
     double expanded_pair_ns; /* MLA: the same with K and V expanded from the latent, */
     double expand_token_ns;  /* and expanding one token of context; 0: not MLA */
+    double core_t0_ns;       /* fixed time of the core's kernels */
     double core_p;
     double core_inverse_p;
     double full_share;   /* of all layers: those that see the whole context */
@@ -89,7 +90,7 @@ struct moe_cost_setup {
     const struct moe_model *model;
     const struct moe_cluster *cluster;
     const char *kind;
-    double parameters[MOE_PARAMETER_COUNT];
+    double parameters[MOE_PARAMETER_COUNT]; /* 0 where one that may be left out is */
     enum moe_provenance provenance[MOE_PARAMETER_COUNT];
     struct moe_arena *arena;
 };

@@ -54,7 +54,7 @@ struct moe_run_result {
     char policy[MOE_COMPOSITION_BYTES]; /* the composition's label */
     uint64_t seed;
     bool fits; /* false: no run was made; why says what would be needed */
-    char why[240];
+    char why[320];
     struct moe_memory memory;
     uint64_t moved_slots; /* against the contiguous placement */
 

@@ -59,6 +59,63 @@ static enum moe_status decide(struct moe_run_state *run, const struct moe_compos
     return moe_policy_place(place->policy, &view, scratch, placement, err);
 }
 
+/* What would make it fit, at the end of why. */
+static void advise(const struct moe_memory_setup *setup, const struct moe_placement_shape *shape,
+                   uint64_t longest, char *why, size_t why_bytes)
+{
+    struct moe_memory_remedy remedy;
+    const size_t used = strlen(why);
+    moe_memory_find_remedy(setup, shape, longest, &remedy);
+    if (remedy.slots > 0) {
+        (void) snprintf(why + used, why_bytes - used, "; up to %u slots per layer would fit",
+                        remedy.slots);
+    } else if (remedy.gpus > 0) {
+        (void) snprintf(why + used, why_bytes - used, "; %u GPUs would hold it, one copy each",
+                        remedy.gpus);
+    } else {
+        (void) snprintf(
+            why + used, why_bytes - used,
+            "; no number of such GPUs holds it: more memory or a smaller reserve would");
+    }
+}
+
+/* What the plan leaves for KV cache; why says what there is and would have to be. */
+static void price_memory(struct moe_run_state *run, const struct moe_placement *placement)
+{
+    const struct moe_run_input *input = run->input;
+    const struct moe_serving *serving = &input->scenario->serving;
+    struct moe_run_result *result = run->result;
+    struct moe_memory *memory = &result->memory;
+    const struct moe_memory_setup setup = {
+        .model = &input->scenario->model,
+        .cluster = &input->scenario->cluster,
+        .attention_ranks = serving->attention_ranks,
+        .gpu_bytes = moe_cost_memory_bytes(input->cost),
+    };
+    const uint64_t page = serving->kv == MOE_KV_PAGES ? serving->page_tokens : 1;
+    const uint64_t longest = (input->longest_request + page - 1) / page;
+    moe_memory_of(&setup, placement, memory);
+    if (input->kv_limit > 0 && input->kv_limit < memory->kv_tokens) {
+        memory->kv_tokens = input->kv_limit;
+    }
+    result->fits = memory->weights_fit && memory->kv_tokens / page >= longest;
+    if (result->fits) {
+        return;
+    }
+    if (!memory->weights_fit) {
+        (void) snprintf(result->why, sizeof result->why,
+                        "weights need %.1f GB beside %.1f GB of reserve; a GPU has %.1f GB",
+                        (memory->nonexpert_bytes + memory->slot_bytes) / 1e9,
+                        memory->reserve_bytes / 1e9, memory->gpu_bytes / 1e9);
+    } else {
+        (void) snprintf(result->why, sizeof result->why,
+                        "the longest request has %" PRIu64
+                        " tokens; a GPU's KV cache holds %" PRIu64,
+                        input->longest_request, memory->kv_tokens);
+    }
+    advise(&setup, &placement->shape, input->longest_request, result->why, sizeof result->why);
+}
+
 /* The composition's plan, checked and priced in memory. */
 enum moe_status moe_run_plan(struct moe_run_state *run, const struct moe_composition *composition,
                              uint64_t seed, struct moe_arena *work, struct moe_placement *placement,
@@ -85,26 +142,7 @@ enum moe_status moe_run_plan(struct moe_run_state *run, const struct moe_composi
     result->moved_slots = moe_placement_count_moves(&run->start, placement);
     memcpy(result->expert_of_slot, placement->expert_of_slot,
            (size_t) view.shape.layer_count * view.shape.slot_count * sizeof(uint16_t));
-    moe_memory_of(&input->scenario->model, &input->scenario->cluster,
-                  moe_cost_memory_bytes(input->cost), placement, &result->memory);
-    if (input->kv_limit > 0 && input->kv_limit < result->memory.kv_tokens) {
-        result->memory.kv_tokens = input->kv_limit;
-    }
-    const uint64_t page =
-        input->scenario->serving.kv == MOE_KV_PAGES ? input->scenario->serving.page_tokens : 1;
-    const uint64_t longest = (input->longest_request + page - 1) / page;
-    result->fits = result->memory.weights_fit && result->memory.kv_tokens / page >= longest;
-    if (!result->memory.weights_fit) {
-        (void) snprintf(result->why, sizeof result->why,
-                        "weights need %.1f GB beside %.1f GB of reserve; a GPU has %.1f GB",
-                        (result->memory.nonexpert_bytes + result->memory.slot_bytes) / 1e9,
-                        result->memory.reserve_bytes / 1e9, result->memory.gpu_bytes / 1e9);
-    } else if (!result->fits) {
-        (void) snprintf(result->why, sizeof result->why,
-                        "the longest request has %" PRIu64
-                        " tokens; a GPU's KV cache holds %" PRIu64,
-                        input->longest_request, result->memory.kv_tokens);
-    }
+    price_memory(run, placement);
     return MOE_OK;
 }
 
