@@ -108,12 +108,10 @@ Test(request_log, figures_are_those_of_the_definitions)
         serve_single(count, 0.7, count);
         moe_request_log_measure(&request_log, &slo, &s);
         const struct moe_request_record *r = request_log.records;
-        const uint32_t skipped = count % 5;
         const uint32_t one = mser_twin(r, count, false);
         const uint32_t other = mser_twin(r, count, true);
-        const uint32_t best = one > other ? one : other;
-        cr_assert_eq(s.cut, best == 0 ? 0 : skipped + 5 * best, "%u requests", count);
-        cr_assert_eq(s.is_steady, best < count / 5 / 2);
+        cr_assert_eq(s.cut, count / 10);
+        cr_assert_eq(s.is_steady, one < count / 5 / 2 && other < count / 5 / 2);
         uint64_t met = 0;
         for (uint64_t i = s.cut; i < count; i++) {
             cr_assert_eq(r[i].number, i);

@@ -62,9 +62,10 @@ static double whole_time(const struct moe_request_record *r)
     return (double) (r->finished_ns - r->arrival_ns);
 }
 
-/* Batches of five values, and from the last to the first the error of what remains. */
-static uint64_t find_cut(const struct moe_request_log *log,
-                         double (*value)(const struct moe_request_record *r), bool *is_steady)
+/* Whether the best cut lies before the last one allowed. Batches of five values, and from the last
+ * to the first the error of what remains. */
+static bool settles(const struct moe_request_log *log,
+                    double (*value)(const struct moe_request_record *r))
 {
     const uint64_t batches = log->count / MSER_BATCH;
     double sum = 0.0;
@@ -72,7 +73,7 @@ static uint64_t find_cut(const struct moe_request_log *log,
     double least = INFINITY;
     uint64_t cut = 0;
     if (batches < 4) {
-        return 0; /* too few to tell */
+        return true; /* too few to tell */
     }
     const struct moe_request_record *r = log->records + log->count - batches * MSER_BATCH;
     /* Relative to the mean of all, so that squares keep their digits. */
@@ -96,8 +97,7 @@ static uint64_t find_cut(const struct moe_request_log *log,
             cut = batch;
         }
     }
-    *is_steady = *is_steady && cut < batches / 2;
-    return cut == 0 ? 0 : log->count - (batches - cut) * MSER_BATCH;
+    return cut < batches / 2;
 }
 
 static int ascending(const void *left, const void *right)
@@ -134,6 +134,15 @@ static struct moe_quantiles quantiles_of(double *values, uint64_t count)
     return q;
 }
 
+static void measure_inside(const struct moe_request_record *r, struct moe_service *s)
+{
+    for (uint64_t i = 0; i < s->scored; i++) {
+        const double inside = (double) (r[i].finished_ns - r[i].admitted_ns);
+        s->inside_mean += inside / (double) s->scored;
+        s->inside_max = inside > s->inside_max ? inside : s->inside_max;
+    }
+}
+
 static void measure_latencies(const struct moe_request_log *log, struct moe_service *s)
 {
     const struct moe_request_record *r = log->records + s->cut;
@@ -151,6 +160,7 @@ static void measure_latencies(const struct moe_request_log *log, struct moe_serv
         values[i] = (double) (r[i].finished_ns - r[i].arrival_ns);
     }
     s->e2e = quantiles_of(values, s->scored);
+    measure_inside(r, s);
     for (uint64_t i = 0; i < s->scored; i++) {
         if (r[i].output_tokens > 1) {
             values[several++] = tpot_of(&r[i]);
@@ -264,10 +274,8 @@ void moe_request_log_measure(struct moe_request_log *log, const struct moe_slo *
     struct moe_service s = { .known = true, .arrived = log->count };
     assert(log->count > 0);
     qsort(log->records, log->count, sizeof *log->records, by_number);
-    s.is_steady = true;
-    s.cut = find_cut(log, first_token_time, &s.is_steady);
-    const uint64_t other_cut = find_cut(log, whole_time, &s.is_steady);
-    s.cut = other_cut > s.cut ? other_cut : s.cut;
+    s.is_steady = settles(log, first_token_time) && settles(log, whole_time);
+    s.cut = log->count / 10;
     s.scored = log->count - s.cut;
     const double from = (double) log->records[s.cut].arrival_ns;
     const double to = (double) log->records[log->count - 1].arrival_ns;

@@ -195,28 +195,12 @@ static void print_load(struct moe_page *page, const struct moe_study *study)
     moe_grid_print(&grid, page);
 }
 
-/* Requests cut as warm-up, least and most over all runs. */
 static void say_warmup(struct moe_page *page, const struct moe_study *study)
 {
-    uint64_t low = UINT64_MAX;
-    uint64_t high = 0;
-    for (uint32_t i = 0; i < study->policy_count; i++) {
-        for (uint32_t seed = 0; seed < study->seed_count; seed++) {
-            const struct moe_service *s = &study->policies[i].runs[seed].service;
-            if (s->known) {
-                low = s->cut < low ? s->cut : low;
-                high = s->cut > high ? s->cut : high;
-            }
-        }
-    }
-    if (low > high) {
-        return;
-    }
     moe_page_field(page, "warm-up",
-                   "MSER-5 on the times to first and to last token cut the first %s%s%s requests "
-                   "of a run; all "
-                   "that came later are scored, to their ends",
-                   COUNT(low), low == high ? "" : " to ", low == high ? "" : COUNT(high));
+                   "the first tenth of the %s requests of a run is cut; all that came later are "
+                   "scored, to their ends",
+                   COUNT(study->survey.count));
 }
 
 /* A policy that does not keep up, and what would. */
