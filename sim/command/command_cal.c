@@ -2,9 +2,9 @@
 #include <string.h>
 
 #include "sim/base/options.h"
+#include "sim/command/cal_command.h"
 #include "sim/command/command.h"
 #include "sim/cost/calibration_report.h"
-#include "sim/cost/fit.h"
 
 enum { ARENA_BYTES = 64 << 20 };
 
@@ -61,54 +61,12 @@ static enum moe_status cal_info(int argc, char **argv, struct moe_error *err)
     return status;
 }
 
-static enum moe_status print_fits(const struct moe_calibration *calibration, struct moe_error *err)
-{
-    (void) puts("table,fit,series,t0_ns,bandwidth_bytes_s,peak_flop_s,p,provenance,source");
-    for (uint32_t i = 0; i < calibration->series_count; i++) {
-        const struct moe_calibration_series *series = &calibration->series_rows[i];
-        struct moe_fit_result result;
-        if (series->hidden == 0) {
-            continue; /* generic: its parameters are somebody's choice */
-        }
-        MOE_TRY(moe_fit_series(&result, calibration, series, err));
-        (void) printf("fit,%s,%.0f,%.4g,%.4g,%.4g,%s,\"moesim cal fit: %u points, mean error "
-                      "%.1f %%, worst %.1f %%\"\n",
-                      series->name, result.fit.t0_ns, result.fit.bandwidth_bytes_s,
-                      result.fit.peak_flop_s, result.fit.p,
-                      moe_provenance_name(result.fit.provenance), result.point_count,
-                      100.0 * result.mean_error, 100.0 * result.worst_error);
-    }
-    return MOE_OK;
-}
-
-static enum moe_status cal_fit(int argc, char **argv, struct moe_error *err)
-{
-    const char *items[1] = { NULL };
-    struct moe_positionals positionals = { .items = items, .min = 1, .max = 1 };
-    struct moe_arena arena;
-    const struct moe_calibration *calibration = NULL;
-    if (moe_command_wants_help(argc, argv)) {
-        (void) puts("usage: moesim cal fit TABLE.csv\n"
-                    "prints the rows of table fit for every series of the table that has points");
-        return MOE_OK;
-    }
-    MOE_TRY(moe_options_parse(NULL, 0, &positionals, argc, argv, err));
-    MOE_TRY(moe_arena_init(&arena, ARENA_BYTES, err));
-    enum moe_status status =
-        moe_calibration_parse_file(&calibration, items[0], MOE_CALIBRATION_UNFITTED, &arena, err);
-    if (status == MOE_OK) {
-        status = print_fits(calibration, err);
-    }
-    moe_arena_finish(&arena);
-    return status;
-}
-
 static enum moe_status run(int argc, char **argv, struct moe_error *err)
 {
     static const struct moe_command commands[] = {
         { "import", "make a calibration from a CSV table", cal_import },
         { "info", "what a calibration holds and where it comes from", cal_info },
-        { "fit", "fit the series of a CSV table", cal_fit },
+        { "fit", "the same as moesim fit", moe_cal_command_fit },
     };
     return moe_command_dispatch("cal", commands, sizeof commands / sizeof commands[0], argc, argv,
                                 err);

@@ -7,9 +7,9 @@
 #include <string.h>
 #include <time.h>
 
+#include "sim/arrival/workload.h"
 #include "sim/cost/calibration_hash.h"
 #include "sim/engine/verdict.h"
-#include "sim/engine/workload.h"
 
 /* The study with what it owns: the shared tables, and one arena of results per run. */
 struct owned_study {
@@ -19,6 +19,7 @@ struct owned_study {
     struct moe_run_result *runs;
     struct moe_replay_map map;
     struct moe_planning planning;
+    struct moe_arrival_source arrivals;
     struct moe_cost *cost;
     struct moe_run_input input;
     struct moe_error *errors; /* [policy_count * seed_count] */
@@ -80,6 +81,41 @@ static void describe_trace(struct owned_study *owned, const struct moe_trace *tr
                                                          study->scenario->serving.plan_share);
 }
 
+/* The source of all runs' arrivals, and how long the longest of any seed is. */
+static enum moe_status prepare_arrivals(struct owned_study *owned, struct moe_trace *trace,
+                                        struct moe_error *err)
+{
+    const struct moe_scenario *scenario = owned->study.scenario;
+    const struct moe_arrival_setup setup = {
+        .options = &scenario->arrivals,
+        .trace = trace,
+        .plan_share = scenario->serving.plan_share,
+        .passes = scenario->serving.passes,
+    };
+    struct moe_arena scratch = { 0 };
+    MOE_TRY(moe_arrival_source_init(&owned->arrivals, &setup, err));
+    owned->input.arrivals = &owned->arrivals;
+    if (scenario->arrivals.kind == MOE_ARRIVAL_CLOSED) {
+        return MOE_OK; /* as long as the trace's */
+    }
+    owned->study.arrivals = &owned->arrivals;
+    enum moe_status status =
+        moe_arena_init(&scratch, ((size_t) 1 << 20) + 16 * owned->study.trace_requests, err);
+    owned->input.longest_request = 0;
+    for (uint32_t i = 0; i < scenario->seed_count && status == MOE_OK; i++) {
+        struct moe_arrival_survey survey = { 0 };
+        moe_arena_reset(&scratch);
+        status = moe_arrival_survey(&owned->arrivals, trace, scenario->first_seed + i, &scratch,
+                                    &survey, err);
+        owned->study.survey = i == 0 ? survey : owned->study.survey;
+        if (status == MOE_OK && survey.longest_tokens > owned->input.longest_request) {
+            owned->input.longest_request = survey.longest_tokens;
+        }
+    }
+    moe_arena_finish(&scratch);
+    return status;
+}
+
 /* Trace, calibration and tables that all runs share. */
 static enum moe_status prepare(struct owned_study *owned, struct moe_trace *trace,
                                struct moe_error *err)
@@ -91,8 +127,8 @@ static enum moe_status prepare(struct owned_study *owned, struct moe_trace *trac
     MOE_TRY(moe_arena_init(&owned->shared, ((size_t) 64 << 20) + cells * 8, err));
     MOE_TRY(moe_calibration_load(&calibration, scenario->calibration_path, &owned->shared, err));
     owned->study.calibration_hash = moe_calibration_hash(calibration);
-    MOE_TRY(moe_cost_init(&owned->cost, calibration, &scenario->model, &scenario->cluster,
-                          &owned->shared, err));
+    MOE_TRY(moe_cost_init_serving(&owned->cost, calibration, &scenario->model, &scenario->cluster,
+                                  &scenario->serving, &owned->shared, err));
     MOE_TRY(moe_replay_map_init(&owned->map, model, scenario->model.moe_layer_count, &owned->shared,
                                 err));
     owned->input = (struct moe_run_input){
@@ -101,6 +137,7 @@ static enum moe_status prepare(struct owned_study *owned, struct moe_trace *trac
         .map = &owned->map,
     };
     describe_trace(owned, trace);
+    MOE_TRY(prepare_arrivals(owned, trace, err));
     return plan(owned, trace, err);
 }
 
@@ -141,6 +178,7 @@ static enum moe_status run_all(struct owned_study *owned, const struct moe_study
 #pragma omp parallel for schedule(dynamic, 1)
     for (uint32_t i = 0; i < owned->run_count; i++) {
         struct moe_run_input input = owned->input;
+        input.audit = options->audit;
         input.detail = i == 0 ? options->detail : NULL;
         input.detail_steps = options->detail_steps;
         (void) run_one(owned, &input, i, &owned->errors[i]);
@@ -252,6 +290,7 @@ void moe_study_destroy(struct moe_study *study)
         moe_arena_finish(&owned->results[i]);
     }
     moe_planning_finish(&owned->planning);
+    moe_arrival_source_finish(&owned->arrivals);
     moe_arena_finish(&owned->shared);
     free(owned->results);
     free(owned->runs);

@@ -177,12 +177,10 @@ static void say_price(struct moe_page *page, const struct moe_study *study)
 void moe_section_verdict(struct moe_page *page, const struct moe_study *study)
 {
     moe_page_heading(page, "Verdict", "");
-    if (!study->policies[study->baseline].fits) {
+    if (!study->policies[study->baseline].fits || study->best == study->policy_count) {
         moe_page_text(page, "None: no policy that could be used in practice fits.");
-        return;
-    }
-    if (study->best == study->policy_count) {
-        moe_page_text(page, "None: no policy that could be used in practice fits.");
+        moe_page_field(page, name_of(study, study->baseline), "%s",
+                       moe_finding_why(study, study->baseline));
         return;
     }
     if (strcmp(name_of(study, study->baseline), study->scenario->baseline) != 0) {

@@ -1,4 +1,4 @@
-#include "sim/engine/workload.h"
+#include "sim/arrival/workload.h"
 
 #include <assert.h>
 

@@ -1,6 +1,8 @@
-#include "sim/engine/waiting_room.h"
+#include "sim/engine/serving/waiting_room.h"
 
 #include <string.h>
+
+#include "sim/engine/serving/serving.h"
 
 #include "sim/base/no_malloc.h"
 
@@ -63,14 +65,18 @@ enum moe_status moe_waiting_room_init(struct moe_waiting_room *room,
         .shape = setup->placement->shape,
         .map = setup->map,
         .trace = setup->trace,
-        .workload = setup->workload,
+        .intake = setup->intake,
+        .options = setup->options,
         .lookahead = 1,
     };
     MOE_TRY(start_policy(room, setup, err));
     room->waiting = MOE_NEW(setup->state_arena, struct moe_waiting_request, room->lookahead);
+    room->incoming = MOE_NEW(setup->state_arena, struct moe_arrival, room->lookahead);
+    room->running = MOE_NEW(setup->state_arena, uint32_t, gpus);
     room->free_seats = MOE_NEW(setup->state_arena, uint32_t, gpus);
     room->kv_free = MOE_NEW(setup->state_arena, uint64_t, gpus);
-    if (room->waiting == NULL || room->free_seats == NULL || room->kv_free == NULL) {
+    if (room->waiting == NULL || room->incoming == NULL || room->running == NULL ||
+        room->free_seats == NULL || room->kv_free == NULL) {
         return moe_fail(err, MOE_LIMIT, "no room for %u waiting requests", room->lookahead);
     }
     return (setup->part->policy->needs & MOE_POLICY_NEEDS_ROUTES) != 0
@@ -97,27 +103,29 @@ static enum moe_status sign(struct moe_waiting_room *room, uint32_t at,
     return MOE_OK;
 }
 
-enum moe_status moe_waiting_room_fill(struct moe_waiting_room *room, struct moe_error *err)
+enum moe_status moe_waiting_room_fill(struct moe_waiting_room *room, moe_time_ns now_ns,
+                                      struct moe_error *err)
 {
-    uint32_t request = 0;
-    while (room->count < room->lookahead && moe_workload_peek(room->workload, &request)) {
-        const bool scored = moe_workload_scores_next(room->workload);
-        if (room->count > 0 && scored != room->scored) {
+    const struct moe_arrival *incoming = NULL;
+    while (room->count < room->lookahead &&
+           (incoming = moe_intake_peek(room->intake, now_ns)) != NULL) {
+        if (room->count > 0 && incoming->scored != room->scored) {
             return MOE_OK;
         }
-        const struct moe_trace_request *r = &room->workload->requests[request];
-        room->scored = scored;
+        room->scored = incoming->scored;
+        room->incoming[room->count] = *incoming;
         room->waiting[room->count] = (struct moe_waiting_request){
-            .request = request,
-            .prompt_tokens = r->prompt_tokens,
-            .domain = r->domain,
-            .kv_tokens = (uint64_t) r->prompt_tokens + r->output_tokens,
+            .request = incoming->request,
+            .prompt_tokens = incoming->prompt_tokens,
+            .domain = incoming->domain,
+            .kv_tokens = moe_serving_admission_tokens(room->options, incoming),
         };
         if (room->signature != NULL) {
-            MOE_TRY(sign(room, room->count, r, err));
+            MOE_TRY(
+                sign(room, room->count, moe_trace_requests(room->trace) + incoming->request, err));
         }
         room->count++;
-        moe_workload_take(room->workload);
+        moe_intake_take(room->intake);
     }
     return MOE_OK;
 }
@@ -156,15 +164,18 @@ enum moe_status moe_waiting_room_choose(struct moe_waiting_room *room, const uin
                : MOE_OK;
 }
 
-uint32_t moe_waiting_room_leave(struct moe_waiting_room *room, uint32_t waiting)
+void moe_waiting_room_leave(struct moe_waiting_room *room, uint32_t waiting,
+                            struct moe_arrival *chosen)
 {
-    const uint32_t request = room->waiting[waiting].request;
+    *chosen = room->incoming[waiting];
     for (uint32_t i = 0; i < waiting; i++) {
         room->waiting[i].passed_over++;
     }
     /* Those behind move up, and their signatures with them; the free row goes to the end. */
     const uint32_t behind = room->count - 1 - waiting;
     memmove(&room->waiting[waiting], &room->waiting[waiting + 1], behind * sizeof *room->waiting);
+    memmove(&room->incoming[waiting], &room->incoming[waiting + 1],
+            behind * sizeof *room->incoming);
     if (room->signature != NULL) {
         float *row = room->signature[waiting];
         memmove(&room->signature[waiting], &room->signature[waiting + 1],
@@ -172,5 +183,4 @@ uint32_t moe_waiting_room_leave(struct moe_waiting_room *room, uint32_t waiting)
         room->signature[room->count - 1] = row;
     }
     room->count--;
-    return request;
 }

@@ -1,5 +1,5 @@
 /*
- * Waiting room: the next requests of the workload, from which a group policy chooses.
+ * Waiting room: the next requests that have come in, from which a group policy chooses.
  *
  * It holds up to lookahead requests in order of arrival, filled up before every choice. Requests
  * that are scored and those of the planning set never wait together, so that no pass is begun
@@ -13,8 +13,10 @@
 
 #include "policies/composition.h"
 #include "sim/base/arena.h"
+#include "sim/base/time.h"
 #include "sim/engine/replay_map.h"
-#include "sim/engine/workload.h"
+#include "sim/engine/serving/intake.h"
+#include "sim/scenario/scenario.h"
 #include "traces/trace_store.h"
 
 struct moe_waiting_room {
@@ -24,17 +26,20 @@ struct moe_waiting_room {
     uint64_t seed;
     const struct moe_replay_map *map;
     struct moe_trace *trace;
-    struct moe_workload *workload;
+    struct moe_intake *intake;
+    const struct moe_serving *options;
     uint32_t lookahead;
     bool scored;                         /* what waits is scored */
     uint32_t count;                      /* that wait */
     struct moe_waiting_request *waiting; /* [lookahead] */
+    struct moe_arrival *incoming;        /* [lookahead] the same, as they came in */
     float **signature;                   /* [lookahead] rows of [layer][expert]; NULL: not asked */
     uint64_t *trace_counts;              /* [trace layer][expert] of one request */
     double *expanded;                    /* [layer][expert] */
     uint16_t *rows;                      /* [MOE_REPLAY_BLOCK_ROWS][trace layer][k] */
     uint32_t *free_seats;                /* [gpu] scratch of one sweep */
     uint64_t *kv_free;                   /* [gpu] */
+    uint32_t *running;                   /* [gpu] */
 };
 
 struct moe_waiting_room_setup {
@@ -43,7 +48,8 @@ struct moe_waiting_room_setup {
     const struct moe_placement *placement;
     const struct moe_replay_map *map;
     struct moe_trace *trace;
-    struct moe_workload *workload;
+    struct moe_intake *intake;
+    const struct moe_serving *options;
     struct moe_arena *state_arena; /* of the policy's own memory and of the room */
 };
 
@@ -52,9 +58,9 @@ enum moe_status moe_waiting_room_init(struct moe_waiting_room *room,
                                       const struct moe_waiting_room_setup *setup,
                                       struct moe_error *err) MOE_MUST_CHECK;
 
-/* Takes requests from the workload until the room is full or none may join those in it.
+/* Takes requests that have arrived until the room is full or none may join those in it.
  * Errors: as moe_trace_read (signatures). */
-enum moe_status moe_waiting_room_fill(struct moe_waiting_room *room,
+enum moe_status moe_waiting_room_fill(struct moe_waiting_room *room, moe_time_ns now_ns,
                                       struct moe_error *err) MOE_MUST_CHECK;
 
 /* Who joins which GPU, with room->free_seats and kv_free as they are; choice->gpu =
@@ -64,14 +70,14 @@ enum moe_status moe_waiting_room_choose(struct moe_waiting_room *room, const uin
                                         struct moe_group_choice *choice,
                                         struct moe_error *err) MOE_MUST_CHECK;
 
-/* The chosen one leaves the room; those before it were passed over. Returns its number in the
- * trace. */
-uint32_t moe_waiting_room_leave(struct moe_waiting_room *room, uint32_t waiting);
+/* The chosen one leaves the room, into *chosen; those before it were passed over. */
+void moe_waiting_room_leave(struct moe_waiting_room *room, uint32_t waiting,
+                            struct moe_arrival *chosen);
 
 /* Whether the next request to admit is one to score. */
 static inline bool moe_waiting_room_scores_next(const struct moe_waiting_room *room)
 {
-    return room->count > 0 ? room->scored : moe_workload_scores_next(room->workload);
+    return room->count > 0 ? room->scored : moe_intake_scores_next(room->intake);
 }
 
 #endif

@@ -16,8 +16,8 @@
  * moe_random_key(moe_random_mix(seed) + p, MOE_RANDOM_REQUEST_ORDER); the runs with counter
  * base 1 << 63, the requests of the run that begins at place f of the order with f << 32.
  */
-#ifndef MOE_SIM_ENGINE_WORKLOAD_H
-#define MOE_SIM_ENGINE_WORKLOAD_H
+#ifndef MOE_SIM_ARRIVAL_WORKLOAD_H
+#define MOE_SIM_ARRIVAL_WORKLOAD_H
 
 #include <stdbool.h>
 #include <stdint.h>

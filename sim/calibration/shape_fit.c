@@ -1,0 +1,229 @@
+#include "sim/calibration/shape_fit.h"
+
+#include <assert.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "sim/calibration/observation.h"
+
+enum { DIGITS = 7 };
+
+/* A residual of 5 % begins to count linearly: kernel switches are of that size. */
+static const double soft = 0.05;
+/* Fits may use the ceilings' margins but must not be refused for a rounding (calibration_check). */
+static const double read_margin = 1.015;
+static const double flop_margin = 1.04;
+/* A point tells the clock of arithmetic when so much of its time follows it. */
+static const double compute_bound = 0.5;
+
+double moe_round_digits(double value, int digits)
+{
+    char text[40];
+    (void) snprintf(text, sizeof text, "%.*e", digits - 1, value);
+    return strtod(text, NULL);
+}
+
+double moe_shape_weights(const struct moe_shape *shape)
+{
+    const double product = (double) shape->hidden * shape->expert_size;
+    return shape->op == MOE_SERIES_GEMM ? product : product * (shape->gated ? 3.0 : 2.0);
+}
+
+static double point_bytes(const struct moe_shape *shape, const struct moe_shape_point *point)
+{
+    return point->active * moe_shape_weights(shape) * moe_dtype_bytes(shape->dtype);
+}
+
+static double point_flops(const struct moe_shape *shape, const struct moe_shape_point *point,
+                          double tile)
+{
+    return point->active * ceil(point->tokens / tile) * tile * 2.0 * moe_shape_weights(shape);
+}
+
+/* Expert: medians of published whole-op series, less what the own kernels leave out. */
+static struct moe_roofline_prior choose_prior(const struct moe_shape *shape)
+{
+    const bool gemm = shape->op == MOE_SERIES_GEMM;
+    return (struct moe_roofline_prior){
+        .mean = { log(gemm ? 5e3 : 12e3), moe_roofline_logit(gemm ? 0.8 : 0.9),
+                  moe_roofline_logit(0.7), log(2.0) },
+        .sd = { 0.7, 0.7, 0.7, 0.7 },
+        .weight = 0.01,
+    };
+}
+
+/* The fit with one tile; clock 0 leaves the clocks out. */
+static enum moe_status fit_tile(struct moe_roofline *out, double *cost,
+                                const struct moe_shape *shape, double tile, double clock_mhz,
+                                struct moe_roofline_point *points, struct moe_error *err)
+{
+    for (uint32_t i = 0; i < shape->count; i++) {
+        const struct moe_shape_point *point = &shape->points[i];
+        points[i] = (struct moe_roofline_point){
+            .bytes = point_bytes(shape, point),
+            .flops = point_flops(shape, point, tile),
+            .ns = point->ns,
+            .clock = clock_mhz > 0.0 && point->mhz > 0.0 ? point->mhz / clock_mhz : 1.0,
+        };
+    }
+    const struct moe_roofline_problem problem = {
+        .points = points,
+        .count = shape->count,
+        .bandwidth_ceiling = shape->read_bytes_s * read_margin,
+        .peak_ceiling = shape->flop_s * flop_margin,
+        .prior = choose_prior(shape),
+        .soft = soft,
+        .starts = MOE_ROOFLINE_STARTS,
+    };
+    return moe_roofline_fit(out, cost, &problem, err);
+}
+
+/* The median clock of the points that are bound by arithmetic; 0 when there is none. */
+static double reference_clock(const struct moe_shape *shape, const struct moe_roofline *roofline,
+                              double tile, double *scratch)
+{
+    uint32_t used = 0;
+    for (uint32_t i = 0; i < shape->count; i++) {
+        const struct moe_shape_point *point = &shape->points[i];
+        const double share = moe_roofline_compute_share(roofline, point_bytes(shape, point),
+                                                        point_flops(shape, point, tile), 1.0);
+        if (share >= compute_bound && point->mhz > 0.0) {
+            scratch[used++] = point->mhz;
+        }
+    }
+    return used == 0 ? 0.0 : moe_median(scratch, used);
+}
+
+enum moe_status moe_shape_fit(struct moe_shape_fit *out, const struct moe_shape *shape,
+                              struct moe_arena *arena, struct moe_error *err)
+{
+    static const uint32_t tiles[] = { 1, 8, 16, 32, 64, 128 };
+    struct moe_roofline_point *points = MOE_NEW(arena, struct moe_roofline_point, shape->count);
+    double *scratch = MOE_NEW(arena, double, shape->count);
+    struct moe_shape_fit fit = { 0 };
+    double least = INFINITY;
+    if (points == NULL || scratch == NULL) {
+        return moe_fail(err, MOE_LIMIT, "%s: no memory for %u points", shape->name, shape->count);
+    }
+    for (size_t t = 0; t < sizeof tiles / sizeof tiles[0]; t++) {
+        struct moe_roofline roofline;
+        double cost = 0.0;
+        MOE_TRY(fit_tile(&roofline, &cost, shape, tiles[t], 0.0, points, err));
+        if (cost < least * (1.0 - 1e-6)) {
+            least = cost;
+            fit.roofline = roofline;
+            fit.tile_tokens = tiles[t];
+        }
+    }
+    const double clock = reference_clock(shape, &fit.roofline, fit.tile_tokens, scratch);
+    if (clock > 0.0) {
+        fit.reference_mhz = moe_round_digits(clock, DIGITS);
+        MOE_TRY(fit_tile(&fit.roofline, &least, shape, fit.tile_tokens, fit.reference_mhz, points,
+                         err));
+    }
+    fit.roofline = (struct moe_roofline){
+        .t0_ns = moe_round_digits(fit.roofline.t0_ns, DIGITS),
+        .bandwidth_bytes_s = moe_round_digits(fit.roofline.bandwidth_bytes_s, DIGITS),
+        .peak_flop_s = moe_round_digits(fit.roofline.peak_flop_s, DIGITS),
+        .p = moe_round_digits(fit.roofline.p, DIGITS),
+    };
+    *out = fit;
+    return MOE_OK;
+}
+
+static enum moe_status no_memory(const struct moe_shape *shape, struct moe_error *err)
+{
+    return moe_fail(err, MOE_LIMIT, "%s: no memory for its rows", shape->name);
+}
+
+enum moe_status moe_shape_rows(struct moe_table_builder *builder, const struct moe_shape *shape,
+                               const struct moe_shape_fit *fit, enum moe_provenance provenance,
+                               const char *source, struct moe_error *err)
+{
+    struct moe_calibration_series *series = moe_table_builder_row(builder, "series");
+    struct moe_calibration_fit *row = moe_table_builder_row(builder, "fit");
+    if (series == NULL || row == NULL) {
+        return no_memory(shape, err);
+    }
+    *series = (struct moe_calibration_series){
+        .name = shape->name,
+        .gpu_kind = shape->gpu_kind,
+        .op = shape->op,
+        .hidden = shape->hidden,
+        .expert_size = shape->expert_size,
+        .gated = shape->gated,
+        .dtype = shape->dtype,
+        .backend = shape->backend,
+        .tile_tokens = fit->tile_tokens,
+        .permutation = shape->op == MOE_SERIES_GEMM ? 1 : 0,
+        .provenance = provenance,
+        .source = source,
+    };
+    *row = (struct moe_calibration_fit){
+        .series = shape->name,
+        .t0_ns = fit->roofline.t0_ns,
+        .bandwidth_bytes_s = fit->roofline.bandwidth_bytes_s,
+        .peak_flop_s = fit->roofline.peak_flop_s,
+        .p = fit->roofline.p,
+        .provenance = provenance,
+        .source = source,
+    };
+    for (uint32_t i = 0; i < shape->count; i++) {
+        struct moe_calibration_point *point = moe_table_builder_row(builder, "point");
+        if (point == NULL) {
+            return no_memory(shape, err);
+        }
+        *point = (struct moe_calibration_point){
+            .series = shape->name,
+            .tokens = shape->points[i].tokens,
+            .active = shape->points[i].active,
+            .median_ns = moe_round_digits(shape->points[i].ns, DIGITS),
+            .provenance = MOE_PROVENANCE_MEASURED,
+            .source = source,
+        };
+    }
+    if (fit->reference_mhz > 0.0) {
+        struct moe_calibration_clock *clock = moe_table_builder_row(builder, "clock");
+        if (clock == NULL) {
+            return no_memory(shape, err);
+        }
+        *clock = (struct moe_calibration_clock){
+            .series = shape->name,
+            .reference_hz = fit->reference_mhz * 1e6,
+            .provenance = MOE_PROVENANCE_MEASURED,
+            .source = source,
+        };
+    }
+    return MOE_OK;
+}
+
+enum moe_status moe_shape_curve(struct moe_curve *curve, const struct moe_shape *shape,
+                                const struct moe_shape_fit *fit, struct moe_arena *arena,
+                                struct moe_error *err)
+{
+    struct moe_table_builder builder;
+    const struct moe_curve_key key = {
+        .gpu_kind = shape->gpu_kind,
+        .op = shape->op,
+        .hidden = shape->hidden,
+        .expert_size = shape->expert_size,
+        .gated = shape->gated,
+        .dtype = shape->dtype,
+    };
+    moe_table_builder_init(&builder, shape->name, arena);
+    MOE_TRY(moe_shape_rows(&builder, shape, fit, MOE_PROVENANCE_MEASURED, shape->name, err));
+    return moe_curve_init(curve, &builder.calibration, &key, arena, err);
+}
+
+double moe_shape_ns(const struct moe_curve *curve, const struct moe_shape *shape, double tokens,
+                    double active, double tiles, double memory, double compute)
+{
+    enum moe_provenance provenance = MOE_PROVENANCE_MEASURED;
+    const double weights = moe_shape_weights(shape);
+    const double memory_ns = active * weights * moe_dtype_bytes(shape->dtype) * curve->ns_per_byte;
+    const double compute_ns = tiles * curve->tile_tokens * 2.0 * weights * curve->ns_per_flop;
+    return moe_curve_ratio(curve, tokens / active, active, &provenance) *
+           moe_curve_fitted_ns(curve, memory_ns * memory, compute_ns * compute);
+}
