@@ -216,7 +216,7 @@ static enum moe_status close_result(struct moe_run_state *run, struct moe_error 
     if (run->log.count > 0) {
         moe_request_log_measure(&run->log, &run->input->scenario->slo, &result->service);
     }
-    if (result->account[MOE_PHASE_SCORED].steps == 0) {
+    if (result->account[MOE_PHASE_SCORED].steps == 0 && !run->input->latencies_only) {
         return refuse_unscored(run, err);
     }
     if (run->input->scenario->attribution) {
