@@ -302,8 +302,8 @@ static enum moe_status run_stored(struct engine_drive *drive, const struct twin_
     struct moe_replay_map map;
     MOE_TRY(moe_calibration_parse(&table, calibration, strlen(calibration), "case",
                                   MOE_CALIBRATION_FITTED, &drive->setup, err));
-    MOE_TRY(moe_cost_init(&cost, table, &drive->scenario.model, &drive->scenario.cluster,
-                          &drive->setup, err));
+    MOE_TRY(moe_cost_init_serving(&cost, table, &drive->scenario.model, &drive->scenario.cluster,
+                                  &drive->scenario.serving, &drive->setup, err));
     MOE_TRY(moe_replay_map_init(&map, moe_trace_model(trace), c->cost.model.moe_layers,
                                 &drive->setup, err));
     const struct moe_planning planning = { 0 };

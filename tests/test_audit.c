@@ -44,6 +44,7 @@ static void draw_serving(struct twin_draw *draw, struct moe_scenario *scenario)
     s->output_reserve = twin_below(draw, 3) / 2.0;
     s->drafts = twin_below(draw, 2) * twin_below(draw, 4);
     s->acceptance = twin_below(draw, 5) / 4.0;
+    s->exchange = (enum moe_exchange_mode) twin_below(draw, 5);
     s->attention_ranks = gpus % 2 == 0 ? 1 + twin_below(draw, 2) : 1;
     s->graph_size_count = twin_below(draw, 3);
     s->graph_sizes[0] = 1 + twin_below(draw, 3);

@@ -3,8 +3,8 @@
 #include <math.h>
 #include <string.h>
 
-#include "policies/best_solver.h"
 #include "policies/policy.h"
+#include "policies/solve/best_solver.h"
 #include "sim/base/random.h"
 
 enum { ARENA_BYTES = 8 << 20 };

@@ -13,7 +13,7 @@
 #include "sim/report/report.h"
 #include "sim/scenario/scenario.h"
 
-enum { MOE_STUDY_OPTION_COUNT = 10 };
+enum { MOE_STUDY_OPTION_COUNT = 11 };
 
 struct moe_study_command {
     struct moe_scenario scenario;
@@ -26,8 +26,10 @@ struct moe_study_command {
     uint32_t detail_steps;
     bool overwrite;
     bool audit;
+    struct moe_option_list slow; /* --slow gpu=N:FACTOR */
     struct moe_report_options report;
-    char seeds_set[24]; /* "seeds=N" */
+    char seeds_set[24];  /* "seeds=N" */
+    char slow_set[2048]; /* "hardware.events=slow gpu=N by=FACTOR,..." */
 };
 
 /* Defaults. */
@@ -37,7 +39,8 @@ void moe_study_command_init(struct moe_study_command *command);
 void moe_study_command_options(struct moe_study_command *command,
                                struct moe_option options[MOE_STUDY_OPTION_COUNT]);
 
-/* After parsing: --seeds becomes the last override; the form of the report is checked.
+/* After parsing: --slow and --seeds become the last overrides (--slow in place of the scenario's
+ * events); the form of the report is checked.
  * Errors: MOE_RANGE. */
 enum moe_status moe_study_command_settle(struct moe_study_command *command,
                                          struct moe_error *err) MOE_MUST_CHECK;

@@ -1,7 +1,7 @@
 #include "sim/engine/bound_meter.h"
 
 #include "policies/bounds.h"
-#include "policies/packing.h"
+#include "policies/solve/packing.h"
 
 #include "sim/base/no_malloc.h"
 

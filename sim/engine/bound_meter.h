@@ -5,7 +5,7 @@
  *   own         of the fullest GPU, as the tokens were really dispatched
  *   perfect     the mean of all GPUs: nothing is below it
  *   split       the least load of the fullest GPU that the plan's copies allow, for fractional
- *               tokens (policies/split.h): what the best dispatch could do with this plan
+ *               tokens (policies/solve/split.h): what the best dispatch could do with this plan
  *   no copy     max(mean, hottest expert): no plan without copies is below it
  *   hindsight   of the fullest GPU under a plan that knows the scored requests: as many copies in
  *               each layer as the plan has, given to the hottest experts one by one, packed
@@ -23,9 +23,9 @@
 #include <stdint.h>
 
 #include "policies/copy_index.h"
-#include "policies/hosts.h"
 #include "policies/placement.h"
-#include "policies/split.h"
+#include "policies/solve/hosts.h"
+#include "policies/solve/split.h"
 #include "sim/base/arena.h"
 
 enum { MOE_BOUND_STRIDE = 16 };

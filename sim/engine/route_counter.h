@@ -21,6 +21,7 @@
 #ifndef MOE_SIM_ENGINE_ROUTE_COUNTER_H
 #define MOE_SIM_ENGINE_ROUTE_COUNTER_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "policies/placement.h"
@@ -48,6 +49,7 @@ struct moe_route_counter {
     uint64_t *stamp;       /* [gpu]: last token seen there (general kernel) */
     uint64_t *node_stamp;  /* [node]: likewise; NULL unless nodes are counted */
     uint64_t stamp_next;
+    bool each_choice;              /* a copy for every (token, expert): not de-duplicated */
     struct moe_route_split *split; /* NULL: copies in turn */
     uint64_t assignments;          /* (token, layer, k) counted since init */
     uint64_t unknown; /* of them without an expert; split->dropped are further ones without a
@@ -67,6 +69,10 @@ enum moe_status moe_route_counter_init(struct moe_route_counter *counter,
 enum moe_status moe_route_counter_count_nodes(struct moe_route_counter *counter,
                                               struct moe_arena *arena,
                                               struct moe_error *err) MOE_MUST_CHECK;
+
+/* Every (token, expert) is a copy of its own from here on, also where several experts of a token
+ * share a GPU (DeepEP's low-latency mode). Before the first step, not with node counts. */
+void moe_route_counter_count_choices(struct moe_route_counter *counter);
 
 /* From here on the split says which copy takes which token. Before the first step; it outlives
  * the counter. */

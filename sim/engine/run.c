@@ -121,7 +121,7 @@ static enum moe_status one_step(struct moe_run_state *run, uint64_t tokens, stru
     if (attribute) {
         moe_straggler_begin_step(&run->straggler);
     }
-    moe_step_price(&run->step, run->step_number, run->own, &run->counter,
+    moe_step_price(&run->step, run->step_number, run->now_ns, run->own, &run->counter,
                    attribute ? &run->straggler : NULL);
     const moe_time_ns step_ns = moe_step_play(&run->step);
     if (attribute) {

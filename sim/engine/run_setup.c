@@ -214,6 +214,7 @@ static enum moe_status init_parts(struct moe_run_state *run, const struct moe_pl
         .dense_layer_count = model->layer_count - model->moe_layer_count,
         .seed = seed,
         .noise = scenario->noise,
+        .hardware = &scenario->hardware,
     };
     const struct moe_serving_setup serving_setup = {
         .options = serving,
@@ -235,6 +236,8 @@ static enum moe_status init_parts(struct moe_run_state *run, const struct moe_pl
         moe_route_counter_init(&run->counter, run->input->map, placement, model->top_k, work, err));
     if (serving->exchange == MOE_EXCHANGE_HIERARCHICAL) {
         MOE_TRY(moe_route_counter_count_nodes(&run->counter, work, err));
+    } else if (serving->exchange == MOE_EXCHANGE_LOW_LATENCY) {
+        moe_route_counter_count_choices(&run->counter);
     }
     MOE_TRY(moe_step_init(&run->step, &options, work, err));
     MOE_TRY(

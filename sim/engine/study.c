@@ -127,8 +127,8 @@ static enum moe_status prepare(struct owned_study *owned, struct moe_trace *trac
     MOE_TRY(moe_arena_init(&owned->shared, ((size_t) 64 << 20) + cells * 8, err));
     MOE_TRY(moe_calibration_load(&calibration, scenario->calibration_path, &owned->shared, err));
     owned->study.calibration_hash = moe_calibration_hash(calibration);
-    MOE_TRY(moe_cost_init(&owned->cost, calibration, &scenario->model, &scenario->cluster,
-                          &owned->shared, err));
+    MOE_TRY(moe_cost_init_serving(&owned->cost, calibration, &scenario->model, &scenario->cluster,
+                                  &scenario->serving, &owned->shared, err));
     MOE_TRY(moe_replay_map_init(&owned->map, model, scenario->model.moe_layer_count, &owned->shared,
                                 err));
     owned->input = (struct moe_run_input){

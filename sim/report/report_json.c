@@ -147,6 +147,8 @@ static const char *const exchange_names[] = {
     [MOE_EXCHANGE_EXACT] = "exact",
     [MOE_EXCHANGE_PADDED] = "padded",
     [MOE_EXCHANGE_HIERARCHICAL] = "hierarchical",
+    [MOE_EXCHANGE_LOW_LATENCY] = "low_latency",
+    [MOE_EXCHANGE_ALL_GATHER] = "all_gather",
 };
 
 static json_t *serving_json(struct moe_json *json)

@@ -87,6 +87,8 @@ static const char *const exchange_words[] = {
     [MOE_EXCHANGE_EXACT] = "by exact counts, every copy straight to its GPU",
     [MOE_EXCHANGE_PADDED] = "padded to the longest",
     [MOE_EXCHANGE_HIERARCHICAL] = "by exact counts, between nodes one copy per token and node",
+    [MOE_EXCHANGE_LOW_LATENCY] = "of a message for every token and expert, straight to its GPU",
+    [MOE_EXCHANGE_ALL_GATHER] = "replaced by gathering all tokens and scattering the sums",
 };
 
 static void say_runs(struct moe_page *page, const struct moe_study *study)
@@ -116,7 +118,10 @@ static void serving_and_runs(struct moe_page *page, const struct moe_study *stud
         COUNT(v->step_tokens), exchange_words[v->exchange], v->common_exit ? ", left together" : "",
         v->shared == MOE_SHARED_SERIAL ? "after the dispatch" : "beside the dispatch");
     if (study->arrivals != NULL) {
-        moe_page_field(page, "plan, score",
+        for (uint32_t i = 0; i < s->hardware.event_count; i++) {
+        moe_page_field(page, i == 0 ? "what if" : "", "%s", s->hardware.events[i]);
+    }
+    moe_page_field(page, "plan, score",
                        "planned on the first %s requests; those that come take the routes of the "
                        "other %s",
                        COUNT(study->planned_requests),

@@ -13,11 +13,13 @@
 
 enum { SCENARIO_FILE_BYTES = 1 << 20, WHERE_BYTES = 160 };
 
-static const char *const exchange_names[] = { "exact", "padded", "hierarchical", NULL };
+static const char *const exchange_names[] = { "exact",       "padded",     "hierarchical",
+                                              "low_latency", "all_gather", NULL };
 static const char *const arrival_names[] = { "closed", "trace",   "file",   "poisson",
                                              "gamma",  "weibull", "bursts", NULL };
 static const char *const lengths_names[] = { "recorded", "trace", "lognormal", NULL };
 static const char *const shared_names[] = { "overlapped", "serial", NULL };
+static const char *const clock_names[] = { "burst", "sustained", NULL };
 static const char *const kv_names[] = { "reserve", "pages", NULL };
 static const char *const order_names[] = { "decode_first", "prefill_first", NULL };
 static const char *const preempt_names[] = { "last_admitted", "least_output", NULL };
@@ -83,7 +85,7 @@ static const struct moe_setting items[] = {
          "share of the requests that policies plan on; the others are scored"),
     COUNT("serving.passes", serving.passes, 1, 10000, "times the scored requests are replayed"),
     CHOICE("serving.exchange", serving.exchange, exchange_names,
-           "length of the all-to-all: each rank's own, or the longest's"),
+           "what the all-to-all moves, and how"),
     FLAG("serving.common_exit", serving.common_exit, "all ranks leave a collective together"),
     CHOICE("serving.shared_expert", serving.shared, shared_names,
            "shared experts beside the dispatch or after it"),
@@ -141,6 +143,13 @@ static const struct moe_setting items[] = {
     REAL("slo.tpot_ms", slo.tpot_ms, 0, 1e9, 1,
          "longest mean time per output token after the first, in ms; 0 = any"),
     REAL("slo.share", slo.share, 0.01, 1, 1, "share of the requests that must meet the SLO"),
+    LIST(
+        "hardware.events", hardware.events, hardware.event_count,
+        "what if: 'slow gpu=N by=FACTOR', 'link gpu=N by=FACTOR', 'dead gpu=N'; at=, for= seconds"),
+    CHOICE("hardware.clock", hardware.clock, clock_names,
+           "arithmetic as in bursts of milliseconds, or as under load that lasts"),
+    REAL("hardware.sustained_factor", hardware.sustained_factor, 0, 10, 1,
+         "how much longer it takes then; 0 = as calibrated"),
     { .path = "policies",
       .kind = MOE_SETTING_LIST,
       AT(policies),
@@ -366,6 +375,20 @@ static enum moe_status settle_graphs(struct moe_serving *serving, struct moe_err
     return MOE_OK;
 }
 
+/* An attention that several GPUs share is cut by its heads. */
+static enum moe_status check_shares(const struct moe_scenario *scenario, struct moe_error *err)
+{
+    const uint32_t ranks = scenario->serving.attention_ranks;
+    const struct moe_model *model = &scenario->model;
+    if (model->head_count % ranks != 0 || model->dense_size % ranks != 0) {
+        return moe_fail(err, MOE_RANGE,
+                        "serving.attention_ranks: %u does not divide the %u heads and %u dense "
+                        "FFN columns of %s",
+                        ranks, model->head_count, model->dense_size, model->name);
+    }
+    return MOE_OK;
+}
+
 static enum moe_status check_serving(struct moe_scenario *scenario, struct moe_error *err)
 {
     const struct moe_serving *serving = &scenario->serving;
@@ -374,7 +397,9 @@ static enum moe_status check_serving(struct moe_scenario *scenario, struct moe_e
                         "serving.attention_ranks: %u does not divide the %u GPUs of a node",
                         serving->attention_ranks, scenario->cluster.gpus_per_node);
     }
-    return settle_graphs(&scenario->serving, err);
+    MOE_TRY(settle_graphs(&scenario->serving, err));
+    return moe_hardware_options_settle(&scenario->hardware,
+                                       moe_cluster_gpu_count(&scenario->cluster), err);
 }
 
 /* Loads the model, settles what depends on it, checks what no single key shows. */
@@ -393,6 +418,7 @@ static enum moe_status complete(struct moe_scenario *scenario, struct moe_error 
     MOE_TRY(moe_arrival_options_check(&scenario->arrivals, err));
     MOE_TRY(settle_policies(scenario, err));
     MOE_TRY(moe_model_load(&scenario->model, scenario->model_ref, err));
+    MOE_TRY(check_shares(scenario, err));
     if (scenario->slot_count == 0) {
         scenario->slot_count = default_slots(scenario);
     }

@@ -19,6 +19,7 @@
 #include "sim/base/error.h"
 #include "sim/model/model.h"
 #include "sim/scenario/arrival_options.h"
+#include "sim/scenario/hardware_options.h"
 
 enum {
     MOE_SCENARIO_POLICY_LIMIT = 32,
@@ -33,6 +34,10 @@ enum moe_exchange_mode {
     MOE_EXCHANGE_HIERARCHICAL, /* "hierarchical": between nodes one copy per (token, node), to
                                   the GPU of the sender's place there, which passes it on over
                                   the node's own links (DeepEP's normal mode); exact counts */
+    MOE_EXCHANGE_LOW_LATENCY,  /* "low_latency": a message for every (token, expert), straight to
+                                  its GPU, not de-duplicated (DeepEP's low-latency mode) */
+    MOE_EXCHANGE_ALL_GATHER,   /* "all_gather": every GPU gets all tokens, and the sums of what
+                                  they made are scattered: what moves does not depend on routing */
 };
 
 enum moe_shared_mode {
@@ -102,6 +107,7 @@ struct moe_scenario {
     struct moe_serving serving;
     struct moe_arrival_options arrivals; /* arrivals: */
     struct moe_slo slo;                  /* slo: */
+    struct moe_hardware_options hardware;
     uint32_t policy_count;
     /* policies: [contiguous, "craft:R=8+dispatch=lp"]: compositions, canonical once loaded */
     char policies[MOE_SCENARIO_POLICY_LIMIT][MOE_COMPOSITION_BYTES];
