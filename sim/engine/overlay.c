@@ -69,8 +69,13 @@ static enum moe_status read_steps(struct moe_overlay *overlay, struct moe_csv *c
         MOE_TRY(read_step(csv, overlay->path, &overlay->steps[overlay->count], err));
         overlay->count++;
     }
-    return overlay->count > 0 ? MOE_OK
-                              : moe_fail(err, MOE_RANGE, "%s: holds no step", overlay->path);
+    if (overlay->count == 0) {
+        return moe_fail(err, MOE_RANGE, "%s: holds no step", overlay->path);
+    }
+    overlay->scratch = calloc(overlay->count, sizeof *overlay->scratch);
+    return overlay->scratch != NULL ? MOE_OK
+                                    : moe_fail(err, MOE_LIMIT, "%s: no memory for %u steps",
+                                               overlay->path, overlay->count);
 }
 
 enum moe_status moe_overlay_read(struct moe_overlay *overlay, const char *path,
@@ -106,7 +111,9 @@ enum moe_status moe_overlay_read(struct moe_overlay *overlay, const char *path,
 void moe_overlay_finish(struct moe_overlay *overlay)
 {
     free(overlay->steps);
+    free(overlay->scratch);
     overlay->steps = NULL;
+    overlay->scratch = NULL;
     overlay->count = 0;
 }
 
@@ -119,8 +126,9 @@ static int ascending(const void *left, const void *right)
 
 struct moe_overlay_error moe_overlay_compare(const struct moe_overlay *overlay,
                                              const struct moe_step_profile *profile, uint32_t kind,
-                                             uint32_t cell, double *scratch)
+                                             uint32_t cell)
 {
+    double *scratch = overlay->scratch;
     struct moe_overlay_error e = { 0 };
     for (uint32_t i = 0; i < overlay->count; i++) {
         const struct moe_measured_step *step = &overlay->steps[i];

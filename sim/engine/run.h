@@ -102,7 +102,7 @@ struct moe_run_result {
                               * (last - first token) / (output tokens - 1), rounded down */
     struct moe_latency e2e;      /* arrival (in a closed loop admission) to last token */
 
-    struct moe_step_profile profile; /* of the scored steps */
+    struct moe_step_profile profile; /* of the steps of all phases */
 
     moe_time_ns idle_ns; /* ranks x (max - mean), summed over barriers */
     uint64_t barriers;

@@ -55,6 +55,7 @@ struct moe_overlay {
     uint64_t hash; /* of the file's bytes */
     uint32_t count;
     struct moe_measured_step *steps; /* [count], owned */
+    double *scratch;                 /* [count], owned: of comparisons, one at a time */
 };
 
 /* Reads a CSV file whose header is exactly "tokens,decode_only,step_ms": tokens of the step on all
@@ -79,9 +80,9 @@ struct moe_overlay_error {
 };
 
 /* Of the measured steps of one kind and one cell; kind MOE_STEP_KINDS: all kinds, cell
- * MOE_STEP_CELLS: all cells. scratch[overlay->count]. */
+ * MOE_STEP_CELLS: all cells. */
 struct moe_overlay_error moe_overlay_compare(const struct moe_overlay *overlay,
                                              const struct moe_step_profile *profile, uint32_t kind,
-                                             uint32_t cell, double *scratch);
+                                             uint32_t cell);
 
 #endif

@@ -181,6 +181,15 @@ uint32_t moe_finding_oracle(const struct moe_study *study)
     return best;
 }
 
+void moe_finding_profile(const struct moe_study *study, uint32_t policy,
+                         struct moe_step_profile *profile)
+{
+    *profile = (struct moe_step_profile){ 0 };
+    for (uint32_t i = 0; i < study->seed_count; i++) {
+        moe_step_profile_merge(profile, &study->policies[policy].runs[i].profile);
+    }
+}
+
 struct moe_critical_path moe_finding_path(const struct moe_study *study, uint32_t policy)
 {
     struct moe_critical_path sum = { 0 };

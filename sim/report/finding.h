@@ -62,6 +62,10 @@ double moe_finding_no_copy_imbalance(const struct moe_study *study, uint32_t pol
 /* The fitting oracle with the highest mean speed-up; policy_count when there is none. */
 uint32_t moe_finding_oracle(const struct moe_study *study);
 
+/* Steps of all phases by their tokens, all seeds together. */
+void moe_finding_profile(const struct moe_study *study, uint32_t policy,
+                         struct moe_step_profile *profile);
+
 /* The critical path summed over seeds. */
 struct moe_critical_path moe_finding_path(const struct moe_study *study, uint32_t policy);
 /* Part of the path, all provenances; of a provenance, all parts; of everything. */

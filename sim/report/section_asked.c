@@ -119,9 +119,9 @@ static void serving_and_runs(struct moe_page *page, const struct moe_study *stud
         v->shared == MOE_SHARED_SERIAL ? "after the dispatch" : "beside the dispatch");
     if (study->arrivals != NULL) {
         for (uint32_t i = 0; i < s->hardware.event_count; i++) {
-        moe_page_field(page, i == 0 ? "what if" : "", "%s", s->hardware.events[i]);
-    }
-    moe_page_field(page, "plan, score",
+            moe_page_field(page, i == 0 ? "what if" : "", "%s", s->hardware.events[i]);
+        }
+        moe_page_field(page, "plan, score",
                        "planned on the first %s requests; those that come take the routes of the "
                        "other %s",
                        COUNT(study->planned_requests),
