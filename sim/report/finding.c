@@ -90,6 +90,10 @@ struct moe_estimate moe_plan_figure_estimate(const struct moe_study *study, uint
 
 uint64_t moe_finding_tokens_due(const struct moe_study *study)
 {
+    if (study->arrivals != NULL) {
+        const struct moe_arrival_survey *come = &study->survey;
+        return come->prompt_tokens + come->output_tokens - come->count;
+    }
     return study->planned_tokens +
            study->scenario->serving.passes * (study->trace_tokens - study->planned_tokens);
 }
