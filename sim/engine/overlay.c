@@ -78,34 +78,38 @@ static enum moe_status read_steps(struct moe_overlay *overlay, struct moe_csv *c
                                                overlay->path, overlay->count);
 }
 
-enum moe_status moe_overlay_read(struct moe_overlay *overlay, const char *path,
-                                 struct moe_error *err)
+enum moe_status moe_overlay_parse(struct moe_overlay *overlay, const char *text, size_t bytes,
+                                  const char *name, struct moe_error *err)
 {
-    struct moe_overlay read = { 0 };
+    struct moe_overlay read = { .hash = moe_hash_bytes(text, bytes, 0) };
     struct moe_csv *csv = calloc(1, sizeof *csv);
-    char *text = NULL;
-    size_t bytes = 0;
     if (csv == NULL) {
-        return moe_fail(err, MOE_LIMIT, "%s: no memory to read it", path);
+        return moe_fail(err, MOE_LIMIT, "%s: no memory to read it", name);
     }
-    (void) snprintf(read.path, sizeof read.path, "%s", path);
-    enum moe_status status = moe_text_file_read(path, OVERLAY_BYTES, &text, &bytes, err);
-    if (status == MOE_OK) {
-        read.hash = moe_hash_bytes(text, bytes, 0);
-        status = moe_csv_open_memory(csv, read.path, text, bytes, err);
-    }
+    (void) snprintf(read.path, sizeof read.path, "%s", name);
+    enum moe_status status = moe_csv_open_memory(csv, read.path, text, bytes, err);
     if (status == MOE_OK) {
         status = read_steps(&read, csv, err);
     }
     moe_csv_close(csv);
     free(csv);
-    free(text);
     if (status != MOE_OK) {
         moe_overlay_finish(&read);
         return status;
     }
     *overlay = read;
     return MOE_OK;
+}
+
+enum moe_status moe_overlay_read(struct moe_overlay *overlay, const char *path,
+                                 struct moe_error *err)
+{
+    char *text = NULL;
+    size_t bytes = 0;
+    MOE_TRY(moe_text_file_read(path, OVERLAY_BYTES, &text, &bytes, err));
+    const enum moe_status status = moe_overlay_parse(overlay, text, bytes, path, err);
+    free(text);
+    return status;
 }
 
 void moe_overlay_finish(struct moe_overlay *overlay)

@@ -12,6 +12,7 @@
 #define MOE_SIM_ENGINE_STEP_PROFILE_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "sim/base/error.h"
@@ -64,6 +65,10 @@ struct moe_overlay {
  * Errors: MOE_IO, MOE_PARSE, MOE_RANGE naming line and field; MOE_LIMIT. */
 enum moe_status moe_overlay_read(struct moe_overlay *overlay, const char *path,
                                  struct moe_error *err) MOE_MUST_CHECK;
+
+/* The same from text[bytes]; name stands for the file. */
+enum moe_status moe_overlay_parse(struct moe_overlay *overlay, const char *text, size_t bytes,
+                                  const char *name, struct moe_error *err) MOE_MUST_CHECK;
 
 /* Safe on a zeroed struct. */
 void moe_overlay_finish(struct moe_overlay *overlay);
