@@ -8,7 +8,7 @@
 
 #include "sim/calibration/observation.h"
 
-enum { DIGITS = 7 };
+enum { DIGITS = 7, FORETELL_STARTS = 3 };
 
 /* A residual of 5 % begins to count linearly: kernel switches are of that size. */
 static const double soft = 0.05;
@@ -55,9 +55,9 @@ static struct moe_roofline_prior choose_prior(const struct moe_shape *shape)
 }
 
 /* The fit with one tile; clock 0 leaves the clocks out. */
-static enum moe_status fit_tile(struct moe_roofline *out, double *cost,
-                                const struct moe_shape *shape, double tile, double clock_mhz,
-                                struct moe_roofline_point *points, struct moe_error *err)
+static enum moe_status fit_tile(struct moe_roofline *out, const struct moe_shape *shape,
+                                double tile, double clock_mhz, struct moe_roofline_point *points,
+                                uint32_t starts, struct moe_error *err)
 {
     for (uint32_t i = 0; i < shape->count; i++) {
         const struct moe_shape_point *point = &shape->points[i];
@@ -75,9 +75,9 @@ static enum moe_status fit_tile(struct moe_roofline *out, double *cost,
         .peak_ceiling = shape->flop_s * flop_margin,
         .prior = choose_prior(shape),
         .soft = soft,
-        .starts = MOE_ROOFLINE_STARTS,
+        .starts = starts,
     };
-    return moe_roofline_fit(out, cost, &problem, err);
+    return moe_roofline_fit(out, NULL, &problem, err);
 }
 
 /* The median clock of the points that are bound by arithmetic; 0 when there is none. */
@@ -96,32 +96,71 @@ static double reference_clock(const struct moe_shape *shape, const struct moe_ro
     return used == 0 ? 0.0 : moe_median(scratch, used);
 }
 
-enum moe_status moe_shape_fit(struct moe_shape_fit *out, const struct moe_shape *shape,
-                              struct moe_arena *arena, struct moe_error *err)
+const uint32_t moe_shape_tiles[MOE_SHAPE_TILES] = { 1, 8, 16, 32, 64, 128, 192, 256 };
+
+/* How well the ratios around each inner point foretell its own, the roofline given: the sum of
+ * the softened errors. This is what the tile decides: with the right one the ratio is smooth. */
+static double foretelling_error(const struct moe_shape *shape, const struct moe_roofline *roofline,
+                                double tile)
 {
-    static const uint32_t tiles[] = { 1, 8, 16, 32, 64, 128 };
-    struct moe_roofline_point *points = MOE_NEW(arena, struct moe_roofline_point, shape->count);
+    double sum = 0.0;
+    for (uint32_t i = 1; i + 1 < shape->count; i++) {
+        const struct moe_shape_point *p = &shape->points[i];
+        double ratio[3];
+        if (p[-1].active != p->active || p[1].active != p->active) {
+            continue;
+        }
+        for (int k = -1; k <= 1; k++) {
+            ratio[k + 1] = p[k].ns / moe_roofline_ns(roofline, point_bytes(shape, &p[k]),
+                                                     point_flops(shape, &p[k], tile), 1.0);
+        }
+        const double from = log2(p[-1].tokens);
+        const double share = (log2(p->tokens) - from) / (log2(p[1].tokens) - from);
+        const double foretold = ratio[0] + share * (ratio[2] - ratio[0]);
+        const double z = log(foretold / ratio[1]) / soft;
+        sum += sqrt(1.0 + z * z) - 1.0;
+    }
+    return sum;
+}
+
+static enum moe_status reserve(struct moe_roofline_point **points, const struct moe_shape *shape,
+                               struct moe_arena *arena, struct moe_error *err)
+{
+    *points = MOE_NEW(arena, struct moe_roofline_point, shape->count);
+    return *points != NULL
+               ? MOE_OK
+               : moe_fail(err, MOE_LIMIT, "%s: no memory for %u points", shape->name, shape->count);
+}
+
+enum moe_status moe_shape_foretell(double *errors, const struct moe_shape *shape,
+                                   struct moe_arena *arena, struct moe_error *err)
+{
+    struct moe_roofline_point *points = NULL;
+    MOE_TRY(reserve(&points, shape, arena, err));
+    for (uint32_t t = 0; t < MOE_SHAPE_TILES; t++) {
+        struct moe_roofline roofline;
+        MOE_TRY(fit_tile(&roofline, shape, moe_shape_tiles[t], 0.0, points, FORETELL_STARTS, err));
+        errors[t] = foretelling_error(shape, &roofline, moe_shape_tiles[t]);
+    }
+    return MOE_OK;
+}
+
+enum moe_status moe_shape_fit(struct moe_shape_fit *out, const struct moe_shape *shape,
+                              uint32_t tile_tokens, struct moe_arena *arena, struct moe_error *err)
+{
+    struct moe_roofline_point *points = NULL;
+    struct moe_shape_fit fit = { .tile_tokens = tile_tokens };
     double *scratch = MOE_NEW(arena, double, shape->count);
-    struct moe_shape_fit fit = { 0 };
-    double least = INFINITY;
-    if (points == NULL || scratch == NULL) {
+    MOE_TRY(reserve(&points, shape, arena, err));
+    if (scratch == NULL) {
         return moe_fail(err, MOE_LIMIT, "%s: no memory for %u points", shape->name, shape->count);
     }
-    for (size_t t = 0; t < sizeof tiles / sizeof tiles[0]; t++) {
-        struct moe_roofline roofline;
-        double cost = 0.0;
-        MOE_TRY(fit_tile(&roofline, &cost, shape, tiles[t], 0.0, points, err));
-        if (cost < least * (1.0 - 1e-6)) {
-            least = cost;
-            fit.roofline = roofline;
-            fit.tile_tokens = tiles[t];
-        }
-    }
-    const double clock = reference_clock(shape, &fit.roofline, fit.tile_tokens, scratch);
+    MOE_TRY(fit_tile(&fit.roofline, shape, tile_tokens, 0.0, points, MOE_ROOFLINE_STARTS, err));
+    const double clock = reference_clock(shape, &fit.roofline, tile_tokens, scratch);
     if (clock > 0.0) {
         fit.reference_mhz = moe_round_digits(clock, DIGITS);
-        MOE_TRY(fit_tile(&fit.roofline, &least, shape, fit.tile_tokens, fit.reference_mhz, points,
-                         err));
+        MOE_TRY(fit_tile(&fit.roofline, shape, tile_tokens, fit.reference_mhz, points,
+                         MOE_ROOFLINE_STARTS, err));
     }
     fit.roofline = (struct moe_roofline){
         .t0_ns = moe_round_digits(fit.roofline.t0_ns, DIGITS),
