@@ -27,6 +27,7 @@ enum statement {
     END_RUN,
     ADD_CEILING,
     ADD_ROW,
+    FIND_MEDIAN,
     ADD_RAW,
     ADD_NVML,
     STATEMENT_COUNT
@@ -58,6 +59,8 @@ static const char *const texts[STATEMENT_COUNT] = {
         " p25_us, median_us, p75_us, p95_us, p99_us, mad_us, low_us, high_us, mhz, watts, celsius,"
         " throttle, error, dropped, flags) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,"
         " ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    [FIND_MEDIAN] = "SELECT median_us FROM sample WHERE run = ? AND gpu = ? AND point = ?"
+                    " AND pass = ? ORDER BY id LIMIT 1",
     [ADD_RAW] = "INSERT OR REPLACE INTO sample_raw (sample, us) VALUES (?, ?)",
     [ADD_NVML] = "INSERT INTO sample_nvml (run, gpu, t_s, sm_mhz, memory_mhz, watts, celsius,"
                  " throttle) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -150,6 +153,20 @@ static enum moe_status put(struct moe_sample_store *store, struct moe_error *err
     va_end(values);
     if (status == MOE_OK) {
         status = moe_database_run(&store->db, store->statements[which], err);
+    }
+    return status;
+}
+
+/* Steps a query that gives at most one row. */
+static enum moe_status ask(struct moe_sample_store *store, struct moe_error *err, int *row,
+                           enum statement which, const char *kinds, ...)
+{
+    va_list values;
+    va_start(values, kinds);
+    enum moe_status status = bind(store, which, kinds, values, err);
+    va_end(values);
+    if (status == MOE_OK) {
+        status = moe_database_step(&store->db, store->statements[which], row, err);
     }
     return status;
 }
@@ -397,6 +414,21 @@ enum moe_status moe_sample_add_row(struct moe_sample_store *store, const struct 
             row->flags);
     if (status == MOE_OK && id != NULL) {
         *id = last_id(store);
+    }
+    return give(store, status);
+}
+
+enum moe_status moe_sample_find_median(struct moe_sample_store *store, int64_t run, int64_t gpu,
+                                       int64_t point, int32_t pass, double *median_us,
+                                       struct moe_error *err)
+{
+    int row = 0;
+    take(store);
+    const enum moe_status status =
+        ask(store, err, &row, FIND_MEDIAN, "iiii", run, gpu, point, (int64_t) pass);
+    if (status == MOE_OK) {
+        *median_us = row ? sqlite3_column_double(store->statements[FIND_MEDIAN], 0) : 0.0;
+        (void) sqlite3_reset(store->statements[FIND_MEDIAN]);
     }
     return give(store, status);
 }

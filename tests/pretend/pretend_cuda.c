@@ -1,21 +1,25 @@
 /* The CUDA runtime of the pretend GPU. */
 #include <cuda_runtime_api.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "tests/pretend/pretend_gpu.h"
 
-enum { STREAM_LIMIT = 64 };
+enum { STREAM_LIMIT = 256 };
 
 struct pretend_event {
     struct pretend_stream *stream;
-    long work; /* of that stream when it was recorded */
+    long work;      /* of that stream when it was recorded */
+    double busy_us; /* likewise */
 };
 
 static struct pretend_stream *streams[STREAM_LIMIT];
-static struct pretend_stream *capture; /* the stream that began it; NULL: none */
-static float clock_ms;
+static pthread_mutex_t streams_lock = PTHREAD_MUTEX_INITIALIZER;
+/* The stream that began the capture under way; NULL: none. Of this thread, as captures of CUDA's
+ * mode ThreadLocal are. */
+static _Thread_local struct pretend_stream *capture;
 
 int pretend_launch(void *stream)
 {
@@ -26,7 +30,6 @@ int pretend_launch(void *stream)
     if (on != NULL) {
         on->work++;
     }
-    clock_ms += 0.05F;
     return 0;
 }
 
@@ -42,16 +45,18 @@ cudaError_t cudaRuntimeGetVersion(int *version)
     return cudaSuccess;
 }
 
+/* One GPU, or as many as the environment says. */
 cudaError_t cudaGetDeviceCount(int *count)
 {
-    *count = 1;
+    const char *text = getenv("PRETEND_GPUS");
+    *count = text == NULL ? 1 : (int) strtol(text, NULL, 10);
     return cudaSuccess;
 }
 
 cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *out, int device)
 {
-    (void) device;
     memset(out, 0, sizeof *out);
+    out->uuid.bytes[15] = (char) device;
     (void) snprintf(out->name, sizeof out->name, "pretend GPU");
     out->totalGlobalMem = (size_t) 1 << 34;
     out->multiProcessorCount = 132;
@@ -61,8 +66,7 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *out, int device)
 
 cudaError_t cudaDeviceGetPCIBusId(char *out, int size, int device)
 {
-    (void) device;
-    (void) snprintf(out, (size_t) size, "0000:00:00.0");
+    (void) snprintf(out, (size_t) size, "0000:%02x:00.0", (unsigned) device);
     return cudaSuccess;
 }
 
@@ -75,7 +79,9 @@ cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr attribute, in
 
 cudaError_t cudaSetDevice(int device)
 {
-    return device == 0 ? cudaSuccess : cudaErrorInvalidDevice;
+    int count = 0;
+    (void) cudaGetDeviceCount(&count);
+    return device >= 0 && device < count ? cudaSuccess : cudaErrorInvalidDevice;
 }
 
 cudaError_t cudaGetLastError(void)
@@ -112,8 +118,8 @@ cudaError_t cudaMalloc(void **out, size_t bytes)
 cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *all_bytes)
 {
     static unsigned turn;
-    *free_bytes = turn++ % 3 == 0 ? 100 : 600;
-    *all_bytes = 1000;
+    *free_bytes = (size_t) (turn++ % 3 == 0 ? 100 : 600) << 24;
+    *all_bytes = (size_t) 1000 << 24;
     return cudaSuccess;
 }
 
@@ -166,25 +172,32 @@ cudaError_t cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t stre
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *out, unsigned flags)
 {
     struct pretend_stream *stream = calloc(1, sizeof *stream);
+    cudaError_t code = cudaErrorMemoryAllocation;
     (void) flags;
-    for (int i = 0; stream != NULL && i < STREAM_LIMIT; i++) {
+    (void) pthread_mutex_lock(&streams_lock);
+    for (int i = 0; stream != NULL && code != cudaSuccess && i < STREAM_LIMIT; i++) {
         if (streams[i] == NULL) {
             streams[i] = stream;
             *out = (cudaStream_t) (void *) stream;
-            return cudaSuccess;
+            code = cudaSuccess;
         }
     }
-    free(stream);
-    return cudaErrorMemoryAllocation;
+    (void) pthread_mutex_unlock(&streams_lock);
+    if (code != cudaSuccess) {
+        free(stream);
+    }
+    return code;
 }
 
 cudaError_t cudaStreamDestroy(cudaStream_t stream)
 {
+    (void) pthread_mutex_lock(&streams_lock);
     for (int i = 0; i < STREAM_LIMIT; i++) {
         if (streams[i] == (void *) stream) {
             streams[i] = NULL;
         }
     }
+    (void) pthread_mutex_unlock(&streams_lock);
     free(stream);
     return cudaSuccess;
 }
@@ -197,6 +210,10 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream)
 
 cudaError_t cudaStreamQuery(cudaStream_t stream)
 {
+    const struct pretend_stream *of = (void *) stream;
+    if (of->hangs) {
+        return cudaErrorNotReady;
+    }
     return cudaStreamSynchronize(stream);
 }
 
@@ -223,6 +240,7 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
     struct pretend_event *made = (void *) event;
     made->stream = (void *) stream;
     made->work = made->stream->work;
+    made->busy_us = made->stream->busy_us;
     return cudaSuccess;
 }
 
@@ -232,13 +250,14 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event)
     return capture == NULL ? cudaSuccess : cudaErrorStreamCaptureUnsupported;
 }
 
-/* Some spread, so that the stopping rule has work to do. */
+/* Where work has said how long it takes, that; else some time with some spread, so that the stopping
+ * rule has work to do. */
 cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t begin, cudaEvent_t end)
 {
     static unsigned turn;
-    (void) begin;
-    (void) end;
-    *ms = 0.5F + 0.0001F * (float) (turn++ % 17);
+    const double busy_us = ((struct pretend_event *) (void *) end)->busy_us -
+                           ((struct pretend_event *) (void *) begin)->busy_us;
+    *ms = busy_us > 0.0 ? (float) (busy_us * 1e-3) : 0.5F + 0.0001F * (float) (turn++ % 17);
     return cudaSuccess;
 }
 
@@ -249,6 +268,7 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
     (void) flags;
     if (made->stream->capturing) {
         waiting->capturing = true;
+        waiting->captured_by = &capture;
     }
     if (waiting == capture) {
         made->stream->joined = made->work;
@@ -264,21 +284,25 @@ cudaError_t cudaStreamBeginCapture(cudaStream_t stream, enum cudaStreamCaptureMo
     }
     capture = (void *) stream;
     capture->capturing = true;
+    capture->captured_by = &capture;
     return cudaSuccess;
 }
 
 cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *out)
 {
     cudaError_t code = capture == (void *) stream ? cudaSuccess : cudaErrorStreamCaptureUnmatched;
+    (void) pthread_mutex_lock(&streams_lock);
     for (int i = 0; i < STREAM_LIMIT; i++) {
-        if (streams[i] == NULL || !streams[i]->capturing) {
+        if (streams[i] == NULL || streams[i]->captured_by != &capture) {
             continue;
         }
         streams[i]->capturing = false;
+        streams[i]->captured_by = NULL;
         if (streams[i] != capture && streams[i]->joined != streams[i]->work) {
             code = cudaErrorStreamCaptureUnjoined;
         }
     }
+    (void) pthread_mutex_unlock(&streams_lock);
     capture = NULL;
     *out = code == cudaSuccess ? calloc(1, 8) : NULL;
     return code;
