@@ -6,9 +6,6 @@
 
 #include "sim/calibration/fitter.h"
 
-static const double read_margin = 1.02;
-static const double flop_margin = 1.05;
-
 static bool is_gated(const struct moe_evidence_series *series)
 {
     return strcmp(series->activation, "swiglu") == 0 || strcmp(series->activation, "geglu") == 0;
@@ -114,16 +111,6 @@ static bool is_held_out(const struct moe_fitter *fitter, uint32_t index)
     return false;
 }
 
-static bool is_physical(const struct moe_fitter *fitter, const struct moe_shape *shape,
-                        const struct moe_evidence_point *point, double ns)
-{
-    const double weights = moe_shape_weights(shape) * point->active;
-    const double read =
-        weights * moe_dtype_bytes(shape->dtype) / (fitter->read_bytes_s * read_margin) * 1e9;
-    const double compute = weights * 2.0 * point->tokens / (shape->flop_s * flop_margin) * 1e9;
-    return ns >= read && ns >= compute;
-}
-
 static int compare_points(const void *left, const void *right)
 {
     const struct moe_shape_point *a = left;
@@ -173,7 +160,7 @@ static uint32_t collect(struct moe_fitter *fitter, uint32_t index, struct moe_sh
             continue;
         }
         const double ns = exp(fitter->centre[p]);
-        if (!is_physical(fitter, shape, point, ns)) {
+        if (!moe_shape_is_physical(shape, point->tokens, point->active, ns)) {
             fitter->impossible_point =
                 fitter->impossible++ == 0 ? point->id : fitter->impossible_point;
             continue;

@@ -31,6 +31,15 @@ double moe_shape_weights(const struct moe_shape *shape)
     return shape->op == MOE_SERIES_GEMM ? product : product * (shape->gated ? 3.0 : 2.0);
 }
 
+bool moe_shape_is_physical(const struct moe_shape *shape, double tokens, uint32_t active, double ns)
+{
+    const double weights = moe_shape_weights(shape) * active;
+    const double read =
+        weights * moe_dtype_bytes(shape->dtype) / (shape->read_bytes_s * 1.02) * 1e9;
+    const double compute = weights * 2.0 * tokens / (shape->flop_s * 1.05) * 1e9;
+    return ns >= read && ns >= compute;
+}
+
 static double point_bytes(const struct moe_shape *shape, const struct moe_shape_point *point)
 {
     return point->active * moe_shape_weights(shape) * moe_dtype_bytes(shape->dtype);
@@ -177,6 +186,101 @@ static enum moe_status no_memory(const struct moe_shape *shape, struct moe_error
     return moe_fail(err, MOE_LIMIT, "%s: no memory for its rows", shape->name);
 }
 
+static enum moe_status add_point(struct moe_table_builder *builder, const struct moe_shape *shape,
+                                 const struct moe_shape_point *from, enum moe_provenance provenance,
+                                 const char *source, struct moe_error *err)
+{
+    struct moe_calibration_point *point = moe_table_builder_row(builder, "point");
+    if (point == NULL) {
+        return no_memory(shape, err);
+    }
+    *point = (struct moe_calibration_point){
+        .series = shape->name,
+        .tokens = from->tokens,
+        .active = from->active,
+        .median_ns = moe_round_digits(from->ns, DIGITS),
+        .provenance = provenance,
+        .source = source,
+    };
+    return MOE_OK;
+}
+
+/* The points with one count of active experts: [begin, end). */
+struct row {
+    uint32_t begin;
+    uint32_t end;
+};
+
+static struct row next_row(const struct moe_shape *shape, uint32_t begin)
+{
+    struct row row = { begin, begin };
+    while (row.end < shape->count && shape->points[row.end].active == shape->points[begin].active) {
+        row.end++;
+    }
+    return row;
+}
+
+static double point_ratio(const struct moe_shape *shape, const struct moe_shape_fit *fit,
+                          const struct moe_shape_point *point)
+{
+    return point->ns / moe_roofline_ns(&fit->roofline, point_bytes(shape, point),
+                                       point_flops(shape, point, fit->tile_tokens), 1.0);
+}
+
+/* The row's ratio at tokens, as the curve takes it: linear in log2, held at the ends. */
+static double row_ratio(const struct moe_shape *shape, const struct moe_shape_fit *fit,
+                        struct row row, double tokens)
+{
+    uint32_t i = row.begin;
+    while (i < row.end && shape->points[i].tokens < tokens) {
+        i++;
+    }
+    if (i == row.begin || i == row.end) {
+        return point_ratio(shape, fit, &shape->points[i == row.begin ? i : row.end - 1]);
+    }
+    const struct moe_shape_point *low = &shape->points[i - 1];
+    const struct moe_shape_point *high = &shape->points[i];
+    const double share = log2(tokens / low->tokens) / log2(high->tokens / low->tokens);
+    const double from = point_ratio(shape, fit, low);
+    return from + share * (point_ratio(shape, fit, high) - from);
+}
+
+/* Few active experts are measured at few tokens only (decoding), and the curve would hold their
+ * last ratio where the full row has others. Beyond a row's ends it is given points that follow
+ * the ratio of the row with the most points, from where its own ends: extrapolated, as they say. */
+static enum moe_status complete_rows(struct moe_table_builder *builder,
+                                     const struct moe_shape *shape, const struct moe_shape_fit *fit,
+                                     const char *source, struct moe_error *err)
+{
+    struct row full = { 0, 0 };
+    for (struct row row = next_row(shape, 0); row.begin < shape->count;
+         row = next_row(shape, row.end)) {
+        full = row.end - row.begin >= full.end - full.begin ? row : full;
+    }
+    for (struct row row = next_row(shape, 0); row.begin < shape->count;
+         row = next_row(shape, row.end)) {
+        const struct moe_shape_point *first = &shape->points[row.begin];
+        const struct moe_shape_point *last = &shape->points[row.end - 1];
+        for (uint32_t i = full.begin; i < full.end && row.begin != full.begin; i++) {
+            const double tokens = shape->points[i].tokens;
+            if (tokens >= first->tokens && tokens <= last->tokens) {
+                continue;
+            }
+            const struct moe_shape_point *end = tokens < first->tokens ? first : last;
+            struct moe_shape_point point = { .tokens = tokens, .active = first->active };
+            const double follow =
+                row_ratio(shape, fit, full, tokens) / row_ratio(shape, fit, full, end->tokens);
+            point.ns = 1.0;
+            point.ns = point_ratio(shape, fit, end) * follow / point_ratio(shape, fit, &point);
+            if (moe_shape_is_physical(shape, tokens, point.active, point.ns)) {
+                MOE_TRY(
+                    add_point(builder, shape, &point, MOE_PROVENANCE_EXTRAPOLATED, source, err));
+            }
+        }
+    }
+    return MOE_OK;
+}
+
 enum moe_status moe_shape_rows(struct moe_table_builder *builder, const struct moe_shape *shape,
                                const struct moe_shape_fit *fit, enum moe_provenance provenance,
                                const char *source, struct moe_error *err)
@@ -210,19 +314,9 @@ enum moe_status moe_shape_rows(struct moe_table_builder *builder, const struct m
         .source = source,
     };
     for (uint32_t i = 0; i < shape->count; i++) {
-        struct moe_calibration_point *point = moe_table_builder_row(builder, "point");
-        if (point == NULL) {
-            return no_memory(shape, err);
-        }
-        *point = (struct moe_calibration_point){
-            .series = shape->name,
-            .tokens = shape->points[i].tokens,
-            .active = shape->points[i].active,
-            .median_ns = moe_round_digits(shape->points[i].ns, DIGITS),
-            .provenance = MOE_PROVENANCE_MEASURED,
-            .source = source,
-        };
+        MOE_TRY(add_point(builder, shape, &shape->points[i], MOE_PROVENANCE_MEASURED, source, err));
     }
+    MOE_TRY(complete_rows(builder, shape, fit, source, err));
     if (fit->reference_mhz > 0.0) {
         struct moe_calibration_clock *clock = moe_table_builder_row(builder, "clock");
         if (clock == NULL) {

@@ -60,8 +60,15 @@ enum moe_status moe_shape_fit(struct moe_shape_fit *out, const struct moe_shape 
                               uint32_t tile_tokens, struct moe_arena *arena,
                               struct moe_error *err) MOE_MUST_CHECK;
 
-/* Adds rows to series, fit, point and clock. status becomes the provenance: measured, or
- * extrapolated when the series missed its gate. Errors: MOE_LIMIT. */
+/* Whether no ceiling of the kind forbids the time (reading by 2 %, arithmetic by 5 %, as
+ * calibration_check.h allows). */
+bool moe_shape_is_physical(const struct moe_shape *shape, double tokens, uint32_t active,
+                           double ns);
+
+/* Adds rows to series, fit, point and clock. provenance is the series' and the fit's: measured,
+ * or extrapolated when the series missed its gate. Besides the measured points, rows of few
+ * active experts get extrapolated ones at the tokens that only the fullest row has.
+ * Errors: MOE_LIMIT. */
 enum moe_status moe_shape_rows(struct moe_table_builder *builder, const struct moe_shape *shape,
                                const struct moe_shape_fit *fit, enum moe_provenance provenance,
                                const char *source, struct moe_error *err) MOE_MUST_CHECK;
