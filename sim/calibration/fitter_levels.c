@@ -12,6 +12,9 @@
 static const double dominant = 0.6;
 /* Drift below this standard deviation is left in: taking it off would add the sentinel's noise. */
 static const double least_drift = 0.002;
+/* Half the interval of a factor that fewer points than this were seen of. */
+enum { LEAST_POINTS = 6 };
+static const double few_points = 0.05;
 
 /* Cells of one class: rows are points, columns those of the observations. */
 static uint32_t collect_cells(const struct moe_fitter *fitter, uint32_t class,
@@ -147,11 +150,13 @@ static void store_class(struct moe_fitter *fitter, uint32_t class, const double 
         moe_sort(scratch, MOE_LEVEL_REPLICATES);
         /* Between runs of one GPU lies more than the points of one run can show. */
         const double between = 1.96 * spread / sqrt(runs);
+        /* So few points cannot show how far they may lie from the rest. */
+        const double blind = points[g] < LEAST_POINTS ? few_points : 0.0;
         const double low = estimate[g] - moe_quantile_sorted(scratch, MOE_LEVEL_REPLICATES, 0.025);
         const double high = moe_quantile_sorted(scratch, MOE_LEVEL_REPLICATES, 0.975) - estimate[g];
         gpu->factor[class] = exp(estimate[g]);
-        gpu->low[class] = exp(estimate[g] - hypot(fmax(low, 0.0), between));
-        gpu->high[class] = exp(estimate[g] + hypot(fmax(high, 0.0), between));
+        gpu->low[class] = exp(estimate[g] - hypot(fmax(low, blind), between));
+        gpu->high[class] = exp(estimate[g] + hypot(fmax(high, blind), between));
         gpu->run_sd[class] = spread;
         gpu->points[class] = points[g];
         gpu->runs = runs > gpu->runs ? runs : gpu->runs;

@@ -273,8 +273,8 @@ static enum moe_status complete_rows(struct moe_table_builder *builder,
             point.ns = 1.0;
             point.ns = point_ratio(shape, fit, end) * follow / point_ratio(shape, fit, &point);
             if (moe_shape_is_physical(shape, tokens, point.active, point.ns)) {
-                MOE_TRY(
-                    add_point(builder, shape, &point, MOE_PROVENANCE_EXTRAPOLATED, source, err));
+                MOE_TRY(add_point(builder, shape, &point, moe_provenance_outside(shape->provenance),
+                                  source, err));
             }
         }
     }
@@ -300,7 +300,7 @@ enum moe_status moe_shape_rows(struct moe_table_builder *builder, const struct m
         .dtype = shape->dtype,
         .backend = shape->backend,
         .tile_tokens = fit->tile_tokens,
-        .permutation = shape->op == MOE_SERIES_GEMM ? 1 : 0,
+        .permutation = shape->op == MOE_SERIES_GEMM || shape->permutation_inside ? 1 : 0,
         .provenance = provenance,
         .source = source,
     };
@@ -314,7 +314,7 @@ enum moe_status moe_shape_rows(struct moe_table_builder *builder, const struct m
         .source = source,
     };
     for (uint32_t i = 0; i < shape->count; i++) {
-        MOE_TRY(add_point(builder, shape, &shape->points[i], MOE_PROVENANCE_MEASURED, source, err));
+        MOE_TRY(add_point(builder, shape, &shape->points[i], shape->provenance, source, err));
     }
     MOE_TRY(complete_rows(builder, shape, fit, source, err));
     if (fit->reference_mhz > 0.0) {

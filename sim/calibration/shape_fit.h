@@ -35,7 +35,9 @@ struct moe_shape {
     bool gated;
     enum moe_dtype dtype;
     const char *backend;
-    double read_bytes_s; /* ceilings of the GPU kind */
+    bool permutation_inside;        /* the times include moving tokens to expert order */
+    enum moe_provenance provenance; /* of the points */
+    double read_bytes_s;            /* ceilings of the GPU kind */
     double flop_s;
     const struct moe_shape_point *points; /* by rising (active, tokens), no two alike */
     uint32_t count;                       /* at least 1 */

@@ -10,6 +10,7 @@
 #include "sim/base/error.h"
 
 enum moe_status moe_cal_command_fit(int argc, char **argv, struct moe_error *err);
+enum moe_status moe_cal_command_import(int argc, char **argv, struct moe_error *err);
 enum moe_status moe_cal_command_info(int argc, char **argv, struct moe_error *err);
 enum moe_status moe_cal_command_verify(int argc, char **argv, struct moe_error *err);
 enum moe_status moe_cal_command_merge(int argc, char **argv, struct moe_error *err);
