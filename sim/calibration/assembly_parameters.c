@@ -123,6 +123,31 @@ static double incast_factor(const struct moe_fitter *fitter)
     return used < 3 ? 0.0 : moe_median(values, used);
 }
 
+/* What one kind of work costs beside the other: the median over loads and GPUs of the time under
+ * over the time alone (names of calibrate/collective/overlap.h); 0 without such points. */
+static double overlap_factor(const struct moe_fitter *fitter, const char *under, const char *alone)
+{
+    const struct moe_evidence *evidence = fitter->evidence;
+    double *values = MOE_NEW(fitter->arena, double, evidence->point_count + 1);
+    uint32_t used = 0;
+    for (uint32_t p = 0; p < evidence->point_count && values != NULL; p++) {
+        const struct moe_evidence_point *point = &evidence->points[p];
+        if (evidence->series[point->series].kind != MOE_EVIDENCE_OVERLAP || !fitter->known[p] ||
+            strcmp(point->histogram, under) != 0) {
+            continue;
+        }
+        for (uint32_t q = 0; q < evidence->point_count; q++) {
+            const struct moe_evidence_point *other = &evidence->points[q];
+            if (other->series == point->series && fitter->known[q] &&
+                other->tokens == point->tokens && other->bytes_per_peer == point->bytes_per_peer &&
+                strcmp(other->histogram, alone) == 0) {
+                values[used++] = exp(fitter->centre[p] - fitter->centre[q]);
+            }
+        }
+    }
+    return used == 0 ? 0.0 : moe_median(values, used);
+}
+
 static void set(struct value *values, enum moe_parameter parameter, double value, const char *note)
 {
     values[parameter].value = value;
@@ -160,6 +185,10 @@ static void measure(const struct moe_fitter *fitter, struct value *values)
     set(values, MOE_PARAMETER_SUSTAINED_HZ, 1e6 * ceiling_median(fitter, "sustained_mhz"),
         "sustained_mhz");
     set(values, MOE_PARAMETER_SUSTAINED_FACTOR, sustained_factor(fitter), "sustained points");
+    set(values, MOE_PARAMETER_OVERLAP_COMPUTE, overlap_factor(fitter, "gemm-under", "gemm-alone"),
+        "overlap");
+    set(values, MOE_PARAMETER_OVERLAP_COMM,
+        overlap_factor(fitter, "exchange-under", "exchange-alone"), "overlap");
     set(values, MOE_PARAMETER_INCAST_FACTOR, incast_factor(fitter), "all_to_all_v");
     if (fitter->drift.found) {
         set(values, MOE_PARAMETER_DRIFT_TAU_S, fitter->drift.tau_s, "sentinels");

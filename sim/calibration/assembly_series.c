@@ -167,12 +167,57 @@ static bool is_measured(const struct moe_calibration *made,
     return false;
 }
 
+/* Rates that the new kind's ceilings do not allow are brought down to what is usual below them. */
+static void fit_below_ceilings(const struct moe_fitter *fitter,
+                               const struct moe_calibration_series *series,
+                               struct moe_calibration_fit *fit)
+{
+    static const double usual = 0.9;
+    const double flop_s = series->dtype == MOE_DTYPE_FP8 ? fitter->fp8_flop_s : fitter->bf16_flop_s;
+    if (fit->bandwidth_bytes_s > fitter->read_bytes_s) {
+        fit->bandwidth_bytes_s = usual * fitter->read_bytes_s;
+        fit->provenance = MOE_PROVENANCE_ASSUMED;
+    }
+    if (fit->peak_flop_s > flop_s) {
+        fit->peak_flop_s = usual * flop_s;
+        fit->provenance = MOE_PROVENANCE_ASSUMED;
+    }
+}
+
+static enum moe_status add_base_point(struct moe_assembly *assembly,
+                                      const struct moe_calibration_series *series,
+                                      const struct moe_calibration_point *base,
+                                      struct moe_error *err)
+{
+    const struct moe_fitter *fitter = assembly->fitter;
+    const struct moe_shape shape = {
+        .op = (enum moe_series_op) series->op,
+        .hidden = series->hidden,
+        .expert_size = series->expert_size,
+        .gated = series->gated != 0,
+        .dtype = (enum moe_dtype) series->dtype,
+        .read_bytes_s = fitter->read_bytes_s,
+        .flop_s = series->dtype == MOE_DTYPE_FP8 ? fitter->fp8_flop_s : fitter->bf16_flop_s,
+    };
+    if (!moe_shape_is_physical(&shape, base->tokens, base->active, base->median_ns)) {
+        return MOE_OK; /* published of a better card than was measured here */
+    }
+    MOE_ASSEMBLY_ROW(assembly, point, point)
+    *point = *base;
+    point->provenance = moe_assembly_provenance(assembly, point->provenance);
+    point->source = moe_assembly_source(assembly, point->source);
+    return MOE_OK;
+}
+
 static enum moe_status add_base_series(struct moe_assembly *assembly,
                                        const struct moe_calibration_series *base,
                                        struct moe_error *err)
 {
     const struct moe_calibration *calibration = assembly->base;
     const struct moe_calibration_fit *fit = moe_calibration_find_fit(calibration, base->name);
+    if (assembly->foreign && base->hidden != 0) {
+        return MOE_OK; /* times of another kind's kernels say nothing here; generic rates do */
+    }
     MOE_ASSEMBLY_ROW(assembly, series, series)
     *series = *base;
     series->gpu_kind = assembly->fitter->gpu_kind;
@@ -182,14 +227,11 @@ static enum moe_status add_base_series(struct moe_assembly *assembly,
     *row = *fit;
     row->provenance = moe_assembly_provenance(assembly, fit->provenance);
     row->source = moe_assembly_source(assembly, fit->source);
+    fit_below_ceilings(assembly->fitter, base, row);
     for (uint32_t i = 0; i < calibration->point_count; i++) {
-        if (strcmp(calibration->point_rows[i].series, base->name) != 0) {
-            continue;
+        if (strcmp(calibration->point_rows[i].series, base->name) == 0) {
+            MOE_TRY(add_base_point(assembly, base, &calibration->point_rows[i], err));
         }
-        MOE_ASSEMBLY_ROW(assembly, point, point)
-        *point = calibration->point_rows[i];
-        point->provenance = moe_assembly_provenance(assembly, point->provenance);
-        point->source = moe_assembly_source(assembly, point->source);
     }
     return MOE_OK;
 }

@@ -8,11 +8,11 @@
 enum { PARAMETER_COUNT = 3, ITERATION_LIMIT = 400, START_COUNT = 4 };
 
 static const double least_tau_s = 0.5;
-static const double largest_tau_s = 1e5;
 
 struct problem {
     const struct moe_drift_visit *visits;
     uint32_t count;
+    double largest_tau_s; /* the longest sequence: nothing is known of longer memory */
 };
 
 /* Minus twice the log likelihood of one sequence, its unknown mean estimated along (a diffuse
@@ -70,9 +70,10 @@ static double clamp(double value, double low, double high)
     return value < low ? low : value > high ? high : value;
 }
 
-static void decode(const gsl_vector *x, double *tau, double *sigma, double *noise)
+static void decode(const struct problem *problem, const gsl_vector *x, double *tau, double *sigma,
+                   double *noise)
 {
-    *tau = clamp(exp(gsl_vector_get(x, 0)), least_tau_s, largest_tau_s);
+    *tau = clamp(exp(gsl_vector_get(x, 0)), least_tau_s, problem->largest_tau_s);
     *sigma = clamp(exp(gsl_vector_get(x, 1)), 1e-7, 1.0);
     *noise = clamp(exp(gsl_vector_get(x, 2)), 1e-5, 1.0);
 }
@@ -82,7 +83,7 @@ static double cost(const gsl_vector *x, void *context)
     double tau = 0.0;
     double sigma = 0.0;
     double noise = 0.0;
-    decode(x, &tau, &sigma, &noise);
+    decode(context, x, &tau, &sigma, &noise);
     return total_cost(context, tau, sigma, noise);
 }
 
@@ -133,8 +134,12 @@ enum moe_status moe_drift_fit(struct moe_drift_fit *out, const struct moe_drift_
     static const double starts[START_COUNT][PARAMETER_COUNT] = {
         { 3.4, -5.3, -6.9 }, { 5.0, -4.6, -6.0 }, { 1.6, -6.0, -7.5 }, { 6.0, -6.5, -5.3 }
     };
-    const struct problem problem = { visits, count };
+    struct problem problem = { visits, count, 2.0 * least_tau_s };
     assert(count >= MOE_DRIFT_LEAST_VISITS);
+    for (uint32_t i = 0, begin = 0; i < count; i++) {
+        begin = visits[i].sequence == visits[begin].sequence ? begin : i;
+        problem.largest_tau_s = fmax(problem.largest_tau_s, visits[i].t_s - visits[begin].t_s);
+    }
     gsl_multimin_fminimizer *minimizer =
         gsl_multimin_fminimizer_alloc(gsl_multimin_fminimizer_nmsimplex2, PARAMETER_COUNT);
     gsl_vector *x = gsl_vector_alloc(PARAMETER_COUNT);
@@ -150,7 +155,8 @@ enum moe_status moe_drift_fit(struct moe_drift_fit *out, const struct moe_drift_
         const double reached = descend(minimizer, &problem, starts[s], x, step);
         if (reached < least - 1e-6) {
             least = reached;
-            decode(gsl_multimin_fminimizer_x(minimizer), &fit.tau_s, &fit.sigma, &fit.noise);
+            decode(&problem, gsl_multimin_fminimizer_x(minimizer), &fit.tau_s, &fit.sigma,
+                   &fit.noise);
         }
     }
     /* Two more numbers must pay for themselves. */

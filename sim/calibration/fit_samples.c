@@ -144,22 +144,6 @@ enum moe_status moe_sample_fit_make(struct moe_sample_fit *out, const struct moe
     return assemble(out, base, options, err);
 }
 
-/* What a run would refuse is refused here: every cell, by way of a database in memory. */
-static enum moe_status try_tables(const struct moe_sample_fit *fit, struct moe_error *err)
-{
-    struct moe_database db;
-    const struct moe_calibration *read = NULL;
-    MOE_TRY(
-        moe_database_open(&db, &moe_calibration_database, ":memory:", MOE_DATABASE_CREATE, err));
-    enum moe_status status = moe_table_builder_write(&fit->builder, &db, err);
-    if (status == MOE_OK) {
-        status =
-            moe_calibration_read(&read, &db, fit->builder.calibration.name, fit->fitter.arena, err);
-    }
-    moe_database_close(&db);
-    return status;
-}
-
 /* A copy without free pages: the same content gives the same bytes. */
 static enum moe_status copy_file(const char *path, const char *to, struct moe_error *err)
 {
@@ -191,7 +175,7 @@ enum moe_status moe_sample_fit_write(const struct moe_sample_fit *fit, const cha
                                      const char *out_path, bool overwrite, struct moe_error *err)
 {
     char partial[4096];
-    MOE_TRY(try_tables(fit, err));
+    MOE_TRY(moe_table_builder_try(&fit->builder, fit->fitter.arena, err));
     if (out_path == NULL) {
         return write_into(fit, path, err);
     }

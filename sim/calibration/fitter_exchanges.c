@@ -115,8 +115,6 @@ static enum moe_status fit_exchange(struct moe_fitter *fitter, uint32_t index,
     MOE_TRY(moe_segment_fit(&exchange->fit, points, kept, fitter->arena, err));
     for (uint32_t i = 0; i < exchange->fit.count; i++) {
         struct moe_segment_line *line = &exchange->fit.lines[i];
-        line->from_bytes = moe_round_digits(line->from_bytes, MOE_FITTER_DIGITS);
-        line->to_bytes = moe_round_digits(line->to_bytes, MOE_FITTER_DIGITS);
         line->alpha_ns = moe_round_digits(line->alpha_ns, MOE_FITTER_DIGITS);
         line->ns_per_byte = 1e9 / moe_round_digits(1e9 / line->ns_per_byte, MOE_FITTER_DIGITS);
     }

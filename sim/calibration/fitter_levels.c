@@ -12,6 +12,9 @@
 static const double dominant = 0.6;
 /* Drift below this standard deviation is left in: taking it off would add the sentinel's noise. */
 static const double least_drift = 0.002;
+/* Half the interval of a factor that fewer points than this were seen of. */
+enum { LEAST_POINTS = 6 };
+static const double few_points = 0.05;
 
 /* Cells of one class: rows are points, columns those of the observations. */
 static uint32_t collect_cells(const struct moe_fitter *fitter, uint32_t class,
@@ -40,6 +43,54 @@ static uint32_t collect_cells(const struct moe_fitter *fitter, uint32_t class,
         *row_count += count > begin ? 1 : 0;
     }
     return count;
+}
+
+/* Whether the point is a one-way copy to a peer that is long enough for its rate to show. */
+static bool is_send(const struct moe_fitter *fitter, uint32_t index)
+{
+    const struct moe_evidence_point *point = &fitter->evidence->points[index];
+    const enum moe_evidence_kind kind = fitter->evidence->series[point->series].kind;
+    return (kind == MOE_EVIDENCE_P2P || kind == MOE_EVIDENCE_PEER_COPY) && fitter->known[index] &&
+           point->bytes >= 16777216.0;
+}
+
+static bool is_twin(const struct moe_evidence *evidence, uint32_t a, uint32_t b)
+{
+    return evidence->points[a].bytes == evidence->points[b].bytes &&
+           evidence->series[evidence->points[a].series].kind ==
+               evidence->series[evidence->points[b].series].kind;
+}
+
+static bool has_earlier_twin(const struct moe_fitter *fitter, uint32_t index)
+{
+    for (uint32_t p = 0; p < index; p++) {
+        if (is_send(fitter, p) && is_twin(fitter->evidence, index, p)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* The column of the GPU that a pair's point was sent from, in the run of column. */
+static uint32_t source_column(const struct moe_fitter *fitter, uint32_t point, uint32_t column)
+{
+    const struct moe_evidence *evidence = fitter->evidence;
+    const uint32_t run = fitter->level.columns[column].run;
+    const int32_t src = evidence->series[evidence->points[point].series].src;
+    for (uint32_t s = 0; s < evidence->sample_count; s++) {
+        const struct moe_evidence_sample *sample = &evidence->samples[s];
+        if (sample->run != run || (int32_t) sample->gpu_rank != src) {
+            continue;
+        }
+        for (uint32_t c = 0; c < fitter->level.column_count; c++) {
+            if (fitter->level.columns[c].run == run &&
+                fitter->level.columns[c].gpu == sample->gpu) {
+                return c;
+            }
+        }
+        return MOE_FITTER_NONE;
+    }
+    return MOE_FITTER_NONE;
 }
 
 /* Column effects to GPUs: the median over a GPU's columns, less the median over all GPUs. */
@@ -99,15 +150,48 @@ static void store_class(struct moe_fitter *fitter, uint32_t class, const double 
         moe_sort(scratch, MOE_LEVEL_REPLICATES);
         /* Between runs of one GPU lies more than the points of one run can show. */
         const double between = 1.96 * spread / sqrt(runs);
+        /* So few points cannot show how far they may lie from the rest. */
+        const double blind = points[g] < LEAST_POINTS ? few_points : 0.0;
         const double low = estimate[g] - moe_quantile_sorted(scratch, MOE_LEVEL_REPLICATES, 0.025);
         const double high = moe_quantile_sorted(scratch, MOE_LEVEL_REPLICATES, 0.975) - estimate[g];
         gpu->factor[class] = exp(estimate[g]);
-        gpu->low[class] = exp(estimate[g] - hypot(fmax(low, 0.0), between));
-        gpu->high[class] = exp(estimate[g] + hypot(fmax(high, 0.0), between));
+        gpu->low[class] = exp(estimate[g] - hypot(fmax(low, blind), between));
+        gpu->high[class] = exp(estimate[g] + hypot(fmax(high, blind), between));
         gpu->run_sd[class] = spread;
         gpu->points[class] = points[g];
         gpu->runs = runs > gpu->runs ? runs : gpu->runs;
     }
+}
+
+/* Cells of what a GPU sends: rows are sizes of one-way copies to a peer, columns their source.
+ * A pair's time is its slower end's. */
+static uint32_t collect_sends(const struct moe_fitter *fitter, struct moe_level_cell *cells,
+                              uint32_t limit, uint32_t *row_count)
+{
+    const struct moe_evidence *evidence = fitter->evidence;
+    uint32_t count = 0;
+    *row_count = 0;
+    for (uint32_t first = 0; first < evidence->point_count; first++) {
+        const uint32_t begin = count;
+        if (!is_send(fitter, first) || has_earlier_twin(fitter, first)) {
+            continue;
+        }
+        for (uint32_t p = first; p < evidence->point_count; p++) {
+            if (!is_send(fitter, p) || !is_twin(evidence, first, p)) {
+                continue;
+            }
+            for (uint32_t i = fitter->level.first[p]; i < fitter->level.first[p + 1]; i++) {
+                const struct moe_observation *item = &fitter->level.items[i];
+                const uint32_t column = source_column(fitter, p, item->column);
+                if (column != MOE_FITTER_NONE && count < limit) {
+                    cells[count++] =
+                        (struct moe_level_cell){ *row_count, column, item->log_ns, 1.0 };
+                }
+            }
+        }
+        *row_count += count > begin ? 1 : 0;
+    }
+    return count;
 }
 
 static enum moe_status fit_class(struct moe_fitter *fitter, uint32_t class, struct moe_error *err)
@@ -127,7 +211,9 @@ static enum moe_status fit_class(struct moe_fitter *fitter, uint32_t class, stru
         return moe_fail(err, MOE_LIMIT, "%s: no memory for its GPUs", fitter->evidence->name);
     }
     struct moe_level_problem problem = { .cells = cells, .column_count = columns };
-    problem.count = collect_cells(fitter, class, cells, &problem.row_count);
+    problem.count = class == MOE_FACTOR_COMM
+                        ? collect_sends(fitter, cells, fitter->level.count, &problem.row_count)
+                        : collect_cells(fitter, class, cells, &problem.row_count);
     for (uint32_t i = 0; i < problem.count; i++) {
         const uint32_t gpu = fitter->level.columns[cells[i].column].gpu;
         if (gpu != MOE_OBSERVATION_NO_GPU) {
@@ -154,7 +240,8 @@ enum moe_status moe_fitter_fit_levels(struct moe_fitter *fitter, struct moe_erro
 {
     /* Memory first: what is bound by arithmetic still reads, and takes its effect off. */
     MOE_TRY(fit_class(fitter, MOE_FACTOR_MEMORY, err));
-    return fit_class(fitter, MOE_FACTOR_COMPUTE, err);
+    MOE_TRY(fit_class(fitter, MOE_FACTOR_COMPUTE, err));
+    return fit_class(fitter, MOE_FACTOR_COMM, err);
 }
 
 struct visit {

@@ -98,6 +98,12 @@ double moe_fitter_tiles(const struct moe_fitter *fitter, uint32_t index, double 
     const size_t experts = point->rows_bytes / sizeof(int32_t);
     double tiles = 0.0;
     if (point->rows == NULL || experts == 0) {
+        if (tile == 64.0 && point->tiles64 > 0.0) {
+            return point->tiles64;
+        }
+        if (tile == 128.0 && point->tiles128 > 0.0) {
+            return point->tiles128;
+        }
         return point->active * ceil(point->tokens / tile);
     }
     for (size_t e = 0; e < experts; e++) {

@@ -6,9 +6,6 @@
 
 #include "sim/calibration/fitter.h"
 
-static const double read_margin = 1.02;
-static const double flop_margin = 1.05;
-
 static bool is_gated(const struct moe_evidence_series *series)
 {
     return strcmp(series->activation, "swiglu") == 0 || strcmp(series->activation, "geglu") == 0;
@@ -114,16 +111,6 @@ static bool is_held_out(const struct moe_fitter *fitter, uint32_t index)
     return false;
 }
 
-static bool is_physical(const struct moe_fitter *fitter, const struct moe_shape *shape,
-                        const struct moe_evidence_point *point, double ns)
-{
-    const double weights = moe_shape_weights(shape) * point->active;
-    const double read =
-        weights * moe_dtype_bytes(shape->dtype) / (fitter->read_bytes_s * read_margin) * 1e9;
-    const double compute = weights * 2.0 * point->tokens / (shape->flop_s * flop_margin) * 1e9;
-    return ns >= read && ns >= compute;
-}
-
 static int compare_points(const void *left, const void *right)
 {
     const struct moe_shape_point *a = left;
@@ -173,7 +160,7 @@ static uint32_t collect(struct moe_fitter *fitter, uint32_t index, struct moe_sh
             continue;
         }
         const double ns = exp(fitter->centre[p]);
-        if (!is_physical(fitter, shape, point, ns)) {
+        if (!moe_shape_is_physical(shape, point->tokens, point->active, ns)) {
             fitter->impossible_point =
                 fitter->impossible++ == 0 ? point->id : fitter->impossible_point;
             continue;
@@ -213,6 +200,46 @@ static void share_out(struct moe_fitter *fitter, uint32_t index)
     }
 }
 
+static bool same_kernel(const struct moe_shape *a, const struct moe_shape *b)
+{
+    return a->op == b->op && a->dtype == b->dtype && strcmp(a->backend, b->backend) == 0;
+}
+
+/* The tile of every shape: of all shapes of its backend together. */
+static enum moe_status choose_tiles(struct moe_fitter *fitter, struct moe_error *err)
+{
+    double(*errors)[MOE_SHAPE_TILES] = moe_arena_alloc(
+        fitter->arena, (size_t) fitter->shape_count + 1, sizeof(double[MOE_SHAPE_TILES]));
+    if (errors == NULL) {
+        return moe_fail(err, MOE_LIMIT, "%s: no memory for its shapes", fitter->evidence->name);
+    }
+    for (uint32_t i = 0; i < fitter->shape_count; i++) {
+        if (fitter->shapes[i].shape.count > 0) {
+            MOE_TRY(moe_shape_foretell(errors[i], &fitter->shapes[i].shape, fitter->arena, err));
+        }
+    }
+    for (uint32_t i = 0; i < fitter->shape_count; i++) {
+        double least = INFINITY;
+        for (uint32_t t = 0; t < MOE_SHAPE_TILES; t++) {
+            double sum = 0.0;
+            for (uint32_t other = 0; other < fitter->shape_count; other++) {
+                sum += same_kernel(&fitter->shapes[i].shape, &fitter->shapes[other].shape)
+                           ? errors[other][t]
+                           : 0.0;
+            }
+            /* The smallest of those that are alike. */
+            if (sum < least * (1.0 - 1e-3)) {
+                least = sum;
+                fitter->shapes[i].fit.tile_tokens = moe_shape_tiles[t];
+            }
+        }
+        if (least == 0.0) {
+            fitter->shapes[i].fit.tile_tokens = moe_shape_tiles[0];
+        }
+    }
+    return MOE_OK;
+}
+
 enum moe_status moe_fitter_fit_shapes(struct moe_fitter *fitter, struct moe_error *err)
 {
     fitter->held_back = 0;
@@ -227,8 +254,13 @@ enum moe_status moe_fitter_fit_shapes(struct moe_fitter *fitter, struct moe_erro
         }
         shape->shape.points = points;
         shape->shape.count = collect(fitter, i, points);
+    }
+    MOE_TRY(choose_tiles(fitter, err));
+    for (uint32_t i = 0; i < fitter->shape_count; i++) {
+        struct moe_fitter_shape *shape = &fitter->shapes[i];
         if (shape->shape.count > 0) {
-            MOE_TRY(moe_shape_fit(&shape->fit, &shape->shape, fitter->arena, err));
+            MOE_TRY(moe_shape_fit(&shape->fit, &shape->shape, shape->fit.tile_tokens, fitter->arena,
+                                  err));
             MOE_TRY(moe_shape_curve(&shape->curve, &shape->shape, &shape->fit, fitter->arena, err));
             share_out(fitter, i);
         }

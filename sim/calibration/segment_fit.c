@@ -118,7 +118,7 @@ static double boundary(const struct moe_segment_line *a, const struct moe_segmen
 {
     const double slopes = a->ns_per_byte - b->ns_per_byte;
     const double crossing = slopes == 0.0 ? 0.0 : (b->alpha_ns - a->alpha_ns) / slopes;
-    return crossing > last && crossing <= next ? crossing : sqrt(last * next);
+    return floor(crossing > last && crossing <= next ? crossing : sqrt(last * next));
 }
 
 static void extract(struct moe_segment_fit *out, const struct table *table,
@@ -144,6 +144,7 @@ static void extract(struct moe_segment_fit *out, const struct table *table,
     for (uint32_t k = 0; k + 1 < count; k++) {
         const double at = boundary(&out->lines[k], &out->lines[k + 1],
                                    points[begins[k + 1] - 1].bytes, points[begins[k + 1]].bytes);
+        /* Whole bytes: no digits that a machine's logarithm decides. The ends stay exact. */
         out->lines[k].to_bytes = at;
         out->lines[k + 1].from_bytes = at;
     }

@@ -37,6 +37,23 @@ void *moe_table_builder_row(struct moe_table_builder *builder, const char *name)
     return *rows + (size_t) (*count)++ * table->row_bytes;
 }
 
+enum moe_status moe_table_builder_copy(struct moe_table_builder *builder, const char *name,
+                                       const struct moe_calibration *from, struct moe_error *err)
+{
+    const struct moe_table *table = moe_calibration_table(moe_calibration_table_find(name));
+    const char *base = (const char *) from;
+    const char *rows = *(const char *const *) (const void *) (base + table->rows_offset);
+    const uint32_t count = *(const uint32_t *) (const void *) (base + table->count_offset);
+    for (uint32_t i = 0; i < count; i++) {
+        void *row = moe_table_builder_row(builder, name);
+        if (row == NULL) {
+            return moe_fail(err, MOE_LIMIT, "no memory for %u rows of table %s", count, name);
+        }
+        memcpy(row, rows + (size_t) i * table->row_bytes, table->row_bytes);
+    }
+    return MOE_OK;
+}
+
 const char *moe_table_builder_text(struct moe_table_builder *builder, const char *format, ...)
 {
     va_list arguments;
@@ -77,6 +94,21 @@ static int bind(sqlite3_stmt *insert, int index, const char *row, const struct m
         return sqlite3_bind_null(insert, index);
     }
     return sqlite3_bind_double(insert, index, number);
+}
+
+enum moe_status moe_table_builder_try(const struct moe_table_builder *builder,
+                                      struct moe_arena *arena, struct moe_error *err)
+{
+    struct moe_database db;
+    const struct moe_calibration *read = NULL;
+    MOE_TRY(
+        moe_database_open(&db, &moe_calibration_database, ":memory:", MOE_DATABASE_CREATE, err));
+    enum moe_status status = moe_table_builder_write(builder, &db, err);
+    if (status == MOE_OK) {
+        status = moe_calibration_read(&read, &db, builder->calibration.name, arena, err);
+    }
+    moe_database_close(&db);
+    return status;
 }
 
 static enum moe_status write_table(const struct moe_table_builder *builder,

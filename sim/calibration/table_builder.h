@@ -25,9 +25,20 @@ void moe_table_builder_init(struct moe_table_builder *builder, const char *name,
  * full. Rows handed out before may move. */
 void *moe_table_builder_row(struct moe_table_builder *builder, const char *table);
 
+/* Appends all rows of one table of from; its texts are not copied. Errors: MOE_LIMIT. */
+enum moe_status moe_table_builder_copy(struct moe_table_builder *builder, const char *table,
+                                       const struct moe_calibration *from,
+                                       struct moe_error *err) MOE_MUST_CHECK;
+
 /* printf into the arena; "" when it is full. */
 const char *moe_table_builder_text(struct moe_table_builder *builder, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
+
+/* Whether a run would read the tables: every cell and reference, by way of a database in memory.
+ * Errors: those of moe_calibration_read. */
+enum moe_status moe_table_builder_try(const struct moe_table_builder *builder,
+                                      struct moe_arena *arena,
+                                      struct moe_error *err) MOE_MUST_CHECK;
 
 /* Replaces the fitted tables of an open calibration by the builder's, in one transaction, and
  * stamps the file with the version that has them. Errors: as moe_database_error. */

@@ -1,4 +1,5 @@
 /* moesim fit: samples to cost tables, or a CSV table's points to its rows of table fit. */
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -91,12 +92,12 @@ static enum moe_status fit_evidence(const struct moe_evidence *evidence,
 }
 
 /* SQLite's files say so in their first bytes; anything else is taken for a CSV table. */
-static enum moe_status is_database(const char *path, bool *out, struct moe_error *err)
+enum moe_status moe_cal_command_is_database(const char *path, bool *out, struct moe_error *err)
 {
     char head[16] = "";
     FILE *file = fopen(path, "rb");
     if (file == NULL) {
-        return moe_fail(err, MOE_IO, "%s: %s", path, "cannot be opened for reading");
+        return moe_fail(err, MOE_IO, "%s: %s", path, strerror(errno));
     }
     const size_t bytes = fread(head, 1, sizeof head, file);
     (void) fclose(file);
@@ -137,7 +138,7 @@ enum moe_status moe_cal_command_fit(int argc, char **argv, struct moe_error *err
     if (strcmp(request.format, "text") != 0 && strcmp(request.format, "markdown") != 0) {
         return moe_fail(err, MOE_RANGE, "--format: '%s'; allowed: text markdown", request.format);
     }
-    MOE_TRY(is_database(request.path, &database, err));
+    MOE_TRY(moe_cal_command_is_database(request.path, &database, err));
     if (!database) {
         return fit_csv(request.path, err);
     }
