@@ -96,6 +96,7 @@ enum moe_status moe_verb_card(int argc, char **argv, struct moe_error *err)
     run.plan = &plan;
     run.limit_s = 38.0;
     run.soak_s = 10.0;
+    run.settle_s = 0.0; /* its compute-bound sentinel is to be a burst */
     run.raw_share = 0.0;
     run.product_size = 8192;
     run.version = MOE_VERSION;
