@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "calibrate/measure/measure_gpu.h"
@@ -161,6 +162,16 @@ static enum moe_status soak(struct moe_measure_gpu *gpu, double seconds, struct 
     }
     clear(&gpu->work);
     return MOE_OK;
+}
+
+/* Idle, so that the clock is at its highest again. */
+static void rest(double seconds)
+{
+    const struct timespec pause = { .tv_sec = (time_t) seconds,
+                                    .tv_nsec = (long) ((seconds - floor(seconds)) * 1e9) };
+    if (seconds > 0.0) {
+        (void) nanosleep(&pause, NULL);
+    }
 }
 
 /* Batches for so long, and the clock that the SMs had in them; 0: not known. */
@@ -383,6 +394,7 @@ enum moe_status moe_measure_gpu_visit(struct moe_measure_gpu *gpu, uint32_t poin
         status = prepare(gpu, open, &run->plan->points[point], &launch, &verdict, &own);
     }
     if (status == MOE_OK && run->plan->points[point].role != MOE_ROLE_SUSTAINED) {
+        rest(run->rest_s);
         status = settle(gpu, &own);
     }
     if (status == MOE_OK && run->plan->points[point].role == MOE_ROLE_SUSTAINED) {
