@@ -12,7 +12,7 @@ import tempfile
 import time
 
 SMALL = ['--sentinel', '64x64x2', '--sentinel-rows', '5', '--stream-mib', '1', '--product', '32',
-         '--soak', '0']
+         '--soak', '0', '--settle', '0']
 PLAN = ['--models', 'group256,deepseek-v2-lite', '--ep', '128', '--shape', '64x128x4',
         '--shape', '64x80x3:relu', '--backend', 'own,lt-expert', '--dtype', 'bf16,fp8',
         '--rows-max', '2', '--context-max', '300', '--no-collectives', *SMALL]
@@ -80,7 +80,7 @@ def check_run(program, folder):
 def check_two(program, folder):
     path = os.path.join(folder, 'two.cal.db')
     arguments = [*SMALL, '--shape', '64x128x4', '--kinds', 'expert', '--rows-max', '4', '-o', path,
-                 '--link-mib', '1']
+                 '--link-mib', '1', '--settle', '0.05']
     done = run(program, *arguments, gpus=2)
     require(done.returncode == 0, f'two GPUs: exit code {done.returncode}: {done.stderr[-600:]}')
     if done.returncode == 0:
@@ -123,8 +123,7 @@ def check_resume(program, folder, whole):
 def check_limit(program, folder):
     path = os.path.join(folder, 'limit.cal.db')
     begin = time.monotonic()
-    done = run(program, *[word if word != '0' else '40' for word in PLAN], '--limit', '10', '-o',
-               path)
+    done = run(program, *PLAN, '--soak', '40', '--limit', '10', '-o', path)
     took = time.monotonic() - begin
     require(done.returncode == 0, f'limit: exit code {done.returncode}: {done.stderr[-300:]}')
     require(took < 10.5, f'limit: took {took:.1f} s')
