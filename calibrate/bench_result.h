@@ -22,7 +22,10 @@ struct moe_bench_ceilings {
     double copy_bytes_per_s; /* read and written */
     double bf16_flops_per_s; /* 8192^3 by cuBLASLt */
     double fp8_flops_per_s;  /* 0: not measured */
-    double empty_graph_us;   /* replay of a graph with one empty node, as every time here has it */
+    /* The same at the clock that they keep; those above: right after light load. */
+    double bf16_sustained_flops_per_s;
+    double fp8_sustained_flops_per_s;
+    double empty_graph_us; /* replay of a graph with one empty node, as every time here has it */
 };
 
 /* One backend at one point. */

@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include "calibrate/device.h"
+#include "calibrate/graph_settle.h"
 #include "calibrate/lt_plan.h"
 #include "calibrate/move_contest.h"
 #include "kernels/random_fill.h"
@@ -13,6 +14,9 @@
 enum { LIBRARY_VERSION = 0 };
 
 static const double BUDGET_S = 0.1;
+static const double REST_S = 0.15;
+static const double BURST_S = 0.018; /* of products: then the power limit takes hold */
+static const double SETTLE_S = 0.4;
 
 enum stream_kind { STREAM_READ, STREAM_WRITE, STREAM_COPY, STREAM_NOTHING, STREAM_KIND_COUNT };
 
@@ -92,6 +96,36 @@ static enum moe_status median_of(struct moe_graph_timer *timer, moe_graph_launch
     return status;
 }
 
+static double median_us(const struct moe_graph_work *work)
+{
+    struct moe_timing timing;
+    moe_timing_summarise(work->us, work->count, &timing);
+    return timing.median_us;
+}
+
+/* Medians of a work right after light load and at the clock that it keeps. */
+static enum moe_status both_states(struct moe_graph_timer *timer, struct moe_graph_work *work,
+                                   double *burst_us, double *sustained_us, struct moe_error *err)
+{
+    double mhz = 0.0;
+    bool settled = false;
+    MOE_TRY(moe_graph_window(timer, work, 1e-3, &mhz, err));
+    work->batch_s = BURST_S;
+    MOE_TRY(moe_graph_rest(timer, REST_S, err));
+    MOE_TRY(moe_graph_batch(timer, work, err));
+    *burst_us = median_us(work);
+    work->batch_s = 0.0;
+    MOE_TRY(moe_graph_settle(timer, work, 0.0, false, SETTLE_S, &settled, err));
+    work->flow = true;
+    work->count = 0;
+    work->spent_s = 0.0;
+    while (!moe_graph_enough(work, BUDGET_S)) {
+        MOE_TRY(moe_graph_batch(timer, work, err));
+    }
+    *sustained_us = median_us(work);
+    return moe_graph_wait(timer, "the last products", err);
+}
+
 /* All versions of one kind side by side; the best is the ceiling. */
 static enum moe_status measure_stream(struct moe_graph_timer *timer, const struct stream_work *base,
                                       enum stream_kind kind, struct moe_bench_moves *moves,
@@ -153,21 +187,30 @@ static enum moe_status measure_streams(struct moe_graph_timer *timer, struct str
 
 static enum moe_status measure_product(struct moe_blas *blas, struct moe_graph_timer *timer,
                                        enum moe_lt_precision precision, int32_t size,
-                                       const struct moe_lt_operands *operands, double *flops_per_s,
-                                       struct moe_error *err)
+                                       const struct moe_lt_operands *operands, double *burst,
+                                       double *sustained, struct moe_error *err)
 {
+    struct moe_graph_work graph;
+    const double flops = 2.0 * size * size * size;
     struct product_work work = { .blas = blas, .operands = *operands };
     const struct moe_lt_problem problem = { .columns = size,
                                             .rows = size,
                                             .depth = size,
                                             .batch_count = 1,
                                             .precision = (int32_t) precision };
-    double us = 0.0;
+    double us[2] = { 0.0, 0.0 };
     MOE_TRY(moe_lt_plan_find(blas, &problem, &work.operands, 1, moe_graph_timer_stream(timer),
                              &work.plan, err));
-    MOE_TRY(median_of(timer, product_launch, &work, &us, err));
-    *flops_per_s = 2.0 * size * size * size / us * 1e6;
-    return MOE_OK;
+    MOE_TRY(moe_graph_capture(timer, product_launch, &work, 1, &graph, err));
+    const enum moe_status status = both_states(timer, &graph, &us[0], &us[1], err);
+    if (!moe_graph_timer_stuck(timer)) {
+        moe_graph_release(&graph);
+    }
+    if (status == MOE_OK) {
+        *burst = flops / us[0] * 1e6;
+        *sustained = flops / us[1] * 1e6;
+    }
+    return status;
 }
 
 /* Fills the operands anew for either precision: the sizes of bf16 hold those of fp8. */
@@ -186,18 +229,20 @@ static enum moe_status measure_products(struct moe_blas *blas, struct moe_graph_
     MOE_TRY(moe_device_check(moe_kernel_fill_bf16(weight, cells, 1.0F, 1, NULL), "filling", err));
     MOE_TRY(moe_device_check(moe_kernel_fill_bf16(rows, cells, 1.0F, 2, NULL), "filling", err));
     MOE_TRY(moe_device_check((int) cudaDeviceSynchronize(), "filling", err));
-    MOE_TRY(
-        measure_product(blas, timer, MOE_LT_BF16, size, &operands, &out->bf16_flops_per_s, err));
+    MOE_TRY(measure_product(blas, timer, MOE_LT_BF16, size, &operands, &out->bf16_flops_per_s,
+                            &out->bf16_sustained_flops_per_s, err));
     MOE_TRY(moe_device_check(moe_kernel_fill_e4m3(weight, cells, 128.0F, 1, NULL), "filling", err));
     MOE_TRY(moe_device_check(moe_kernel_fill_e4m3(rows, cells, 128.0F, 2, NULL), "filling", err));
     MOE_TRY(moe_device_check(moe_kernel_fill_f32(scales, size, 0.001F, 0.002F, 3, NULL), "filling",
                              err));
     MOE_TRY(moe_device_check((int) cudaDeviceSynchronize(), "filling", err));
     struct moe_error refusal = { 0 };
-    const enum moe_status status = measure_product(blas, timer, MOE_LT_FP8_ROW, size, &operands,
-                                                   &out->fp8_flops_per_s, &refusal);
+    const enum moe_status status =
+        measure_product(blas, timer, MOE_LT_FP8_ROW, size, &operands, &out->fp8_flops_per_s,
+                        &out->fp8_sustained_flops_per_s, &refusal);
     if (status == MOE_UNSUPPORTED) { /* a GPU without fp8 */
         out->fp8_flops_per_s = 0.0;
+        out->fp8_sustained_flops_per_s = 0.0;
         return MOE_OK;
     }
     if (status != MOE_OK && err != NULL) {

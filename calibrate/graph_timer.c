@@ -11,10 +11,11 @@
 
 enum { PROBE_REPLAYS = 3 };
 
-enum { SLOW_READINGS = 2 };
+enum { SLOW_READINGS = 2, LATE_LIMIT = 3, WINDOW_REPLAYS = 20000, REST_STAMPS = 32 };
 
 static const double SLOW_READING_S = 1e-3;
-static const double BATCH_S = 0.1;    /* a batch of long replays is shorter than ten */
+static const double BATCH_S = 0.1; /* a batch of long replays is shorter than ten */
+static const double FILL_S = 6e-4; /* untimed replays between batches: the host's part and more */
 static const double CACHE_PASSES = 5; /* of the set rule */
 /* Should the driver refuse to queue more behind a hold, it ends by itself after this; the untimed
  * replay behind it then still covers the queueing. */
@@ -26,6 +27,7 @@ struct moe_graph_timer {
     cudaEvent_t end[MOE_GRAPH_BATCH];
     const struct moe_nvml *nvml;
     struct moe_nvml_gpu *gpu;
+    cudaEvent_t batch_end; /* behind the second stamp of a batch that flows */
     struct moe_hold *hold;
     bool stuck;
     double reading_s; /* what one reading of the sensors takes */
@@ -87,6 +89,9 @@ enum moe_status moe_graph_timer_create(const struct moe_device *device, const st
     }
     timer->sm_count = (int32_t) device->sm_count;
     if (status == MOE_OK) {
+        status = moe_device_check((int) cudaEventCreate(&timer->batch_end), "cudaEventCreate", err);
+    }
+    if (status == MOE_OK) {
         status = make_clock(timer, err);
     }
     if (status != MOE_OK) {
@@ -111,6 +116,9 @@ void moe_graph_timer_destroy(struct moe_graph_timer *timer)
             (void) cudaEventDestroy(timer->end[i]);
         }
     }
+    if (timer->batch_end != NULL) {
+        (void) cudaEventDestroy(timer->batch_end);
+    }
     if (timer->stream != NULL) {
         (void) cudaStreamSynchronize(timer->stream);
         (void) cudaStreamDestroy(timer->stream);
@@ -133,12 +141,18 @@ bool moe_graph_timer_stuck(const struct moe_graph_timer *timer)
     return timer->stuck;
 }
 
-enum moe_status moe_graph_wait(struct moe_graph_timer *timer, const char *what,
-                               struct moe_error *err)
+static cudaError_t query(const struct moe_graph_timer *timer, cudaEvent_t event)
+{
+    return event == NULL ? cudaStreamQuery(timer->stream) : cudaEventQuery(event);
+}
+
+/* Until the event, or without one until the stream is idle. */
+static enum moe_status wait_for(struct moe_graph_timer *timer, cudaEvent_t event, const char *what,
+                                struct moe_error *err)
 {
     const struct timespec pause = { .tv_nsec = 50000 };
     const double begin_s = now_s();
-    cudaError_t code = cudaStreamQuery(timer->stream);
+    cudaError_t code = query(timer, event);
     while (code == cudaErrorNotReady) {
         if (now_s() - begin_s > MOE_GRAPH_PATIENCE_S) {
             timer->stuck = true;
@@ -146,9 +160,15 @@ enum moe_status moe_graph_wait(struct moe_graph_timer *timer, const char *what,
                             MOE_GRAPH_PATIENCE_S);
         }
         (void) nanosleep(&pause, NULL);
-        code = cudaStreamQuery(timer->stream);
+        code = query(timer, event);
     }
     return moe_device_check((int) code, what, err);
+}
+
+enum moe_status moe_graph_wait(struct moe_graph_timer *timer, const char *what,
+                               struct moe_error *err)
+{
+    return wait_for(timer, NULL, what, err);
 }
 
 uint32_t moe_graph_set_count(double weight_bytes, double cache_bytes)
@@ -267,9 +287,10 @@ static enum moe_status replay_timed(struct moe_graph_timer *timer, struct moe_gr
 static uint32_t batch_size(const struct moe_graph_work *work)
 {
     uint32_t size = MOE_GRAPH_BATCH;
-    if (work->count > 0) {
-        const double replay_s = work->spent_s / (double) work->count;
-        size = replay_s * (double) size > BATCH_S ? (uint32_t) (BATCH_S / replay_s) : size;
+    const double most_s = work->batch_s > 0.0 ? work->batch_s : BATCH_S;
+    const double replay_s = work->count > 0 ? work->spent_s / (double) work->count : work->replay_s;
+    if (replay_s * (double) size > most_s) {
+        size = (uint32_t) (most_s / replay_s);
     }
     const uint32_t room = MOE_TIMING_LIMIT - work->count;
     size = size < 1 ? 1 : size;
@@ -304,6 +325,47 @@ static enum moe_status stamp(struct moe_graph_timer *timer, int which, struct mo
     return moe_device_check(
         moe_clock_stamp(timer->stamps_dev[which], timer->sm_count, timer->stream),
         "moe_clock_stamp", err);
+}
+
+static enum moe_status replay_many(struct moe_graph_timer *timer, struct moe_graph_work *work,
+                                   uint32_t count, struct moe_error *err)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        MOE_TRY(replay(timer, work, err));
+    }
+    return MOE_OK;
+}
+
+/* Replays that take so long, at least one. */
+static uint32_t replays_in(const struct moe_graph_work *work, double seconds)
+{
+    const double count = work->replay_s > 0.0 ? ceil(seconds / work->replay_s) : 1.0;
+    return count < WINDOW_REPLAYS ? (uint32_t) count : WINDOW_REPLAYS;
+}
+
+static enum moe_status record(struct moe_graph_timer *timer, cudaEvent_t event,
+                              struct moe_error *err)
+{
+    return moe_device_check((int) cudaEventRecord(event, timer->stream), "cudaEventRecord", err);
+}
+
+/* Timed replays between two stamps and untimed ones behind them; *late: the GPU was faster than the
+ * host. */
+static enum moe_status queue_flow(struct moe_graph_timer *timer, struct moe_graph_work *work,
+                                  uint32_t size, bool *late, struct moe_error *err)
+{
+    const uint32_t filling = replays_in(work, FILL_S * (double) (1U << work->late));
+    if (!work->flowing) {
+        MOE_TRY(replay_many(timer, work, filling, err));
+    }
+    MOE_TRY(stamp(timer, 0, err));
+    MOE_TRY(replay_timed(timer, work, size, err));
+    MOE_TRY(stamp(timer, 1, err));
+    MOE_TRY(record(timer, timer->batch_end, err));
+    *late = cudaEventQuery(timer->begin[0]) != cudaErrorNotReady;
+    MOE_TRY(replay_many(timer, work, filling, err));
+    work->flowing = true;
+    return wait_for(timer, timer->batch_end, "a graph replay", err);
 }
 
 /* Hold, untimed replays, then the timed ones between two stamps of the SMs' clocks. */
@@ -345,15 +407,30 @@ static enum moe_status read_clock(struct moe_graph_timer *timer, double *mhz, st
     return MOE_OK;
 }
 
+static enum moe_status run_held(struct moe_graph_timer *timer, struct moe_graph_work *work,
+                                uint32_t size, uint64_t *throttle, struct moe_error *err)
+{
+    MOE_TRY(queue_batch(timer, work, size, err));
+    *throttle = read_sensors(timer, work);
+    return moe_graph_wait(timer, "a graph replay", err);
+}
+
 enum moe_status moe_graph_batch(struct moe_graph_timer *timer, struct moe_graph_work *work,
                                 struct moe_error *err)
 {
     const uint32_t size = work->warm ? batch_size(work) : 1;
+    const bool flow = work->flow && work->warm && work->late < LATE_LIMIT;
     float ms[MOE_GRAPH_BATCH];
     double mhz = 0.0;
-    MOE_TRY(queue_batch(timer, work, size, err));
-    const uint64_t throttle = read_sensors(timer, work);
-    MOE_TRY(moe_graph_wait(timer, "a graph replay", err));
+    bool late = false;
+    uint64_t throttle = 0;
+    MOE_TRY(flow ? queue_flow(timer, work, size, &late, err)
+                 : run_held(timer, work, size, &throttle, err));
+    if (late) {
+        work->late++;
+        work->flowing = false; /* more in advance next time */
+        return MOE_OK;
+    }
     for (uint32_t i = 0; i < size; i++) {
         MOE_TRY(moe_device_check((int) cudaEventElapsedTime(&ms[i], timer->begin[i], timer->end[i]),
                                  "cudaEventElapsedTime", err));
@@ -369,6 +446,60 @@ enum moe_status moe_graph_batch(struct moe_graph_timer *timer, struct moe_graph_
         work->us[work->count++] = ms[i] * 1e3F;
         work->spent_s += (double) ms[i] * 1e-3;
         work->mhz_s += (double) ms[i] * 1e-3 * mhz;
+    }
+    return MOE_OK;
+}
+
+/* Every set once, for its first launch brings it to the GPU; how long one took, roughly. */
+static enum moe_status warm_up(struct moe_graph_timer *timer, struct moe_graph_work *work,
+                               struct moe_error *err)
+{
+    float ms = 0.0F;
+    const uint32_t count =
+        work->set_count > MOE_GRAPH_WARM_UP ? work->set_count : MOE_GRAPH_WARM_UP;
+    MOE_TRY(replay_many(timer, work, count, err));
+    MOE_TRY(replay_timed(timer, work, 1, err));
+    MOE_TRY(moe_graph_wait(timer, "a graph replay", err));
+    MOE_TRY(moe_device_check((int) cudaEventElapsedTime(&ms, timer->begin[0], timer->end[0]),
+                             "cudaEventElapsedTime", err));
+    work->replay_s = fmax((double) ms * 1e-3, 1e-6);
+    work->warm = true;
+    return MOE_OK;
+}
+
+enum moe_status moe_graph_window(struct moe_graph_timer *timer, struct moe_graph_work *work,
+                                 double seconds, double *mhz, struct moe_error *err)
+{
+    float ms = 0.0F;
+    if (!work->warm || !(work->replay_s > 0.0)) {
+        MOE_TRY(warm_up(timer, work, err));
+    }
+    const uint32_t count = replays_in(work, seconds);
+    MOE_TRY(stamp(timer, 0, err));
+    MOE_TRY(record(timer, timer->begin[0], err));
+    MOE_TRY(replay_many(timer, work, count, err));
+    MOE_TRY(record(timer, timer->end[0], err));
+    MOE_TRY(stamp(timer, 1, err));
+    work->reading_count = 0; /* of what is steady, only the last is of use */
+    work->watts_sum = 0.0;
+    work->celsius_sum = 0.0;
+    (void) read_sensors(timer, work);
+    MOE_TRY(moe_graph_wait(timer, "a graph replay", err));
+    MOE_TRY(moe_device_check((int) cudaEventElapsedTime(&ms, timer->begin[0], timer->end[0]),
+                             "cudaEventElapsedTime", err));
+    work->replay_s = fmax((double) ms * 1e-3 / (double) count, 1e-7);
+    work->flowing = false;
+    return read_clock(timer, mhz, err);
+}
+
+enum moe_status moe_graph_rest(struct moe_graph_timer *timer, double seconds, struct moe_error *err)
+{
+    const double end_s = now_s() + seconds;
+    while (now_s() < end_s) {
+        for (int i = 0; i < REST_STAMPS; i++) {
+            MOE_TRY(stamp(timer, 0, err));
+        }
+        MOE_TRY(moe_graph_wait(timer, "light load", err));
     }
     return MOE_OK;
 }

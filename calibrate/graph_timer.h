@@ -39,6 +39,11 @@ struct moe_graph_work {
     uint32_t next_set;
     bool warm;
     bool given_up; /* set by the caller: a failed replay, say */
+    bool flow;    /* set by the caller: batches follow each other without a gap (moe_graph_batch) */
+    bool flowing; /* untimed replays are still queued behind the batch before */
+    uint32_t late;   /* batches thrown away since the GPU got there before all was queued */
+    double replay_s; /* of one replay, as the last window had it; 0: not known */
+    double batch_s;  /* most of one batch; 0: 0.1 */
     uint32_t count;
     float us[MOE_TIMING_LIMIT];
     double spent_s;
@@ -96,9 +101,25 @@ enum moe_status moe_graph_replay(struct moe_graph_timer *timer, struct moe_graph
 bool moe_graph_enough(const struct moe_graph_work *work, double budget_s);
 
 /* One batch of timed replays, queued behind a hold, after one untimed replay that brings back what
- * other works have driven from the cache. Errors: MOE_DEVICE. */
+ * other works have driven from the cache. Errors: MOE_DEVICE.
+ *
+ * While a hold waits the GPU draws next to nothing, and its clock rises: ten replays of 0.1 ms behind
+ * one are measured faster than a hundred in a row. With work->flow untimed replays take the place of
+ * the hold and fill the time until the next batch, so that the GPU never stops. A batch whose first
+ * replay began before the last was queued is thrown away, since the host's part may be in its times;
+ * after three such the work goes back to holds. Sensors are not read then: moe_graph_window does. */
 enum moe_status moe_graph_batch(struct moe_graph_timer *timer, struct moe_graph_work *work,
                                 struct moe_error *err) MOE_MUST_CHECK;
+
+/* Untimed replays one after the other for about so long; *mhz is the clock of the SMs over them, 0
+ * when unknown; work->replay_s is brought up to date, and the
+ * sensors' readings are this window's alone. Errors: MOE_DEVICE. */
+enum moe_status moe_graph_window(struct moe_graph_timer *timer, struct moe_graph_work *work,
+                                 double seconds, double *mhz, struct moe_error *err) MOE_MUST_CHECK;
+
+/* Light load for so long: short kernels that only read clocks. Errors: MOE_DEVICE. */
+enum moe_status moe_graph_rest(struct moe_graph_timer *timer, double seconds,
+                               struct moe_error *err) MOE_MUST_CHECK;
 
 /* Capture, one warm-up and the least of a few replays in *us: for choosing between variants.
  * Errors: as moe_graph_capture. */

@@ -219,23 +219,35 @@ enum moe_status moe_lt_plan_run(struct moe_blas *blas, const struct moe_lt_plan 
                           "cublasLtMatmul", err);
 }
 
-/* One run over all samples after a first one that loads the kernel. */
+/* Another algorithm than the library's first must be faster by this to be taken: among equals the
+ * choice would be an accident, and a point's repeat on another GPU or day measure another kernel. */
+static const float CHOICE_GAIN = 0.97F;
+
+/* The better of two runs over all samples after a first one that loads the kernel. */
 static enum moe_status try_algorithm(struct moe_blas *blas, const struct moe_lt_plan *plan,
                                      const struct moe_lt_operands *samples, uint32_t sample_count,
-                                     void *stream, float *ms, struct moe_error *err)
+                                     void *stream, float *best_ms, struct moe_error *err)
 {
+    enum { ROUNDS = 2 };
+    *best_ms = INFINITY;
     MOE_TRY(moe_lt_plan_run(blas, plan, &samples[0], 0, stream, err));
-    MOE_TRY(moe_device_check((int) cudaEventRecord(blas->cache->begin, stream), "cudaEventRecord",
-                             err));
-    for (uint32_t i = 0; i < sample_count; i++) {
-        MOE_TRY(moe_lt_plan_run(blas, plan, &samples[sample_count - 1 - i], 0, stream, err));
+    for (int round = 0; round < ROUNDS; round++) {
+        float ms = 0.0F;
+        MOE_TRY(moe_device_check((int) cudaEventRecord(blas->cache->begin, stream),
+                                 "cudaEventRecord", err));
+        for (uint32_t i = 0; i < sample_count; i++) {
+            MOE_TRY(moe_lt_plan_run(blas, plan, &samples[sample_count - 1 - i], 0, stream, err));
+        }
+        MOE_TRY(moe_device_check((int) cudaEventRecord(blas->cache->end, stream), "cudaEventRecord",
+                                 err));
+        MOE_TRY(moe_device_check((int) cudaEventSynchronize(blas->cache->end), "a cuBLASLt product",
+                                 err));
+        MOE_TRY(
+            moe_device_check((int) cudaEventElapsedTime(&ms, blas->cache->begin, blas->cache->end),
+                             "cudaEventElapsedTime", err));
+        *best_ms = ms < *best_ms ? ms : *best_ms;
     }
-    MOE_TRY(
-        moe_device_check((int) cudaEventRecord(blas->cache->end, stream), "cudaEventRecord", err));
-    MOE_TRY(
-        moe_device_check((int) cudaEventSynchronize(blas->cache->end), "a cuBLASLt product", err));
-    return moe_device_check((int) cudaEventElapsedTime(ms, blas->cache->begin, blas->cache->end),
-                            "cudaEventElapsedTime", err);
+    return MOE_OK;
 }
 
 static enum moe_status choose(struct moe_blas *blas, struct moe_lt_plan *plan,
@@ -259,7 +271,7 @@ static enum moe_status choose(struct moe_blas *blas, struct moe_lt_plan *plan,
         if (status == MOE_DEVICE && cudaStreamSynchronize(stream) != cudaSuccess) {
             return status;
         }
-        if (status == MOE_OK && ms < best_ms) {
+        if (status == MOE_OK && (best < 0 || ms < CHOICE_GAIN * best_ms)) {
             best = i;
             best_ms = ms;
         }

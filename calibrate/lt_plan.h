@@ -4,7 +4,8 @@
  *     out[row][column] = sum over depth of rows[row][k] * weight[column][k]
  *
  * row-major, which is the library's TN case. The library proposes algorithms by heuristics that
- * know nothing of this GPU's clock and memory; the ten best are run once each.
+ * know nothing of this GPU's clock and memory; the ten best are run, and the first of
+ * them is kept unless another is clearly faster. A plan is kept for as long as its moe_blas.
  */
 #ifndef MOE_CALIBRATE_LT_PLAN_H
 #define MOE_CALIBRATE_LT_PLAN_H

@@ -48,14 +48,15 @@ def check_whole(path, gpus):
     require(not missing, f'{path}: points without samples: {missing[:3]}')
     wrong = ask(path, "SELECT s.name, x.error FROM sample x JOIN sample_point p ON p.id = x.point "
                 "JOIN sample_series s ON s.id = p.series WHERE x.flags LIKE '%wrong%' OR "
-                'x.error > 0.02 OR x.n < 20 OR x.median_us <= 0')
+                "x.error > 0.02 OR (x.n < 20 AND p.role <> 'burst') OR x.median_us <= 0")
     require(not wrong, f'{path}: wrong: {wrong[:3]}')
     roles = {role for role, in ask(path, 'SELECT DISTINCT role FROM sample_point')}
-    require(roles >= {'anchor', 'heldout', 'sentinel', 'sustained'}, f'{path}: roles {roles}')
+    require(roles >= {'anchor', 'heldout', 'sentinel', 'sustained', 'burst'}, f'{path}: roles {roles}')
     repeats = ask(path, 'SELECT count(*) FROM sample WHERE pass > 1')[0][0]
     require(repeats > 10, f'{path}: {repeats} repeats')
     names = {name for name, in ask(path, 'SELECT DISTINCT name FROM sample_ceiling')}
-    require(names == {'read_bytes_s', 'write_bytes_s', 'copy_bytes_s', 'bf16_flop_s', 'fp8_flop_s',
+    require(names == {'read_bytes_s', 'write_bytes_s', 'copy_bytes_s', 'bf16_flop_s', 'fp8_flop_s', 'bf16_sustained_flop_s',
+                      'fp8_sustained_flop_s',
                       'burst_mhz', 'sustained_mhz', 'sustained_w', 'graph_node_ns', 'launch_ns',
                       'empty_graph_us'}, f'{path}: ceilings {names}')
     require(ask(path, 'SELECT count(*) FROM sample_run WHERE wall_s > 0')[0][0] == 1,

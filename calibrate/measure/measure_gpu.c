@@ -47,10 +47,16 @@ static enum moe_status keep_ceilings(struct moe_measure_gpu *gpu,
         const char *name;
         double value;
     } values[] = {
-        { "read_bytes_s", c->read_bytes_per_s },    { "write_bytes_s", c->write_bytes_per_s },
-        { "copy_bytes_s", c->copy_bytes_per_s },    { "bf16_flop_s", c->bf16_flops_per_s },
-        { "fp8_flop_s", c->fp8_flops_per_s },       { "empty_graph_us", c->empty_graph_us },
-        { "graph_node_ns", launch->graph_node_ns }, { "launch_ns", launch->launch_ns },
+        { "read_bytes_s", c->read_bytes_per_s },
+        { "write_bytes_s", c->write_bytes_per_s },
+        { "copy_bytes_s", c->copy_bytes_per_s },
+        { "bf16_flop_s", c->bf16_flops_per_s },
+        { "fp8_flop_s", c->fp8_flops_per_s },
+        { "empty_graph_us", c->empty_graph_us },
+        { "bf16_sustained_flop_s", c->bf16_sustained_flops_per_s },
+        { "fp8_sustained_flop_s", c->fp8_sustained_flops_per_s },
+        { "graph_node_ns", launch->graph_node_ns },
+        { "launch_ns", launch->launch_ns },
     };
     for (size_t i = 0; i < sizeof values / sizeof values[0]; i++) {
         MOE_TRY(moe_sample_add_ceiling(gpu->run->store, gpu->run->id, gpu->run->gpu_ids[gpu->rank],
@@ -152,7 +158,7 @@ static bool fits(const struct moe_measure_gpu *gpu, uint32_t point)
  * its clock is known from every sample's own, and no reason to measure anything again. */
 static double sentinel_level(const struct moe_measure_gpu *gpu, uint32_t point, double us)
 {
-    return point == gpu->run->plan->burst_point && gpu->last_mhz > 0.0 ? us * gpu->last_mhz : us;
+    return point == gpu->run->plan->sentinels[0] && gpu->last_mhz > 0.0 ? us * gpu->last_mhz : us;
 }
 
 /* The sentinels; when one has moved by more than 2 %, all since the last time is put down for a

@@ -7,13 +7,27 @@
 #include "sim/base/hash.h"
 #include "sim/base/random.h"
 
+/* Both sides of where our kernels take another tile (kernels/expert_split.h: tiles of 128, or 192,
+ * and the smallest of 8 .. 128 that holds what is left), and one between. */
 static const int32_t expert_anchors[] = { 1,   2,   4,   8,   16,  32,  64,  65,  96,
-                                          128, 129, 160, 192, 193, 256, 512, 1024 };
+                                          128, 129, 160, 192, 193, 256, 257, 320, 384,
+                                          385, 448, 512, 513, 576, 768, 1024 };
+/* Of a shape's further numbers of local experts, which are fitted together with the first. */
+static const int32_t thin_anchors[] = { 1,   2,   4,   8,   16,  32,  64,  65,  128,
+                                        129, 192, 193, 256, 257, 512, 513, 1024 };
+static const int32_t gemm_anchors[] = { 1,    2,    4,    8,    16,   24,   32,  48,
+                                        64,   96,   128,  192,  256,  384,  512, 768,
+                                        1024, 1536, 2048, 3072, 4096, 6144, 8192 };
 static const int32_t few_anchors[] = { 1, 4, 16 }; /* with a part of the experts active */
 enum {
     EXPERT_ANCHORS = sizeof expert_anchors / sizeof expert_anchors[0],
+    THIN_ANCHORS = sizeof thin_anchors / sizeof thin_anchors[0],
+    GEMM_ANCHORS = sizeof gemm_anchors / sizeof gemm_anchors[0],
     FEW_ANCHORS = sizeof few_anchors / sizeof few_anchors[0],
-    HELDOUT_UNIFORM = 3,
+    HELDOUT_UNIFORM = 5,
+    HELDOUT_THIN = 3,
+    HELDOUT_GEMM = 6,
+    HELDOUT_KV = 12,
     HELDOUT_ACTIVE = 1,
     HELDOUT_RANDOM = 2,
     DRAWS = 64, /* until one is no anchor */
@@ -26,6 +40,7 @@ struct grid {
     const struct moe_measure_request *request;
     struct moe_measure_plan *plan;
     uint32_t series;
+    bool dense;   /* expert: the one of its shape that has all sizes */
     uint64_t key; /* of this series, whatever the others of the run */
     uint64_t draw;
 };
@@ -79,8 +94,10 @@ static enum moe_status add_named(struct grid *grid, enum moe_measure_role role, 
 static enum moe_status add_expert_anchors(struct grid *grid, struct moe_error *err)
 {
     const int32_t experts = grid->plan->series[grid->series].units;
-    for (int i = 0; i < EXPERT_ANCHORS && expert_anchors[i] <= rows_most(grid, experts); i++) {
-        MOE_TRY(add_spread(grid, MOE_ROLE_ANCHOR, "uniform", experts, expert_anchors[i], err));
+    const int32_t *anchors = grid->dense ? expert_anchors : thin_anchors;
+    const int count = grid->dense ? EXPERT_ANCHORS : THIN_ANCHORS;
+    for (int i = 0; i < count && anchors[i] <= rows_most(grid, experts); i++) {
+        MOE_TRY(add_spread(grid, MOE_ROLE_ANCHOR, "uniform", experts, anchors[i], err));
     }
     for (int32_t part = 2; part <= 4; part *= 2) {
         const int32_t active = experts / part;
@@ -108,14 +125,15 @@ static int32_t draw_rows(struct grid *grid, int32_t low, int32_t high)
     return 0;
 }
 
-/* One in each third of the range of sizes, so that no seed leaves a regime untested. */
+/* One in each stretch of the range of sizes, so that no seed leaves a regime untested. */
 static enum moe_status add_expert_heldout(struct grid *grid, struct moe_error *err)
 {
     const int32_t experts = grid->plan->series[grid->series].units;
     const int32_t most = rows_most(grid, experts) < 1024 ? rows_most(grid, experts) : 1024;
-    for (int i = 0; i < HELDOUT_UNIFORM; i++) {
-        const double low = pow((double) most, (double) i / HELDOUT_UNIFORM);
-        const double high = pow((double) most, (double) (i + 1) / HELDOUT_UNIFORM);
+    const int uniforms = grid->dense ? HELDOUT_UNIFORM : HELDOUT_THIN;
+    for (int i = 0; i < uniforms; i++) {
+        const double low = pow((double) most, (double) i / uniforms);
+        const double high = pow((double) most, (double) (i + 1) / uniforms);
         const int32_t rows = draw_rows(grid, (int32_t) ceil(low), (int32_t) high);
         if (rows > 0) {
             MOE_TRY(add_spread(grid, MOE_ROLE_HELDOUT, "uniform", experts, rows, err));
@@ -134,6 +152,63 @@ static enum moe_status add_expert_heldout(struct grid *grid, struct moe_error *e
         (void) snprintf(name, sizeof name, "random-%u",
                         (unsigned) moe_random_below(grid->key, grid->draw++, 100000));
         MOE_TRY(add_named(grid, MOE_ROLE_HELDOUT, name, rows < 1 ? 1 : rows, err));
+    }
+    return MOE_OK;
+}
+
+/* Rows that a series may reach in the larger sizes. */
+static bool reaches(const struct moe_measure_request *request,
+                    const struct moe_measure_series *series)
+{
+    const int32_t most = moe_measure_row_limit(series) / series->units;
+    return most >= expert_anchors[EXPERT_ANCHORS - 1] &&
+           request->rows_max >= expert_anchors[EXPERT_ANCHORS - 1];
+}
+
+/* Of the series of one shape the one with the most experts that reaches all sizes, or if none does
+ * the one with the fewest; ties cannot be. */
+static bool is_dense(const struct moe_measure_request *request, const struct moe_measure_plan *plan,
+                     uint32_t index)
+{
+    const struct moe_measure_series *own = &plan->series[index];
+    const bool reached = reaches(request, own);
+    for (uint32_t i = 0; i < plan->series_count; i++) {
+        const struct moe_measure_series *other = &plan->series[i];
+        if (i == index || other->kind != own->kind || other->hidden != own->hidden ||
+            other->inter != own->inter || other->dtype != own->dtype ||
+            other->activation != own->activation || strcmp(other->backend, own->backend) != 0) {
+            continue;
+        }
+        const bool other_reached = reaches(request, other);
+        if (reached ? other_reached && other->units > own->units
+                    : other_reached || other->units < own->units) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Anchors of powers of two that arithmetic holds up, once more as bursts. */
+static enum moe_status add_bursts(struct grid *grid, uint32_t first, struct moe_error *err)
+{
+    struct moe_measure_plan *plan = grid->plan;
+    const struct moe_measure_series *series = &plan->series[grid->series];
+    const uint32_t end = plan->point_count;
+    for (uint32_t i = first; i < end; i++) {
+        struct moe_measure_point point = plan->points[i];
+        const int64_t tokens = (int64_t) point.tokens;
+        uint32_t index = 0;
+        if (point.role != MOE_ROLE_ANCHOR || (tokens & (tokens - 1)) != 0 ||
+            moe_measure_compute_share(series, &point) < 1.0) {
+            continue;
+        }
+        if (point.rows != NULL) {
+            MOE_TRY(moe_measure_expert_point(plan, grid->series, MOE_ROLE_BURST, point.histogram,
+                                             point.rows, &index, err));
+        } else {
+            MOE_TRY(moe_measure_plain_point(plan, grid->series, MOE_ROLE_BURST, point.tokens,
+                                            point.context, &index, err));
+        }
     }
     return MOE_OK;
 }
@@ -242,6 +317,37 @@ static enum moe_status add_powers(struct grid *grid, double low, double high, do
     return MOE_OK;
 }
 
+/* Products: the sizes at which libraries change their tiles, and held-out ones between. */
+static enum moe_status add_gemm_grid(struct grid *grid, struct moe_error *err)
+{
+    const int32_t most = grid->request->rows_max < gemm_anchors[GEMM_ANCHORS - 1]
+                             ? grid->request->rows_max
+                             : gemm_anchors[GEMM_ANCHORS - 1];
+    uint32_t index = 0;
+    for (int i = 0; i < GEMM_ANCHORS && gemm_anchors[i] <= most; i++) {
+        MOE_TRY(moe_measure_plain_point(grid->plan, grid->series, MOE_ROLE_ANCHOR,
+                                        (double) gemm_anchors[i], 0.0, &index, err));
+    }
+    for (int i = 0; most > 2 && i < HELDOUT_GEMM; i++) {
+        const double from = 2.0 * pow((double) most / 2.0, (double) i / HELDOUT_GEMM);
+        const double to = 2.0 * pow((double) most / 2.0, (double) (i + 1) / HELDOUT_GEMM);
+        bool taken = true;
+        int32_t drawn = 0;
+        for (int d = 0; d < DRAWS && taken; d++) {
+            drawn = (int32_t) draw_between(grid, from, to);
+            taken = false;
+            for (int a = 0; a < GEMM_ANCHORS; a++) {
+                taken = taken || gemm_anchors[a] == drawn;
+            }
+        }
+        if (!taken) {
+            MOE_TRY(moe_measure_plain_point(grid->plan, grid->series, MOE_ROLE_HELDOUT,
+                                            (double) drawn, 0.0, &index, err));
+        }
+    }
+    return MOE_OK;
+}
+
 static const double KV_BYTES_MAX = 12e9;
 
 static enum moe_status add_kv(struct grid *grid, double sequences, double context,
@@ -261,7 +367,7 @@ static enum moe_status add_kv(struct grid *grid, double sequences, double contex
 
 static enum moe_status add_kv_grid(struct grid *grid, struct moe_error *err)
 {
-    static const double sequences[] = { 1, 8, 32, 128, 512 };
+    static const double sequences[] = { 1, 2, 4, 8, 16, 32, 64, 128, 256, 512 };
     static const double contexts[] = { 256, 1024, 4096, 16384, 65536 };
     for (size_t s = 0; s < sizeof sequences / sizeof sequences[0]; s++) {
         for (size_t c = 0; c < sizeof contexts / sizeof contexts[0]; c++) {
@@ -270,7 +376,7 @@ static enum moe_status add_kv_grid(struct grid *grid, struct moe_error *err)
     }
     const double most = fmin(256.0, (double) grid->request->rows_max);
     const double longest = fmin(16384.0, (double) grid->request->context_max);
-    for (int i = 0; i < 5; i++) { /* some are too large, and left out */
+    for (int i = 0; i < HELDOUT_KV; i++) { /* some are too large, and left out */
         const double s = floor(draw_between(grid, 1.0, most + 1.0));
         const double c = floor(draw_between(grid, fmin(128.0, longest), longest));
         MOE_TRY(add_kv(grid, s, c, MOE_ROLE_HELDOUT, err));
@@ -287,14 +393,18 @@ enum moe_status moe_measure_grid_add(const struct moe_measure_request *request,
     /* Keyed by name: what is held out of a series does not depend on what else is measured. */
     grid.key =
         moe_random_key(request->seed ^ moe_hash_bytes(name, strlen(name), 0), MOE_RANDOM_TEST);
+    const uint32_t first = plan->point_count;
     const double tokens_max = fmin(16384.0, (double) request->rows_max * 2.0);
     switch (plan->series[series].kind) {
     case MOE_MEASURE_EXPERT:
+        grid.dense = is_dense(request, plan, series);
         MOE_TRY(add_expert_anchors(&grid, err));
+        MOE_TRY(add_bursts(&grid, first, err));
         MOE_TRY(add_expert_heldout(&grid, err));
         return add_expert_skew(&grid, err);
     case MOE_MEASURE_GEMM:
-        return add_powers(&grid, 1.0, (double) request->rows_max, 2.0, 1.0, err);
+        MOE_TRY(add_gemm_grid(&grid, err));
+        return add_bursts(&grid, first, err);
     case MOE_MEASURE_PERMUTE:
     case MOE_MEASURE_COMBINE:
     case MOE_MEASURE_GATE:

@@ -6,8 +6,11 @@
 #include "calibrate/collective/collective.h"
 #include "calibrate/collective/exchange.h"
 
-/* Of the limit, at most; and what the whole plan takes on two H200. */
+/* Of the limit, at most; what the whole plan takes on two H200 (9 s) and room, more for each further
+ * GPU: pairs become coarse from four on (collective_plan.h). */
 static const double SHARE = 0.25;
+static const double TWO_S = 16.0;
+static const double FURTHER_S = 20.0;
 static const double SEVERAL_S = 75.0;
 static const double ALONE_S = 6.0;
 
@@ -21,7 +24,8 @@ double moe_measure_link_reserve_s(const struct moe_measure_run *run)
     if (!can_measure(run)) {
         return 0.0;
     }
-    return fmin(SHARE * run->limit_s, run->gpu_count > 1 ? SEVERAL_S : ALONE_S);
+    const double several_s = fmin(SEVERAL_S, TWO_S + FURTHER_S * ((double) run->gpu_count - 2.0));
+    return fmin(SHARE * run->limit_s, run->gpu_count > 1 ? several_s : ALONE_S);
 }
 
 enum moe_status moe_measure_link_prepare(struct moe_measure_run *run, struct moe_error *err)

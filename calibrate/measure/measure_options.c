@@ -24,7 +24,12 @@ struct words {
     uint32_t sentinel_rows;
     uint32_t link_mib;
     bool no_collectives;
+    double memory_gb; /* 0: not said */
 };
+
+/* An H200's, when plans are made where there is none: free memory of one that nobody uses. */
+static const double USUAL_MEMORY_GB = 150.0;
+static const double USUAL_CACHE_BYTES = 50.0 * 0x1p20;
 
 /* "0,2" to CUDA's numbers; without a text all there are. */
 static enum moe_status choose_gpus(const char *text, struct moe_measure_run *run,
@@ -114,9 +119,46 @@ static enum moe_status understand(const struct words *words, struct moe_measure_
     request->stream_bytes = (double) words->stream_mib * 0x1p20;
     request->sentinel_rows = (int32_t) words->sentinel_rows;
     request->reserve_bytes = RESERVE_BYTES;
+    request->settle_s = run->settle_s;
     if (run->product_size % 16 != 0) {
         return moe_fail(err, MOE_RANGE, "--product: %u is no multiple of 16", run->product_size);
     }
+    return MOE_OK;
+}
+
+static enum moe_status look(const struct words *words, struct moe_measure_run *run,
+                            struct moe_error *err)
+{
+    MOE_TRY(choose_gpus(words->gpus, run, err));
+    return read_memory(run, err);
+}
+
+/* A plan may be made at a desk: for GPUs that are said, or usual ones where there are none. */
+static enum moe_status plan_for(const struct words *words, struct moe_measure_run *run,
+                                struct moe_error *err)
+{
+    struct moe_error none = { 0 };
+    double memory_gb = words->memory_gb;
+    if (!(memory_gb > 0.0)) {
+        const enum moe_status status = look(words, run, &none);
+        if (status == MOE_OK) {
+            return MOE_OK;
+        }
+        if (status != MOE_UNSUPPORTED && status != MOE_DEVICE) {
+            *err = none;
+            return status;
+        }
+        memory_gb = USUAL_MEMORY_GB;
+    }
+    uint32_t count = 1; /* of --gpus: names separated by commas */
+    for (const char *at = words->gpus; at != NULL && *at != '\0'; at++) {
+        count += *at == ',';
+    }
+    run->gpu_count = count < MOE_MEASURE_GPU_LIMIT ? count : MOE_MEASURE_GPU_LIMIT;
+    run->request.memory_bytes = memory_gb * 1e9;
+    run->request.cache_bytes = USUAL_CACHE_BYTES;
+    (void) printf("planned for %u GPU%s with %.0f GB of free memory, none of which was looked at\n",
+                  run->gpu_count, run->gpu_count == 1 ? "" : "s", memory_gb);
     return MOE_OK;
 }
 
@@ -173,6 +215,11 @@ enum moe_status moe_measure_options_parse(int argc, char **argv, bool is_card,
           "nothing that takes links", 0, 0 },
         { "plan-only", MOE_OPTION_FLAG, &out->plan_only, NULL,
           "say what would be measured, for how long, in how much memory", 0, 0 },
+        { "memory-gb", MOE_OPTION_REAL, &words.memory_gb, "N",
+          "with --plan-only: for GPUs of so much free memory, none is looked for (0: these GPUs, "
+          "or "
+          "150 where there are none)",
+          0, 10000 },
         { "die-after", MOE_OPTION_COUNT, &run->test_kill, "N",
           "for tests: end as if killed after so many samples (0: never)", 0, 1000000 },
     };
@@ -189,6 +236,5 @@ enum moe_status moe_measure_options_parse(int argc, char **argv, bool is_card,
     if (out->output == NULL && !out->plan_only) {
         return moe_fail(err, MOE_RANGE, "-o FILE: which file to write is not said");
     }
-    MOE_TRY(choose_gpus(words.gpus, run, err));
-    return read_memory(run, err);
+    return out->plan_only ? plan_for(&words, run, err) : look(&words, run, err);
 }

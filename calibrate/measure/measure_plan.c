@@ -19,8 +19,8 @@ enum {
     TIER_LIBRARY,
     TIER_REFINE,
     TIER_SKEW,
+    TIER_BURST,
     TIER_SECOND,
-    TIER_THIRD,
     TIER_SUSTAINED,
     TIER_COUNT
 };
@@ -30,8 +30,9 @@ static_assert(TIER_COUNT == (int) MOE_MEASURE_TIERS, "one each");
  * nothing but what is said beforehand and whether a visit still fits before the limit. */
 static const double VISIT_S = 0.02;
 static const double LEAST_S = 0.04;
-static const double SETTLE_S = 0.05;
-static const double SETTLE_HARD_S = 0.2;
+static const double SETTLE_S = 0.04;      /* three short windows */
+static const double SETTLE_HARD_S = 0.22; /* most of what comes down to its clock */
+static const double BURST_S = 0.13;
 static const double SERIES_S = 0.05;
 static const double SUSTAINED_S = 2.5;
 static const double BUDGET_S = 0.12;
@@ -72,20 +73,39 @@ static enum moe_status grow(void **items, uint32_t *room, uint32_t count, size_t
     return MOE_OK;
 }
 
+static double compute_s(const struct moe_measure_series *series,
+                        const struct moe_measure_point *point)
+{
+    return point->flops / (series->dtype == MOE_EXPERT_FP8 ? 1.1e15 : 6.5e14);
+}
+
+static double memory_s(const struct moe_measure_point *point)
+{
+    return point->bytes / 4.2e12;
+}
+
+double moe_measure_compute_share(const struct moe_measure_series *series,
+                                 const struct moe_measure_point *point)
+{
+    return point->bytes > 0.0 ? compute_s(series, point) / memory_s(point) : 0.0;
+}
+
 /* Work that draws the power limit takes long to settle; most other work is settled at once. */
 static double estimate(const struct moe_measure_series *series,
-                       const struct moe_measure_point *point)
+                       const struct moe_measure_point *point, double settle_s)
 {
-    const double peak = series->dtype == MOE_EXPERT_FP8 ? 1.0e15 : 6.0e14;
-    const double memory_s = point->bytes / 4e12;
-    const double compute_s = point->flops / peak;
-    const double once = 8e-6 + memory_s + compute_s;
-    const double timed = fmin(fmin(once * 200.0, fmax(once * 40.0, LEAST_S)), BUDGET_S + once);
+    const bool light = moe_measure_compute_share(series, point) < 0.25;
+    const double once = 8e-6 + memory_s(point) + compute_s(series, point);
+    const double least = light ? once * 40.0 : fmax(once * 40.0, LEAST_S);
+    const double timed = fmin(fmin(once * 200.0, least), BUDGET_S + once) + 5.0 * once;
     if (point->role == MOE_ROLE_SUSTAINED) {
         return SUSTAINED_S + once * 40.0;
     }
-    return VISIT_S + timed + once * 8.0 +
-           (compute_s > 0.5 * memory_s && once > 5e-5 ? SETTLE_HARD_S : SETTLE_S);
+    if (point->role == MOE_ROLE_BURST) {
+        return VISIT_S + BURST_S * fmin(3.0, 1.0 + once / 5e-3) + once * 20.0;
+    }
+    return VISIT_S + timed + once * 8.0 + fmin(settle_s, light ? SETTLE_S : SETTLE_HARD_S) +
+           (settle_s > 0.0 ? 2.0 * once : 0.0);
 }
 
 enum moe_status moe_measure_plan_add_point(struct moe_measure_plan *plan,
@@ -100,7 +120,8 @@ enum moe_status moe_measure_plan_add_point(struct moe_measure_plan *plan,
     }
     *index = plan->point_count;
     plan->points[plan->point_count] = *point;
-    plan->points[plan->point_count++].estimate_s = estimate(&plan->series[point->series], point);
+    plan->points[plan->point_count++].estimate_s =
+        estimate(&plan->series[point->series], point, plan->settle_s);
     return MOE_OK;
 }
 
@@ -174,6 +195,9 @@ static uint32_t first_tier(const struct moe_measure_plan *plan, uint32_t point)
     if (role == MOE_ROLE_SUSTAINED) {
         return TIER_SUSTAINED;
     }
+    if (role == MOE_ROLE_BURST) {
+        return TIER_BURST;
+    }
     if (series->kind != MOE_MEASURE_EXPERT) {
         return TIER_AROUND;
     }
@@ -220,19 +244,16 @@ static enum moe_status add_visits(struct moe_measure_plan *plan, uint64_t seed,
     enum moe_status status =
         wanted == NULL ? moe_fail(err, MOE_LIMIT, "no memory for a plan") : MOE_OK;
     for (uint32_t tier = 0; status == MOE_OK && tier < TIER_COUNT; tier++) {
-        const bool repeat = tier == TIER_SECOND || tier == TIER_THIRD;
+        const bool repeat = tier == TIER_SECOND;
         for (uint32_t i = 0; i < plan->point_count; i++) {
             const enum moe_measure_role role = plan->points[i].role;
             const uint64_t lot = moe_random_below(key, (uint64_t) tier << 32 | i, 100);
-            wanted[i] = role == MOE_ROLE_SENTINEL || i == plan->soak_point ? 0
+            wanted[i] = role == MOE_ROLE_SENTINEL || i == plan->soak_point || i == plan->burst_point
+                            ? 0
                         : repeat ? role != MOE_ROLE_SUSTAINED && lot < REPEAT_PERCENT
                                  : first_tier(plan, i) == tier;
         }
-        status = add_tier(plan, tier,
-                          tier == TIER_SECOND  ? 2
-                          : tier == TIER_THIRD ? 3
-                                               : 1,
-                          wanted, seed, err);
+        status = add_tier(plan, tier, repeat ? 2 : 1, wanted, seed, err);
     }
     free(wanted);
     return status;
@@ -257,7 +278,7 @@ static enum moe_status add_sentinels(const struct moe_measure_request *request,
                                          &plan->sentinels[plan->sentinel_count], err));
         plan->sentinel_count++;
     }
-    plan->burst_point = plan->sentinels[0];
+    plan->burst_point = plan->sentinels[0]; /* a card's */
     moe_measure_histogram_spread(experts, experts, request->sentinel_rows, rows);
     return moe_measure_expert_point(plan, series, MOE_ROLE_SUSTAINED, "uniform", rows,
                                     &plan->soak_point, err);
@@ -326,6 +347,9 @@ static enum moe_status make(const struct moe_measure_request *request,
         MOE_TRY(add_sustained(request, plan, expert_count, err));
     }
     MOE_TRY(add_sentinels(request, plan, err));
+    MOE_TRY(moe_measure_expert_point(plan, plan->points[plan->sentinels[0]].series, MOE_ROLE_BURST,
+                                     "uniform", plan->points[plan->sentinels[0]].rows,
+                                     &plan->burst_point, err));
     MOE_TRY(add_visits(plan, request->seed, err));
     plan->hash = hash_of(plan);
     return MOE_OK;
@@ -335,6 +359,7 @@ enum moe_status moe_measure_plan_make(const struct moe_measure_request *request,
                                       struct moe_measure_plan *plan, struct moe_error *err)
 {
     memset(plan, 0, sizeof *plan);
+    plan->settle_s = request->settle_s;
     const enum moe_status status = make(request, plan, err);
     if (status != MOE_OK) {
         moe_measure_plan_finish(plan);
@@ -411,8 +436,8 @@ double moe_measure_plan_total_s(const struct moe_measure_plan *plan)
 void moe_measure_plan_print(FILE *out, const struct moe_measure_plan *plan, double limit_s)
 {
     static const char *const tiers[TIER_COUNT] = {
-        "own kernels", "around them",        "libraries",         "refinement (chosen meanwhile)",
-        "uneven rows", "second pass (30 %)", "third pass (30 %)", "sustained",
+        "own kernels", "around them", "libraries",          "refinement (chosen meanwhile)",
+        "uneven rows", "bursts",      "second pass (30 %)", "sustained",
     };
     (void) fprintf(out, "%-44s %6s %7s %6s %8s %8s\n", "series", "anchor", "heldout", "other",
                    "seconds", "GiB");

@@ -7,6 +7,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "calibrate/graph_settle.h"
 #include "calibrate/measure/measure_gpu.h"
 #include "calibrate/measure/measure_series.h"
 #include "sim/base/random.h"
@@ -17,9 +18,9 @@ static const double HEADROOM_BYTES = 6e9;
 static const double UNKNOWN_BYTES = 16e9;
 static const double BUDGET_S = 0.12;
 static const double LEAST_S = 0.04;
-static const double WINDOW_S = 0.012;
-static const double SETTLED = 1.01;
-enum { SETTLED_WINDOWS = 3 };
+static const double BURST_REST_S = 0.1; /* light load before a burst */
+static const double BURST_S = 0.018;    /* of timed replays: the limit takes hold after 20 ms */
+enum { BURST_ROUNDS = 3, BURST_LEAST = 5 };
 static const double SUSTAINED_SHARE = 0.25; /* of the first soak: the GPU is warm by then */
 static const double READ_SLACK = 1.02;      /* over the ceilings measured in this run */
 static const double FLOP_SLACK = 1.05;
@@ -174,58 +175,44 @@ static void rest(double seconds)
     }
 }
 
-/* Batches for so long, and the clock that the SMs had in them; 0: not known. */
-static enum moe_status run_window(struct moe_measure_gpu *gpu, double *mhz, struct moe_error *err)
+/* Work that arithmetic does not hold up keeps its clock; it is settled sooner and timed for less. */
+static bool is_light(const struct moe_measure_gpu *gpu, uint32_t point)
 {
-    const double end_s = moe_measure_now() + WINDOW_S;
-    clear(&gpu->work);
-    do {
-        if (gpu->work.count + MOE_GRAPH_BATCH > MOE_TIMING_LIMIT) {
-            clear(&gpu->work);
-        }
-        MOE_TRY(moe_graph_batch(gpu->tools.timer, &gpu->work, err));
-    } while (moe_measure_now() < end_s);
-    *mhz = moe_graph_mhz(&gpu->work);
-    return MOE_OK;
+    const struct moe_measure_plan *plan = gpu->run->plan;
+    const struct moe_measure_point *at = &plan->points[point];
+    return moe_measure_compute_share(&plan->series[at->series], at) < 0.25;
 }
 
-/* Lets the work before be forgotten: what a GPU at its power limit did in the last 100 ms decides
- * its clock now (by up to a third on an H200, also for the smallest kernels), and which work that
- * was is an accident of the order. The point is run until its own clock holds: three windows within
- * 1 %, or as long as the run allows, since work that draws the limit swings around it. */
-static enum moe_status settle(struct moe_measure_gpu *gpu, struct moe_error *err)
+/* Lets the work before be forgotten: which it was is an accident of the order. */
+static enum moe_status settle(struct moe_measure_gpu *gpu, bool light, bool *settled,
+                              struct moe_error *err)
 {
-    const double end_s = moe_measure_now() + gpu->run->settle_s;
-    double low = 0.0;
-    double high = 0.0;
-    uint32_t held = 0;
-    while (held < SETTLED_WINDOWS && moe_measure_now() < end_s) {
-        double mhz = 0.0;
-        MOE_TRY(run_window(gpu, &mhz, err));
-        if (!(mhz > 0.0)) {
-            break;
-        }
-        low = held == 0 ? mhz : fmin(low, mhz);
-        high = held == 0 ? mhz : fmax(high, mhz);
-        held++;
-        if (high > low * SETTLED) {
-            low = mhz;
-            high = mhz;
-            held = 1;
-        }
+    return moe_graph_settle(gpu->tools.timer, &gpu->work, gpu->boost_mhz, light, gpu->run->settle_s,
+                            settled, err);
+}
+
+/* The first milliseconds of heavy work after light load, at the clock that was left from it. */
+static enum moe_status burst(struct moe_measure_gpu *gpu, struct moe_error *err)
+{
+    struct moe_graph_work *work = &gpu->work;
+    double mhz = 0.0;
+    MOE_TRY(moe_graph_window(gpu->tools.timer, work, 1e-3, &mhz, err));
+    work->batch_s = BURST_S;
+    for (int i = 0; i < BURST_ROUNDS && work->count < BURST_LEAST; i++) {
+        MOE_TRY(moe_graph_rest(gpu->tools.timer, BURST_REST_S, err));
+        MOE_TRY(moe_graph_batch(gpu->tools.timer, work, err));
     }
-    clear(&gpu->work);
     return MOE_OK;
 }
 
 /* Batches until the rule of timing.h is met, over LEAST_S at least unless there are as many as can
  * be: the swings at the power limit last tens of milliseconds. One at a clock far below boost for a
  * fault is measured again, at most three times. */
-static enum moe_status measure(struct moe_measure_gpu *gpu, struct moe_error *err)
+static enum moe_status measure(struct moe_measure_gpu *gpu, bool light, struct moe_error *err)
 {
     struct moe_graph_work *work = &gpu->work;
     while (!moe_graph_enough(work, BUDGET_S) ||
-           (work->spent_s < LEAST_S && work->count < MOE_TIMING_LIMIT)) {
+           (!light && work->spent_s < LEAST_S && work->count < MOE_TIMING_LIMIT)) {
         MOE_TRY(moe_graph_batch(gpu->tools.timer, work, err));
         const bool faulty = (work->throttle & MOE_NVML_FAULTS) != 0;
         const double mhz = moe_graph_mhz(work);
@@ -305,7 +292,7 @@ static enum moe_status keep(struct moe_measure_gpu *gpu, uint32_t index, uint32_
     const struct moe_measure_point *point = &run->plan->points[index];
     const double readings = work->reading_count == 0 ? 1.0 : (double) work->reading_count;
     struct moe_timing timing;
-    char all[96] = "";
+    char all[128] = "";
     int64_t sample = 0;
     moe_timing_summarise(work->us, work->count, &timing);
     add_flag(all, sizeof all, flags);
@@ -320,7 +307,8 @@ static enum moe_status keep(struct moe_measure_gpu *gpu, uint32_t index, uint32_
     if (verdict->wrong) {
         add_flag(all, sizeof all, "wrong");
     }
-    if (!moe_timing_enough(work->us, work->count, 0.0, 1.0) || work->count >= MOE_TIMING_LIMIT) {
+    if (point->role != MOE_ROLE_BURST &&
+        (!moe_timing_enough(work->us, work->count, 0.0, 1.0) || work->count >= MOE_TIMING_LIMIT)) {
         add_flag(all, sizeof all, "unstable");
     }
     const struct moe_sample_row row = {
@@ -378,6 +366,29 @@ static enum moe_status absorb(struct moe_measure_gpu *gpu, uint32_t point, enum 
                     gpu->run->devices[gpu->rank], gpu->run->gpus[gpu->rank].uuid, name, own->text);
 }
 
+/* What a point's role asks for before and while it is timed. */
+static enum moe_status run_point(struct moe_measure_gpu *gpu, uint32_t point, bool *settled,
+                                 struct moe_error *err)
+{
+    const struct moe_measure_run *run = gpu->run;
+    const enum moe_measure_role role = run->plan->points[point].role;
+    const bool light = is_light(gpu, point);
+    if (role == MOE_ROLE_BURST) {
+        return burst(gpu, err);
+    }
+    if (role == MOE_ROLE_SUSTAINED) {
+        gpu->work.flow = true;
+        MOE_TRY(
+            soak(gpu, run->soak_s * (point == run->plan->soak_point ? 1.0 : SUSTAINED_SHARE), err));
+    } else {
+        rest(run->rest_s);
+        gpu->work.flow = run->settle_s > 0.0;
+        MOE_TRY(settle(gpu, light, settled, err));
+    }
+    MOE_TRY(measure(gpu, light, err));
+    return moe_graph_wait(gpu->tools.timer, "the last replays", err); /* a flow's tail */
+}
+
 enum moe_status moe_measure_gpu_visit(struct moe_measure_gpu *gpu, uint32_t point, uint32_t pass,
                                       const char *flags, double *median_us, struct moe_error *err)
 {
@@ -387,29 +398,24 @@ enum moe_status moe_measure_gpu_visit(struct moe_measure_gpu *gpu, uint32_t poin
     struct moe_measure_verdict verdict = { .error = -1.0 };
     struct moe_error own = { 0 };
     const double begin_s = moe_measure_now() - run->begin_s + run->earlier_s;
+    char all[48];
     double found_us = 0.0;
+    bool settled = true;
     gpu->work = (struct moe_graph_work){ 0 };
     enum moe_status status = ready(gpu, run->plan->points[point].series, &open, &own);
     if (status == MOE_OK) {
         status = prepare(gpu, open, &run->plan->points[point], &launch, &verdict, &own);
     }
-    if (status == MOE_OK && run->plan->points[point].role != MOE_ROLE_SUSTAINED) {
-        rest(run->rest_s);
-        status = settle(gpu, &own);
-    }
-    if (status == MOE_OK && run->plan->points[point].role == MOE_ROLE_SUSTAINED) {
-        status =
-            soak(gpu, run->soak_s * (point == run->plan->soak_point ? 1.0 : SUSTAINED_SHARE), &own);
-    }
     if (status == MOE_OK) {
-        status = measure(gpu, &own);
+        status = run_point(gpu, point, &settled, &own);
     }
     if (status == MOE_OK && verdict.wrong) {
         atomic_fetch_add(&run->wrong_count, 1);
         moe_measure_run_note(run, point, verdict.why);
     }
     if (status == MOE_OK) {
-        status = keep(gpu, point, pass, begin_s, flags, &verdict, &found_us, err);
+        (void) snprintf(all, sizeof all, "%s%s", flags, settled ? "" : " unsettled");
+        status = keep(gpu, point, pass, begin_s, all, &verdict, &found_us, err);
         if (status == MOE_OK && median_us != NULL) {
             *median_us = found_us;
         }

@@ -32,7 +32,8 @@ CREATE TABLE sample_run (
   wall_s REAL,                    -- NULL: not ended in order; a later call may go on with it
   settings TEXT NOT NULL);        -- JSON: environment that matters, limits, hash of the plan
 
--- Per run and GPU. name: read_bytes_s write_bytes_s copy_bytes_s bf16_flop_s fp8_flop_s burst_mhz
+-- Per run and GPU. name: read_bytes_s write_bytes_s copy_bytes_s bf16_flop_s fp8_flop_s (both
+-- in a burst) bf16_sustained_flop_s fp8_sustained_flop_s burst_mhz
 -- sustained_mhz sustained_w graph_node_ns launch_ns empty_graph_us.
 CREATE TABLE sample_ceiling (
   run INTEGER NOT NULL REFERENCES sample_run (id),
@@ -67,6 +68,7 @@ CREATE TABLE sample_point (
   id INTEGER PRIMARY KEY,
   series INTEGER NOT NULL REFERENCES sample_series (id),
   role TEXT NOT NULL,             -- anchor refine heldout skew sentinel sustained
+                                  -- burst: an anchor after light load; the others: settled
   tokens REAL NOT NULL,           -- expert: mean rows per ACTIVE expert; gemm: rows; permute,
                                   -- combine, gate: tokens; kv_*: sequences; stream: bytes; else 0
   active INTEGER NOT NULL,        -- expert: experts with rows; else 1
@@ -105,7 +107,8 @@ CREATE TABLE sample (
   throttle INTEGER NOT NULL,      -- NVML's reasons, or-ed
   error REAL NOT NULL,            -- relative, of the checked output; -1: not checked
   dropped INTEGER NOT NULL,       -- batches thrown away because the driver reported a fault
-  flags TEXT NOT NULL);           -- bimodal unphysical wrong unstable repeat-due-to-sentinel
+  flags TEXT NOT NULL);           -- bimodal unphysical wrong unstable unsettled
+                                  -- repeat-due-to-sentinel
 
 -- The single times of a seeded share of the samples: float32 little endian, microseconds.
 CREATE TABLE sample_raw (sample INTEGER PRIMARY KEY REFERENCES sample (id), us BLOB NOT NULL);

@@ -50,6 +50,7 @@ enum moe_evidence_role {
     MOE_EVIDENCE_SKEW,
     MOE_EVIDENCE_SENTINEL,
     MOE_EVIDENCE_SUSTAINED,
+    MOE_EVIDENCE_BURST, /* an anchor after light load; all others are settled */
     MOE_EVIDENCE_ROLE_COUNT
 };
 

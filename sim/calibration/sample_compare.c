@@ -67,7 +67,7 @@ static enum moe_status list_items(struct item **out, uint32_t *count,
         for (uint32_t i = 0; i < columns; i++) {
             values[i] = seen.items[seen.first[p] + i].log_ns;
         }
-        if (columns > 0) {
+        if (columns > 0 && point->role != MOE_EVIDENCE_BURST) {
             items[used++] = (struct item){
                 .series = evidence->series[point->series].name,
                 .kind = evidence->series[point->series].kind,

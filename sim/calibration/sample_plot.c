@@ -52,6 +52,7 @@ static bool is_shown(const struct subject *subject, uint32_t point)
     const struct moe_fitter *fitter = &subject->fit->fitter;
     const struct moe_evidence_point *row = &fitter->evidence->points[point];
     return row->series == subject->series && row->role != MOE_EVIDENCE_SUSTAINED &&
+           row->role != MOE_EVIDENCE_BURST &&
            (subject->active == 0 || row->active == subject->active) &&
            fitter->seen.first[point] < fitter->seen.first[point + 1] &&
            abscissa(subject, point) > 0.0;

@@ -14,6 +14,7 @@ struct pretend_event {
     struct pretend_stream *stream;
     long work;      /* of that stream when it was recorded */
     double busy_us; /* likewise */
+    bool asked;     /* since it was recorded: the first time it has not come yet */
 };
 
 static struct pretend_stream *streams[STREAM_LIMIT];
@@ -243,7 +244,18 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
     made->stream = stream == NULL ? &default_stream : (void *) stream;
     made->work = made->stream->work;
     made->busy_us = made->stream->busy_us;
+    made->asked = false;
     return cudaSuccess;
+}
+
+/* The host is ahead of the GPU, by one question. */
+cudaError_t cudaEventQuery(cudaEvent_t event)
+{
+    struct pretend_event *made = (void *) event;
+    const bool hangs = made->stream != NULL && made->stream->hangs;
+    const bool asked = made->asked;
+    made->asked = true;
+    return asked && !hangs ? cudaSuccess : cudaErrorNotReady;
 }
 
 cudaError_t cudaEventSynchronize(cudaEvent_t event)
