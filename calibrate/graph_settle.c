@@ -19,10 +19,7 @@ enum moe_status moe_graph_settle(struct moe_graph_timer *timer, struct moe_graph
     uint32_t count = 0;
     *settled = !(seconds_most > 0.0);
     while (!*settled && count < MOE_SETTLE_WINDOW_LIMIT && now_s() < end_s) {
-        /* A window that met a plateau below the highest clock is a long one also of light work. */
-        const bool low = count > 0 && mhz[count - 1] < MOE_SETTLE_BOOST_SHARE * boost_mhz;
-        MOE_TRY(
-            moe_graph_window(timer, work, low ? MOE_SETTLE_WINDOW_S : window_s, &mhz[count], err));
+        MOE_TRY(moe_graph_window(timer, work, window_s, &mhz[count], err));
         if (!(mhz[count] > 0.0)) { /* no clock to go by */
             return MOE_OK;
         }

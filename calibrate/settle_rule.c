@@ -20,5 +20,5 @@ bool moe_settle_done(const double *mhz, uint32_t count, double boost_mhz)
         low = fmin(low, mhz[i]);
         high = fmax(high, mhz[i]);
     }
-    return high <= low * (1.0 + MOE_SETTLE_WITHIN);
+    return high <= low * (1.0 + (boosts ? MOE_SETTLE_WITHIN : MOE_SETTLE_STEP));
 }

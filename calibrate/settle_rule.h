@@ -15,6 +15,7 @@
 
 #define MOE_SETTLE_WINDOW_S    0.02
 #define MOE_SETTLE_WITHIN      0.007 /* of each other, the clocks of windows that agree */
+#define MOE_SETTLE_STEP        0.011 /* below the highest: one step of 15 MHz, between which it swings */
 #define MOE_SETTLE_BOOST_SHARE 0.985 /* an H200 says 1965 or 1980 of 1980 MHz, by its mood */
 
 /* Whether windows of these clocks, in order, end it. boost_mhz 0: not known. */

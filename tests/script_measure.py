@@ -81,7 +81,7 @@ def check_run(program, folder):
 def check_two(program, folder):
     path = os.path.join(folder, 'two.cal.db')
     arguments = [*SMALL, '--shape', '64x128x4', '--kinds', 'expert', '--rows-max', '4', '-o', path,
-                 '--link-mib', '1', '--settle', '0.05']
+                 '--link-mib', '1', '--settle', '0.4']
     done = run(program, *arguments, gpus=2)
     require(done.returncode == 0, f'two GPUs: exit code {done.returncode}: {done.stderr[-600:]}')
     if done.returncode == 0:
@@ -93,6 +93,9 @@ def check_two(program, folder):
                   "p.role = 'refine' AND p.series IN (SELECT id FROM sample_series WHERE kind = "
                   "'expert') GROUP BY p.id HAVING count(DISTINCT x.gpu) <> 2")
         require(not odd, f'two GPUs: refined apart: {odd}')
+        states = ask(path, "SELECT count(*), sum(x.flags LIKE '%unsettled%'), max(p.role) FROM sample x "
+                     "JOIN sample_point p ON p.id = x.point WHERE x.mhz > 0")[0]
+        require(states[0] > 10 and states[1] < states[0] // 4, f'two GPUs: unsettled {states}')
         again = run(program, *arguments, gpus=1)
         require(again.returncode == 2 and 'other GPUs' in again.stderr,
                 f'another set of GPUs: {again.returncode} {again.stderr[-300:]}')
@@ -152,6 +155,18 @@ def check_refusals(program, folder):
     require(not os.path.exists(path), 'a refused run left a file behind')
 
 
+def check_desk(program):
+    """A plan for GPUs that are not here."""
+    for gpus in (0, 1):
+        done = run(program, '--models', 'kimi-k2', '--ep', '1', '--plan-only', '--memory-gb', '20',
+                   gpus=gpus)
+        require(done.returncode == 0 and '20 GB' in done.stdout and
+                'left out, too large' in done.stdout, f'desk: {done.returncode} {done.stderr[-300:]}')
+    done = run(program, '--models', 'kimi-k2', '--ep', '1', '--plan-only', gpus=0)
+    require(done.returncode == 0 and '150 GB' in done.stdout and 'left out' not in done.stdout,
+            f'desk: {done.returncode} {done.stderr[-300:]}')
+
+
 def check_card(program, folder):
     path = os.path.join(folder, 'cards.cal.db')
     for count in (1, 2):
@@ -173,6 +188,7 @@ def main():
         check_limit(program, folder)
         check_refusals(program, folder)
         check_card(program, folder)
+        check_desk(program)
     print(*faults, sep='\n')
     return 1 if faults else 0
 

@@ -5,6 +5,7 @@
 
 #include "calibrate/measure/measure_model.h"
 #include "calibrate/measure/measure_plan.h"
+#include "calibrate/settle_rule.h"
 
 static struct moe_measure_request request;
 static struct moe_measure_plan plan;
@@ -132,6 +133,72 @@ Test(measure_plan, brackets_the_edges_of_tiles_and_has_few_active_experts)
     cr_assert_eq(few, 6);
 }
 
+/* The edges of tiles of 128 rows, in one series of a shape only: they are fitted together. */
+Test(measure_plan, gives_all_sizes_to_one_number_of_experts_of_a_shape)
+{
+    cr_assert_eq(moe_measure_parse_ep("1,8,64", &request, &err), MOE_OK);
+    make(&plan);
+    uint32_t anchors[3] = { 0 };
+    static const char *const names[] = { "expert-7168x2048x256-bf16-own",
+                                         "expert-7168x2048x32-bf16-own",
+                                         "expert-7168x2048x4-bf16-own" };
+    for (int n = 0; n < 3; n++) {
+        const uint32_t series = find(names[n]);
+        for (uint32_t i = 0; i < plan.point_count; i++) {
+            anchors[n] += plan.points[i].series == series &&
+                          plan.points[i].role == MOE_ROLE_ANCHOR &&
+                          (plan.points[i].tokens == 385.0 || plan.points[i].tokens == 448.0);
+        }
+    }
+    cr_assert_eq(anchors[0], 0); /* too many experts for 1024 rows each */
+    cr_assert_eq(anchors[1], 2);
+    cr_assert_eq(anchors[2], 0);
+}
+
+/* Every burst has an anchor at its place that arithmetic holds up. */
+Test(measure_plan, bursts_are_anchors_bound_by_arithmetic)
+{
+    make(&plan);
+    uint32_t bursts = 0;
+    for (uint32_t i = 0; i < plan.point_count; i++) {
+        const struct moe_measure_point *burst = &plan.points[i];
+        if (burst->role != MOE_ROLE_BURST || i == plan.burst_point) {
+            continue;
+        }
+        uint32_t anchors = 0;
+        for (uint32_t j = 0; j < plan.point_count; j++) {
+            const struct moe_measure_point *point = &plan.points[j];
+            anchors += point->role == MOE_ROLE_ANCHOR && point->series == burst->series &&
+                       point->tokens == burst->tokens && point->active == burst->active &&
+                       point->context == burst->context;
+        }
+        cr_expect_eq(anchors, 1);
+        cr_expect_geq(moe_measure_compute_share(&plan.series[burst->series], burst), 1.0);
+        bursts++;
+    }
+    cr_assert_gt(bursts, 10);
+    cr_assert_eq(count_role(find("expert-7168x2048x32-bf16-own"), MOE_ROLE_BURST), 4);
+    cr_assert_eq(count_role(find("permute-7168x256x8-bf16-own"), MOE_ROLE_BURST), 0);
+}
+
+/* Inside a tier each series turns from light to heavy points, or back, once. */
+Test(measure_plan, does_not_alternate_light_and_heavy_points)
+{
+    make(&plan);
+    uint32_t turns = 0;
+    for (uint32_t i = 1; i < plan.visit_count; i++) {
+        const struct moe_measure_point *before = &plan.points[plan.visits[i - 1].point];
+        const struct moe_measure_point *point = &plan.points[plan.visits[i].point];
+        const struct moe_measure_series *series = &plan.series[point->series];
+        const bool same =
+            before->series == point->series && plan.visits[i - 1].tier == plan.visits[i].tier;
+        turns = same ? turns : 0;
+        turns +=
+            same && moe_measure_is_light(series, before) != moe_measure_is_light(series, point);
+        cr_assert_leq(turns, 1, "%s", series->name);
+    }
+}
+
 Test(measure_plan, derives_the_columns_of_a_point)
 {
     make(&plan);
@@ -163,10 +230,17 @@ Test(measure_plan, visits_every_point_once_and_some_again_most_important_first)
         cr_assert(i == 0 || plan.visits[i].tier >= plan.visits[i - 1].tier);
         cr_assert_neq(plan.points[plan.visits[i].point].role, MOE_ROLE_SENTINEL);
     }
-    const uint32_t apart = plan.sentinel_count + 1; /* sentinels and the soak */
+    const uint32_t apart =
+        plan.sentinel_count + 2; /* sentinels, the soak and the burst before it */
     cr_assert_eq(first, plan.point_count - apart);
-    cr_assert_gt(again * 10, first * 4);
-    cr_assert_lt(again * 10, first * 8);
+    cr_assert_gt(again * 10, first * 2);
+    cr_assert_lt(again * 10, first * 4);
+    moe_measure_plan_finish(&plan);
+    request.repeat_percent = 0;
+    make(&plan);
+    for (uint32_t i = 0; i < plan.visit_count; i++) {
+        cr_assert_eq(plan.visits[i].pass, 1);
+    }
 }
 
 Test(measure_plan, gives_libraries_three_shapes)
@@ -225,6 +299,23 @@ Test(measure_plan, refuses_more_series_than_a_run_takes)
     cr_assert_eq(moe_measure_parse_ep("1,2,4,8,16,32,64", &request, &err), MOE_OK);
     cr_assert_eq(moe_measure_plan_make(&request, &plan, &err), MOE_RANGE);
     cr_assert_not_null(strstr(err.text, "at most 48"), "%s", err.text);
+}
+
+Test(settle_rule, waits_for_windows_that_agree)
+{
+    static const double boosts[] = { 1725, 1725, 1965, 1966, 1965 };
+    static const double plateau[] = { 1725, 1725, 1725, 1725, 1808 };
+    static const double slow[] = { 1980, 1900, 1560, 1545, 1530, 1530, 1545, 1530 };
+    cr_assert_not(moe_settle_done(boosts, 0, 1980.0));
+    cr_assert_not(moe_settle_done(boosts, 4, 1980.0));
+    cr_assert(moe_settle_done(boosts, 5, 1980.0));
+    cr_assert_not(
+        moe_settle_done(plateau, 4, 1980.0)); /* of the work before, too short to believe */
+    cr_assert_not(moe_settle_done(plateau, 5, 1980.0));
+    cr_assert_not(moe_settle_done(slow, 6, 1980.0));
+    cr_assert_not(moe_settle_done(slow, 7, 1980.0)); /* 1560 is two steps from 1530 */
+    cr_assert(moe_settle_done(slow, 8, 1980.0));
+    cr_assert_not(moe_settle_done(boosts + 2, 3, 0.0)); /* no highest clock to go by */
 }
 
 Test(measure_plan, refuses_what_it_does_not_know)

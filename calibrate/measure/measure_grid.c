@@ -188,7 +188,7 @@ static bool is_dense(const struct moe_measure_request *request, const struct moe
     return true;
 }
 
-/* Anchors of powers of two that arithmetic holds up, once more as bursts. */
+/* Anchors of powers of two (of products: of every second) that arithmetic holds up, as bursts. */
 static enum moe_status add_bursts(struct grid *grid, uint32_t first, struct moe_error *err)
 {
     struct moe_measure_plan *plan = grid->plan;
@@ -199,6 +199,7 @@ static enum moe_status add_bursts(struct grid *grid, uint32_t first, struct moe_
         const int64_t tokens = (int64_t) point.tokens;
         uint32_t index = 0;
         if (point.role != MOE_ROLE_ANCHOR || (tokens & (tokens - 1)) != 0 ||
+            (series->kind == MOE_MEASURE_GEMM && (tokens & 0x2a00) == 0) || /* 512, 2048, 8192 */
             moe_measure_compute_share(series, &point) < 1.0) {
             continue;
         }

@@ -10,16 +10,16 @@
 #include "sim/base/hash.h"
 #include "sim/base/random.h"
 
-enum { REPEAT_PERCENT = 30, SUSTAINED_LIMIT = 6 };
+enum { SUSTAINED_LIMIT = 6 };
 
 /* Tiers; see the header. Refinement has no planned visits. */
 enum {
     TIER_OWN,
     TIER_AROUND,
     TIER_LIBRARY,
-    TIER_REFINE,
     TIER_SKEW,
     TIER_BURST,
+    TIER_REFINE,
     TIER_SECOND,
     TIER_SUSTAINED,
     TIER_COUNT
@@ -30,9 +30,10 @@ static_assert(TIER_COUNT == (int) MOE_MEASURE_TIERS, "one each");
  * nothing but what is said beforehand and whether a visit still fits before the limit. */
 static const double VISIT_S = 0.02;
 static const double LEAST_S = 0.04;
-static const double SETTLE_S = 0.04;      /* three short windows */
+static const double SETTLE_S = 0.045;     /* three to five short windows */
 static const double SETTLE_HARD_S = 0.22; /* most of what comes down to its clock */
 static const double BURST_S = 0.13;
+static const double REFINE_S = 0.4;
 static const double SERIES_S = 0.05;
 static const double SUSTAINED_S = 2.5;
 static const double BUDGET_S = 0.12;
@@ -90,11 +91,17 @@ double moe_measure_compute_share(const struct moe_measure_series *series,
     return point->bytes > 0.0 ? compute_s(series, point) / memory_s(point) : 0.0;
 }
 
+bool moe_measure_is_light(const struct moe_measure_series *series,
+                          const struct moe_measure_point *point)
+{
+    return moe_measure_compute_share(series, point) < 0.25;
+}
+
 /* Work that draws the power limit takes long to settle; most other work is settled at once. */
 static double estimate(const struct moe_measure_series *series,
                        const struct moe_measure_point *point, double settle_s)
 {
-    const bool light = moe_measure_compute_share(series, point) < 0.25;
+    const bool light = moe_measure_is_light(series, point);
     const double once = 8e-6 + memory_s(point) + compute_s(series, point);
     const double least = light ? once * 40.0 : fmax(once * 40.0, LEAST_S);
     const double timed = fmin(fmin(once * 200.0, least), BUDGET_S + once) + 5.0 * once;
@@ -204,7 +211,24 @@ static uint32_t first_tier(const struct moe_measure_plan *plan, uint32_t point)
     return series->library ? TIER_LIBRARY : TIER_OWN;
 }
 
-/* The visits of one tier: series by series, both in random order. */
+/* Brings the light points of a series to the front, or to the end, and keeps both parts' order: the
+ * clock, which takes 100 ms to recover from heavy work, then has to do so once in two series. */
+static void light_before_heavy(const struct moe_measure_plan *plan, uint32_t *members,
+                               uint32_t count, bool reversed)
+{
+    uint32_t front = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        const struct moe_measure_point *point = &plan->points[members[i]];
+        if (moe_measure_is_light(&plan->series[point->series], point) == reversed) {
+            continue;
+        }
+        const uint32_t moved = members[i];
+        memmove(&members[front + 1], &members[front], (i - front) * sizeof *members);
+        members[front++] = moved;
+    }
+}
+
+/* The visits of one tier: series by series, both in random order, but for the above. */
 static enum moe_status add_tier(struct moe_measure_plan *plan, uint32_t tier, uint32_t pass,
                                 const uint8_t *wanted, uint64_t seed, struct moe_error *err)
 {
@@ -228,6 +252,7 @@ static enum moe_status add_tier(struct moe_measure_plan *plan, uint32_t tier, ui
             }
         }
         shuffle(members, count, key, &draw);
+        light_before_heavy(plan, members, count, s % 2 == 1);
         for (uint32_t i = 0; status == MOE_OK && i < count; i++) {
             status = moe_measure_plan_add_visit(plan, members[i], pass, tier, err);
         }
@@ -250,7 +275,7 @@ static enum moe_status add_visits(struct moe_measure_plan *plan, uint64_t seed,
             const uint64_t lot = moe_random_below(key, (uint64_t) tier << 32 | i, 100);
             wanted[i] = role == MOE_ROLE_SENTINEL || i == plan->soak_point || i == plan->burst_point
                             ? 0
-                        : repeat ? role != MOE_ROLE_SUSTAINED && lot < REPEAT_PERCENT
+                        : repeat ? role != MOE_ROLE_SUSTAINED && lot < plan->repeat_percent
                                  : first_tier(plan, i) == tier;
         }
         status = add_tier(plan, tier, repeat ? 2 : 1, wanted, seed, err);
@@ -360,6 +385,7 @@ enum moe_status moe_measure_plan_make(const struct moe_measure_request *request,
 {
     memset(plan, 0, sizeof *plan);
     plan->settle_s = request->settle_s;
+    plan->repeat_percent = request->repeat_percent;
     const enum moe_status status = make(request, plan, err);
     if (status != MOE_OK) {
         moe_measure_plan_finish(plan);
@@ -409,6 +435,17 @@ enum moe_status moe_measure_plan_card(const struct moe_measure_request *request,
     return status;
 }
 
+/* Of refinements, about one for each series that has them: the best of at most three. */
+static double refine_s(const struct moe_measure_plan *plan)
+{
+    double sum = 0.0;
+    for (uint32_t s = 0; s < plan->series_count; s++) {
+        const enum moe_measure_kind kind = plan->series[s].kind;
+        sum += kind == MOE_MEASURE_EXPERT || kind == MOE_MEASURE_GEMM ? REFINE_S : 0.0;
+    }
+    return sum;
+}
+
 double moe_measure_plan_tier_s(const struct moe_measure_plan *plan, uint32_t tier)
 {
     double sum = 0.0;
@@ -421,7 +458,7 @@ double moe_measure_plan_tier_s(const struct moe_measure_plan *plan, uint32_t tie
             last = point->series;
         }
     }
-    return sum;
+    return tier == TIER_REFINE ? refine_s(plan) : sum;
 }
 
 double moe_measure_plan_total_s(const struct moe_measure_plan *plan)
@@ -436,8 +473,8 @@ double moe_measure_plan_total_s(const struct moe_measure_plan *plan)
 void moe_measure_plan_print(FILE *out, const struct moe_measure_plan *plan, double limit_s)
 {
     static const char *const tiers[TIER_COUNT] = {
-        "own kernels", "around them", "libraries",          "refinement (chosen meanwhile)",
-        "uneven rows", "bursts",      "second pass (30 %)", "sustained",
+        "own kernels", "around them", "libraries",   "uneven rows",
+        "bursts",      "refinement",  "second pass", "sustained",
     };
     (void) fprintf(out, "%-44s %6s %7s %6s %8s %8s\n", "series", "anchor", "heldout", "other",
                    "seconds", "GiB");

@@ -9,9 +9,9 @@
  *
  * Order. Visits come in tiers, most important first, so that a run that ends early has what matters
  * most: anchors and held-out points of our kernels, of what stands around the experts, of the
- * libraries; bursts; skew; repeats of 30 % of the points (pass 2); sustained points. Inside a tier
- * series come in random order, and the points of a series (which share weights) in random
- * order one after the other. The refinement is done between tiers 3 and 4.
+ * libraries; skew; bursts; refinement; repeats of 30 % of the points (pass 2); sustained points. Inside
+ * a tier series come in random order, and the points of a series (which share weights) one after
+ * the other: the light and the heavy ones each in random order, in turn first.
  */
 #ifndef MOE_CALIBRATE_MEASURE_PLAN_H
 #define MOE_CALIBRATE_MEASURE_PLAN_H
@@ -77,9 +77,10 @@ struct moe_measure_request {
     struct moe_bench_shape sentinel;
     int32_t sentinel_rows; /* per expert, of the compute-bound sentinel; the other one has 1 */
     uint64_t seed;
-    double memory_bytes;  /* free on the smallest GPU; 0: not known, nothing is refused */
-    double settle_s;      /* most that a visit waits for its clock; for estimates */
-    double reserve_bytes; /* of it: for what is there beside a series' operands */
+    double memory_bytes;     /* free on the smallest GPU; 0: not known, nothing is refused */
+    uint32_t repeat_percent; /* of the points, measured once more in a later pass */
+    double settle_s;         /* most that a visit waits for its clock; for estimates */
+    double reserve_bytes;    /* of it: for what is there beside a series' operands */
     double cache_bytes;
 };
 
@@ -136,15 +137,20 @@ struct moe_measure_plan {
     uint32_t sentinel_count;
     uint32_t burst_point; /* the compute-bound sentinel from light load: tells the burst clock */
     uint32_t soak_point;  /* the same, sustained: tells clock and power of a warm GPU */
-    double settle_s;      /* of the request */
-    char left_out[1024];  /* series that do not fit into memory; "" when all do */
-    uint64_t hash;        /* of everything above */
+    double settle_s;      /* of the request, as the next */
+    uint32_t repeat_percent;
+    char left_out[1024]; /* series that do not fit into memory; "" when all do */
+    uint64_t hash;       /* of everything above */
 };
 
 /* Time that the arithmetic of a point takes at least over that of its bytes: 1 and more is bound by
  * arithmetic. By an H200's rates, which is near enough for what depends on it. */
 double moe_measure_compute_share(const struct moe_measure_series *series,
                                  const struct moe_measure_point *point);
+
+/* Whether arithmetic is so small a part that the power limit does not lower the clock. */
+bool moe_measure_is_light(const struct moe_measure_series *series,
+                          const struct moe_measure_point *point);
 
 const char *moe_measure_kind_name(enum moe_measure_kind kind);
 const char *moe_measure_role_name(enum moe_measure_role role);

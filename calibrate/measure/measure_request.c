@@ -38,6 +38,7 @@ void moe_measure_request_default(struct moe_measure_request *request)
         .sentinel_rows = 256,
         .seed = 1,
         .settle_s = 0.4,
+        .repeat_percent = 30,
     };
     for (int kind = 0; kind < MOE_MEASURE_KIND_COUNT; kind++) {
         request->kinds[kind] = true;

@@ -18,8 +18,9 @@ static const double HEADROOM_BYTES = 6e9;
 static const double UNKNOWN_BYTES = 16e9;
 static const double BUDGET_S = 0.12;
 static const double LEAST_S = 0.04;
-static const double BURST_REST_S = 0.1; /* light load before a burst */
-static const double BURST_S = 0.018;    /* of timed replays: the limit takes hold after 20 ms */
+static const double AFTER_HEAVY_S = 0.15; /* until the clock is free again */
+static const double BURST_REST_S = 0.1;   /* light load before a burst */
+static const double BURST_S = 0.018;      /* of timed replays: the limit takes hold after 20 ms */
 enum { BURST_ROUNDS = 3, BURST_LEAST = 5 };
 static const double SUSTAINED_SHARE = 0.25; /* of the first soak: the GPU is warm by then */
 static const double READ_SLACK = 1.02;      /* over the ceilings measured in this run */
@@ -180,7 +181,7 @@ static bool is_light(const struct moe_measure_gpu *gpu, uint32_t point)
 {
     const struct moe_measure_plan *plan = gpu->run->plan;
     const struct moe_measure_point *at = &plan->points[point];
-    return moe_measure_compute_share(&plan->series[at->series], at) < 0.25;
+    return moe_measure_is_light(&plan->series[at->series], at);
 }
 
 /* Lets the work before be forgotten: which it was is an accident of the order. */
@@ -373,6 +374,8 @@ static enum moe_status run_point(struct moe_measure_gpu *gpu, uint32_t point, bo
     const struct moe_measure_run *run = gpu->run;
     const enum moe_measure_role role = run->plan->points[point].role;
     const bool light = is_light(gpu, point);
+    const bool was_heavy = gpu->was_heavy;
+    gpu->was_heavy = !light;
     if (role == MOE_ROLE_BURST) {
         return burst(gpu, err);
     }
@@ -383,6 +386,9 @@ static enum moe_status run_point(struct moe_measure_gpu *gpu, uint32_t point, bo
     } else {
         rest(run->rest_s);
         gpu->work.flow = run->settle_s > 0.0;
+        if (light && was_heavy && run->settle_s > 0.0) {
+            MOE_TRY(moe_graph_rest(gpu->tools.timer, AFTER_HEAVY_S, err));
+        }
         MOE_TRY(settle(gpu, light, settled, err));
     }
     MOE_TRY(measure(gpu, light, err));
