@@ -24,8 +24,7 @@ enum {
     THIN_ANCHORS = sizeof thin_anchors / sizeof thin_anchors[0],
     GEMM_ANCHORS = sizeof gemm_anchors / sizeof gemm_anchors[0],
     FEW_ANCHORS = sizeof few_anchors / sizeof few_anchors[0],
-    HELDOUT_UNIFORM = 5,
-    HELDOUT_THIN = 3,
+    HELDOUT_UNIFORM = 4,
     HELDOUT_GEMM = 6,
     HELDOUT_KV = 12,
     HELDOUT_ACTIVE = 1,
@@ -125,15 +124,14 @@ static int32_t draw_rows(struct grid *grid, int32_t low, int32_t high)
     return 0;
 }
 
-/* One in each stretch of the range of sizes, so that no seed leaves a regime untested. */
+/* The same whatever else the run measures. One in each stretch of the range of sizes, so that no seed leaves a regime untested. */
 static enum moe_status add_expert_heldout(struct grid *grid, struct moe_error *err)
 {
     const int32_t experts = grid->plan->series[grid->series].units;
     const int32_t most = rows_most(grid, experts) < 1024 ? rows_most(grid, experts) : 1024;
-    const int uniforms = grid->dense ? HELDOUT_UNIFORM : HELDOUT_THIN;
-    for (int i = 0; i < uniforms; i++) {
-        const double low = pow((double) most, (double) i / uniforms);
-        const double high = pow((double) most, (double) (i + 1) / uniforms);
+    for (int i = 0; i < HELDOUT_UNIFORM; i++) {
+        const double low = pow((double) most, (double) i / HELDOUT_UNIFORM);
+        const double high = pow((double) most, (double) (i + 1) / HELDOUT_UNIFORM);
         const int32_t rows = draw_rows(grid, (int32_t) ceil(low), (int32_t) high);
         if (rows > 0) {
             MOE_TRY(add_spread(grid, MOE_ROLE_HELDOUT, "uniform", experts, rows, err));
