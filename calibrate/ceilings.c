@@ -14,7 +14,7 @@
 enum { LIBRARY_VERSION = 0 };
 
 static const double BUDGET_S = 0.1;
-static const double REST_S = 0.15;
+static const double REST_S = 0.25;
 static const double BURST_S = 0.018; /* of products: then the power limit takes hold */
 static const double SETTLE_S = 0.4;
 
@@ -111,7 +111,7 @@ static enum moe_status both_states(struct moe_graph_timer *timer, struct moe_gra
     bool settled = false;
     MOE_TRY(moe_graph_window(timer, work, 1e-3, &mhz, err));
     work->batch_s = BURST_S;
-    MOE_TRY(moe_graph_rest(timer, REST_S, err));
+    MOE_TRY(moe_graph_rest(timer, REST_S, REST_S, 0.0, err));
     MOE_TRY(moe_graph_batch(timer, work, err));
     *burst_us = median_us(work);
     work->batch_s = 0.0;

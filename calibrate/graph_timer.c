@@ -11,7 +11,7 @@
 
 enum { PROBE_REPLAYS = 3 };
 
-enum { SLOW_READINGS = 2, LATE_LIMIT = 3, WINDOW_REPLAYS = 20000, REST_STAMPS = 32 };
+enum { SLOW_READINGS = 2, LATE_LIMIT = 3, WINDOW_REPLAYS = 20000, REST_STAMPS = 128 };
 
 static const double SLOW_READING_S = 1e-3;
 static const double BATCH_S = 0.1; /* a batch of long replays is shorter than ten */
@@ -492,14 +492,19 @@ enum moe_status moe_graph_window(struct moe_graph_timer *timer, struct moe_graph
     return read_clock(timer, mhz, err);
 }
 
-enum moe_status moe_graph_rest(struct moe_graph_timer *timer, double seconds, struct moe_error *err)
+enum moe_status moe_graph_rest(struct moe_graph_timer *timer, double least_s, double most_s,
+                               double mhz, struct moe_error *err)
 {
-    const double end_s = now_s() + seconds;
-    while (now_s() < end_s) {
+    const double begin_s = now_s();
+    double found = 0.0;
+    double rested_s = 0.0;
+    while (rested_s < least_s || (rested_s < most_s && found < mhz)) {
         for (int i = 0; i < REST_STAMPS; i++) {
-            MOE_TRY(stamp(timer, 0, err));
+            MOE_TRY(stamp(timer, i > 0, err));
         }
         MOE_TRY(moe_graph_wait(timer, "light load", err));
+        MOE_TRY(read_clock(timer, &found, err));
+        rested_s = now_s() - begin_s;
     }
     return MOE_OK;
 }

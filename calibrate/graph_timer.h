@@ -117,9 +117,10 @@ enum moe_status moe_graph_batch(struct moe_graph_timer *timer, struct moe_graph_
 enum moe_status moe_graph_window(struct moe_graph_timer *timer, struct moe_graph_work *work,
                                  double seconds, double *mhz, struct moe_error *err) MOE_MUST_CHECK;
 
-/* Light load for so long: short kernels that only read clocks. Errors: MOE_DEVICE. */
-enum moe_status moe_graph_rest(struct moe_graph_timer *timer, double seconds,
-                               struct moe_error *err) MOE_MUST_CHECK;
+/* Light load, short kernels that only read clocks, for least_s and on until the clock is at least mhz
+ * or most_s have passed. Errors: MOE_DEVICE. */
+enum moe_status moe_graph_rest(struct moe_graph_timer *timer, double least_s, double most_s,
+                               double mhz, struct moe_error *err) MOE_MUST_CHECK;
 
 /* Capture, one warm-up and the least of a few replays in *us: for choosing between variants.
  * Errors: as moe_graph_capture. */

@@ -124,7 +124,8 @@ static int32_t draw_rows(struct grid *grid, int32_t low, int32_t high)
     return 0;
 }
 
-/* The same whatever else the run measures. One in each stretch of the range of sizes, so that no seed leaves a regime untested. */
+/* The same whatever else the run measures. One in each stretch of the range of sizes, so that no
+ * seed leaves a regime untested. */
 static enum moe_status add_expert_heldout(struct grid *grid, struct moe_error *err)
 {
     const int32_t experts = grid->plan->series[grid->series].units;

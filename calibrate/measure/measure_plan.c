@@ -32,13 +32,13 @@ static const double VISIT_S = 0.02;
 static const double LEAST_S = 0.04;
 static const double SETTLE_S = 0.045;     /* three to five short windows */
 static const double SETTLE_HARD_S = 0.22; /* most of what comes down to its clock */
-static const double BURST_S = 0.13;
+static const double BURST_S = 0.15;
 static const double REFINE_S = 0.4;
 static const double SERIES_S = 0.05;
 static const double SUSTAINED_S = 2.5;
 static const double BUDGET_S = 0.12;
-static const double BEGIN_S = 12.0; /* contexts, ceilings, soak */
-static const double SENTINELS_S = 0.15;
+static const double BEGIN_S = 14.0; /* contexts, ceilings, soak */
+static const double SENTINELS_S = 0.7;
 static const double SENTINELS_EVERY_S = 30.0;
 
 void moe_measure_plan_finish(struct moe_measure_plan *plan)
@@ -111,8 +111,11 @@ static double estimate(const struct moe_measure_series *series,
     if (point->role == MOE_ROLE_BURST) {
         return VISIT_S + BURST_S * fmin(3.0, 1.0 + once / 5e-3) + once * 20.0;
     }
-    return VISIT_S + timed + once * 8.0 + fmin(settle_s, light ? SETTLE_S : SETTLE_HARD_S) +
-           (settle_s > 0.0 ? 2.0 * once : 0.0);
+    const double choice = series->kind != MOE_MEASURE_GEMM ? 0.0
+                          : point->tokens > 1024.0         ? 25.0
+                                                           : 90.0;
+    return VISIT_S + timed + once * (8.0 + choice) +
+           fmin(settle_s, light ? SETTLE_S : SETTLE_HARD_S) + (settle_s > 0.0 ? 2.0 * once : 0.0);
 }
 
 enum moe_status moe_measure_plan_add_point(struct moe_measure_plan *plan,

@@ -18,9 +18,10 @@ static const double HEADROOM_BYTES = 6e9;
 static const double UNKNOWN_BYTES = 16e9;
 static const double BUDGET_S = 0.12;
 static const double LEAST_S = 0.04;
-static const double AFTER_HEAVY_S = 0.15; /* until the clock is free again */
-static const double BURST_REST_S = 0.1;   /* light load before a burst */
-static const double BURST_S = 0.018;      /* of timed replays: the limit takes hold after 20 ms */
+static const double AFTER_HEAVY_S = 0.05; /* light load at least, and until the clock is free */
+static const double REST_MOST_S = 0.3;
+static const double BURST_REST_S = 0.1; /* light load before a burst */
+static const double BURST_S = 0.018;    /* of timed replays: the limit takes hold after 20 ms */
 enum { BURST_ROUNDS = 3, BURST_LEAST = 5 };
 static const double SUSTAINED_SHARE = 0.25; /* of the first soak: the GPU is warm by then */
 static const double READ_SLACK = 1.02;      /* over the ceilings measured in this run */
@@ -200,7 +201,8 @@ static enum moe_status burst(struct moe_measure_gpu *gpu, struct moe_error *err)
     MOE_TRY(moe_graph_window(gpu->tools.timer, work, 1e-3, &mhz, err));
     work->batch_s = BURST_S;
     for (int i = 0; i < BURST_ROUNDS && work->count < BURST_LEAST; i++) {
-        MOE_TRY(moe_graph_rest(gpu->tools.timer, BURST_REST_S, err));
+        MOE_TRY(moe_graph_rest(gpu->tools.timer, BURST_REST_S, REST_MOST_S,
+                               MOE_SETTLE_BOOST_SHARE * gpu->boost_mhz, err));
         MOE_TRY(moe_graph_batch(gpu->tools.timer, work, err));
     }
     return MOE_OK;
@@ -387,7 +389,8 @@ static enum moe_status run_point(struct moe_measure_gpu *gpu, uint32_t point, bo
         rest(run->rest_s);
         gpu->work.flow = run->settle_s > 0.0;
         if (light && was_heavy && run->settle_s > 0.0) {
-            MOE_TRY(moe_graph_rest(gpu->tools.timer, AFTER_HEAVY_S, err));
+            MOE_TRY(moe_graph_rest(gpu->tools.timer, AFTER_HEAVY_S, REST_MOST_S,
+                                   MOE_SETTLE_BOOST_SHARE * gpu->boost_mhz, err));
         }
         MOE_TRY(settle(gpu, light, settled, err));
     }
