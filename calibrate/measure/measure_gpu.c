@@ -14,8 +14,8 @@ enum { REFINE_ROUNDS = 3, FIRST_TIER_AFTER_REFINE = 6, AGAIN_LIMIT = 4096 };
 
 static const double SENTINEL_EVERY_S = 30.0;
 static const double DRIFT = 0.02;
-static const double REFINE_SHARE = 0.1; /* of the limit */
-static const double SLACK = 1.2;        /* on estimates */
+static const double REFINE_SHARE = 0.06; /* of the limit */
+static const double SLACK = 1.2;         /* on estimates */
 static const double VISIT_S = 0.03;
 
 /* What this thread does from visit to visit. */
