@@ -12,7 +12,7 @@
 
 enum { REFINED_PER_SERIES = 4 };
 
-static const double END_S = 2.0; /* sentinels, giving memory back, the store's last page */
+static const double END_S = 3.0; /* sentinels, giving memory back, the store's last page */
 
 double moe_measure_now(void)
 {
