@@ -34,8 +34,9 @@ struct moe_measure_gpu {
     int64_t seq;
     double pace; /* how long visits take over their estimates */
     struct moe_graph_work work;
-    bool was_heavy;  /* the visit before drew the power limit, or may have */
-    double last_mhz; /* of the visit before */
+    bool was_heavy;       /* the visit before drew the power limit, or may have */
+    uint32_t last_series; /* of the visit before */
+    double last_mhz;      /* of the visit before */
     double last_watts;
     enum moe_status status;
     struct moe_error err;

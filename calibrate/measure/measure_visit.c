@@ -376,8 +376,13 @@ static enum moe_status run_point(struct moe_measure_gpu *gpu, uint32_t point, bo
     const struct moe_measure_run *run = gpu->run;
     const enum moe_measure_role role = run->plan->points[point].role;
     const bool light = is_light(gpu, point);
-    const bool was_heavy = gpu->was_heavy;
+    const uint32_t series = run->plan->points[point].series;
+    /* Light points of one series draw alike; others may hold each other's clock down. */
+    const bool may_be_held =
+        gpu->was_heavy || (gpu->last_series != series && gpu->last_mhz > 0.0 &&
+                           gpu->last_mhz < MOE_SETTLE_BOOST_SHARE * gpu->boost_mhz);
     gpu->was_heavy = !light;
+    gpu->last_series = series;
     if (role == MOE_ROLE_BURST) {
         return burst(gpu, err);
     }
@@ -388,7 +393,7 @@ static enum moe_status run_point(struct moe_measure_gpu *gpu, uint32_t point, bo
     } else {
         rest(run->rest_s);
         gpu->work.flow = run->settle_s > 0.0;
-        if (light && was_heavy && run->settle_s > 0.0) {
+        if (light && may_be_held && run->settle_s > 0.0) {
             MOE_TRY(moe_graph_rest(gpu->tools.timer, AFTER_HEAVY_S, REST_MOST_S,
                                    MOE_SETTLE_BOOST_SHARE * gpu->boost_mhz, err));
         }
