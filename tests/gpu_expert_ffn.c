@@ -47,12 +47,11 @@ static const struct test_case cases[] = {
     { 592, 336, MOE_EXPERT_SWIGLU, false, 3, { 3, 16, 9 } }, /* few rows, rings that come round */
     { 64, 64, MOE_EXPERT_RELU, false, 70, { [2] = 3, [32] = 17, [33] = 1, [69] = 5 } },
     /* More tiles than blocks in both GEMMs, whose second waits for the first, expert by expert. */
-    { 512,
-      1536,
-      MOE_EXPERT_SWIGLU,
-      true,
-      40,
-      { [0] = 70, [3] = 1, [4] = 9, [19] = 130, [39] = 2 } },
+    { 512, 256, MOE_EXPERT_SWIGLU, true, 70, { 70, 3, 5, 0, 4, 1,   3, 5, 2, 4, 1, 3, 5, 2,
+                                               4,  1, 3, 5, 2, 130, 1, 3, 5, 2, 4, 1, 3, 5,
+                                               2,  4, 1, 3, 5, 2,   4, 1, 3, 5, 2, 4, 0, 3,
+                                               5,  2, 4, 1, 3, 5,   2, 4, 1, 3, 5, 2, 4, 1,
+                                               3,  5, 2, 4, 1, 3,   5, 2, 4, 1, 3, 5, 2, 9 } },
     { 2048, 256, MOE_EXPERT_SWIGLU, true, 1, { 300 } },
     { 512, 384, MOE_EXPERT_SWIGLU, true, 8, { 129, 0, 256, 1, 31, 127, 0, 300 } },
     { 1024, 768, MOE_EXPERT_RELU, true, 4, { 100, 7, 40, 0 } },
