@@ -3,11 +3,12 @@
  *
  * Counts per expert are ragged, with zeros and with the edges of the row tiles; outputs are
  * poisoned before each run; replays of a graph must say what the first run said; the rows behind
- * the last one must stay as they were. Two kinds of data: small whole numbers whose sums are exact, where the answer must be right to the last
- * bit (bf16, ReLU), and random ones. Each GEMM is judged by itself: out by what the twin makes of
- * the mid that the kernel stored; mid by the twin's, from which an element may differ by
- * one step of its type, and in e4m3 few may, since the tensor cores keep about 14 bits of a
- * sum of 128 products and only what lies that close to a middle can fall to the other side.
+ * the last one must stay as they were. Two kinds of data: small whole numbers whose sums are
+ * exact, where the answer must be right to the last bit (bf16, ReLU), and random ones. Each GEMM is
+ * judged by itself: out by what the twin makes of the mid that the kernel stored; mid by the
+ * twin's, from which an element may differ by one step of its type, and in e4m3 few may, since the
+ * tensor cores keep about 14 bits of a sum of 128 products and only what lies that close to a
+ * middle can fall to the other side.
  * --small leaves out the larger shapes, for slow checkers such as compute-sanitizer. */
 #include <cuda_runtime_api.h>
 #include <inttypes.h>
