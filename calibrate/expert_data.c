@@ -151,14 +151,12 @@ void moe_expert_data_destroy(struct moe_expert_data *data)
     free(data);
 }
 
-enum moe_status moe_expert_case_set(const struct moe_expert_data *data, enum moe_row_histogram kind,
-                                    int32_t rows_per_expert, struct moe_expert_case *out,
-                                    struct moe_error *err)
+/* What follows from out->row_offset, and its copy on the GPU. */
+static enum moe_status finish_case(const struct moe_expert_data *data, struct moe_expert_case *out,
+                                   struct moe_error *err)
 {
     const int32_t experts = data->shape.expert_count;
-    assert((int64_t) experts * rows_per_expert <= data->row_capacity);
     out->data = data;
-    moe_row_histogram_make(kind, experts, rows_per_expert, out->row_offset);
     out->load = moe_row_load_read(out->row_offset, experts);
     MOE_TRY(moe_device_check((int) cudaMemcpy(data->row_offset_dev, out->row_offset,
                                               (size_t) (experts + 1) * sizeof(int32_t),
@@ -166,6 +164,28 @@ enum moe_status moe_expert_case_set(const struct moe_expert_data *data, enum moe
                              "cudaMemcpy of row offsets", err));
     /* The copy may still be under way, and the streams used later do not wait for it. */
     return moe_device_check((int) cudaDeviceSynchronize(), "cudaMemcpy of row offsets", err);
+}
+
+enum moe_status moe_expert_case_set(const struct moe_expert_data *data, enum moe_row_histogram kind,
+                                    int32_t rows_per_expert, struct moe_expert_case *out,
+                                    struct moe_error *err)
+{
+    const int32_t experts = data->shape.expert_count;
+    assert((int64_t) experts * rows_per_expert <= data->row_capacity);
+    moe_row_histogram_make(kind, experts, rows_per_expert, out->row_offset);
+    return finish_case(data, out, err);
+}
+
+enum moe_status moe_expert_case_set_rows(const struct moe_expert_data *data, const int32_t *rows,
+                                         struct moe_expert_case *out, struct moe_error *err)
+{
+    out->row_offset[0] = 0;
+    for (int32_t e = 0; e < data->shape.expert_count; e++) {
+        out->row_offset[e + 1] = out->row_offset[e] + rows[e];
+    }
+    assert(out->row_offset[data->shape.expert_count] >= 1);
+    assert(out->row_offset[data->shape.expert_count] <= data->row_capacity);
+    return finish_case(data, out, err);
 }
 
 struct moe_expert_ffn_weights moe_expert_data_weights(const struct moe_expert_data *data,

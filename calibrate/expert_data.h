@@ -66,6 +66,11 @@ enum moe_status moe_expert_case_set(const struct moe_expert_data *data, enum moe
                                     int32_t rows_per_expert, struct moe_expert_case *out,
                                     struct moe_error *err) MOE_MUST_CHECK;
 
+/* The same for rows[expert_count] per expert; their sum is 1 .. row_capacity. */
+enum moe_status moe_expert_case_set_rows(const struct moe_expert_data *data, const int32_t *rows,
+                                         struct moe_expert_case *out,
+                                         struct moe_error *err) MOE_MUST_CHECK;
+
 /* Bytes of one row of x and mid (bf16 2, fp8 1 per column). */
 int64_t moe_expert_cell_bytes(const struct moe_expert_ffn_shape *shape);
 

@@ -20,8 +20,9 @@
 
 enum {
     MOE_GRAPH_SET_LIMIT = 64,
-    MOE_GRAPH_BATCH = 10,  /* replays queued at once */
-    MOE_GRAPH_WARM_UP = 5, /* replays before the first batch */
+    MOE_GRAPH_BATCH = 10, /* replays queued at once */
+    MOE_GRAPH_WARM_UP =
+        5, /* replays before the first batch, or one of each set if these are more */
 };
 
 struct moe_graph_timer; /* opaque: a stream, its events, the sensors of the GPU */

@@ -27,7 +27,7 @@ Test(model, weights_of_the_cards_are_those_published)
         { "qwen3-235b-a22b", 235, 0.005 },  { "llama-4-maverick", 400, 0.005 },
         { "mixtral-8x7b", 46.7, 0.005 },    { "gpt-oss-120b", 116.83, 0.005 },
         { "deepseek-v2-lite", 15.7, 0.01 }, { "switch-base-128", 7.4, 0.01 },
-        { "switch-base-256", 14.7, 0.01 },
+        { "switch-base-256", 14.7, 0.01 },  { "qwen3-30b-a3b", 30.5, 0.005 },
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         const struct moe_model model = load(cases[i].name);

@@ -16,7 +16,7 @@
 #include "sim/base/error.h"
 
 /* Kind and schema version of a calibration file, for both programs. */
-enum { MOE_CALIBRATION_APPLICATION_ID = 0x6d6f6343 /* "mocC" */, MOE_CALIBRATION_VERSION = 1 };
+enum { MOE_CALIBRATION_APPLICATION_ID = 0x6d6f6343 /* "mocC" */, MOE_CALIBRATION_VERSION = 2 };
 
 /* All texts below are the caller's, copied by the store. Columns are those of sample_tables.sql. */
 struct moe_sample_gpu {
@@ -161,6 +161,10 @@ enum moe_status moe_sample_add_ceiling(struct moe_sample_store *store, int64_t r
 /* id may be NULL. Errors: as moe_database_error; MOE_RANGE when the median is not above 0. */
 enum moe_status moe_sample_add_row(struct moe_sample_store *store, const struct moe_sample_row *row,
                                    int64_t *id, struct moe_error *err) MOE_MUST_CHECK;
+/* Median of the first visit of this pass, 0 when there is none. Errors: as moe_database_error. */
+enum moe_status moe_sample_find_median(struct moe_sample_store *store, int64_t run, int64_t gpu,
+                                       int64_t point, int32_t pass, double *median_us,
+                                       struct moe_error *err) MOE_MUST_CHECK;
 enum moe_status moe_sample_add_raw(struct moe_sample_store *store, int64_t sample, const float *us,
                                    uint32_t count, struct moe_error *err) MOE_MUST_CHECK;
 enum moe_status moe_sample_add_nvml(struct moe_sample_store *store,

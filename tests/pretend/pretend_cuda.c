@@ -1,12 +1,14 @@
 /* The CUDA runtime of the pretend GPU. */
 #include <cuda_runtime_api.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "tests/pretend/pretend_gpu.h"
 
-enum { STREAM_LIMIT = 64 };
+enum { STREAM_LIMIT = 256 };
 
 struct pretend_event {
     struct pretend_stream *stream;
@@ -15,8 +17,10 @@ struct pretend_event {
 };
 
 static struct pretend_stream *streams[STREAM_LIMIT];
-static struct pretend_stream *capture; /* the stream that began it; NULL: none */
-static float clock_ms;
+static pthread_mutex_t streams_lock = PTHREAD_MUTEX_INITIALIZER;
+/* The stream that began the capture under way; NULL: none. Of this thread, as captures of CUDA's
+ * mode ThreadLocal are. */
+static _Thread_local struct pretend_stream *capture;
 
 int pretend_launch(void *stream)
 {
@@ -27,7 +31,6 @@ int pretend_launch(void *stream)
     if (on != NULL) {
         on->work++;
     }
-    clock_ms += 0.05F;
     return 0;
 }
 
@@ -115,7 +118,7 @@ cudaError_t cudaMalloc(void **out, size_t bytes)
 /* Little is free, so that operands kept for later are given up at times. */
 cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *all_bytes)
 {
-    static unsigned turn;
+    static atomic_uint turn;
     *free_bytes = (size_t) (turn++ % 3 == 0 ? 100 : 600) << 24;
     *all_bytes = (size_t) 1000 << 24;
     return cudaSuccess;
@@ -170,25 +173,32 @@ cudaError_t cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t stre
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *out, unsigned flags)
 {
     struct pretend_stream *stream = calloc(1, sizeof *stream);
+    cudaError_t code = cudaErrorMemoryAllocation;
     (void) flags;
-    for (int i = 0; stream != NULL && i < STREAM_LIMIT; i++) {
+    (void) pthread_mutex_lock(&streams_lock);
+    for (int i = 0; stream != NULL && code != cudaSuccess && i < STREAM_LIMIT; i++) {
         if (streams[i] == NULL) {
             streams[i] = stream;
             *out = (cudaStream_t) (void *) stream;
-            return cudaSuccess;
+            code = cudaSuccess;
         }
     }
-    free(stream);
-    return cudaErrorMemoryAllocation;
+    (void) pthread_mutex_unlock(&streams_lock);
+    if (code != cudaSuccess) {
+        free(stream);
+    }
+    return code;
 }
 
 cudaError_t cudaStreamDestroy(cudaStream_t stream)
 {
+    (void) pthread_mutex_lock(&streams_lock);
     for (int i = 0; i < STREAM_LIMIT; i++) {
         if (streams[i] == (void *) stream) {
             streams[i] = NULL;
         }
     }
+    (void) pthread_mutex_unlock(&streams_lock);
     free(stream);
     return cudaSuccess;
 }
@@ -228,8 +238,9 @@ cudaError_t cudaEventDestroy(cudaEvent_t event)
 
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
 {
+    static struct pretend_stream default_stream;
     struct pretend_event *made = (void *) event;
-    made->stream = (void *) stream;
+    made->stream = stream == NULL ? &default_stream : (void *) stream;
     made->work = made->stream->work;
     made->busy_us = made->stream->busy_us;
     return cudaSuccess;
@@ -245,7 +256,7 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event)
  * rule has work to do. */
 cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t begin, cudaEvent_t end)
 {
-    static unsigned turn;
+    static atomic_uint turn;
     const double busy_us = ((struct pretend_event *) (void *) end)->busy_us -
                            ((struct pretend_event *) (void *) begin)->busy_us;
     *ms = busy_us > 0.0 ? (float) (busy_us * 1e-3) : 0.5F + 0.0001F * (float) (turn++ % 17);
@@ -259,6 +270,7 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
     (void) flags;
     if (made->stream->capturing) {
         waiting->capturing = true;
+        waiting->captured_by = &capture;
     }
     if (waiting == capture) {
         made->stream->joined = made->work;
@@ -274,21 +286,25 @@ cudaError_t cudaStreamBeginCapture(cudaStream_t stream, enum cudaStreamCaptureMo
     }
     capture = (void *) stream;
     capture->capturing = true;
+    capture->captured_by = &capture;
     return cudaSuccess;
 }
 
 cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *out)
 {
     cudaError_t code = capture == (void *) stream ? cudaSuccess : cudaErrorStreamCaptureUnmatched;
+    (void) pthread_mutex_lock(&streams_lock);
     for (int i = 0; i < STREAM_LIMIT; i++) {
-        if (streams[i] == NULL || !streams[i]->capturing) {
+        if (streams[i] == NULL || streams[i]->captured_by != &capture) {
             continue;
         }
         streams[i]->capturing = false;
+        streams[i]->captured_by = NULL;
         if (streams[i] != capture && streams[i]->joined != streams[i]->work) {
             code = cudaErrorStreamCaptureUnjoined;
         }
     }
+    (void) pthread_mutex_unlock(&streams_lock);
     capture = NULL;
     *out = code == cudaSuccess ? calloc(1, 8) : NULL;
     return code;

@@ -16,6 +16,7 @@
 #include "kernels/random_fill.h"
 #include "kernels/reference_activation.h"
 #include "kernels/reference_expert_rows.h"
+#include "kernels/reference_gate.h"
 #include "kernels/reference_number.h"
 #include "kernels/stream.h"
 #include "sim/base/random.h"
@@ -197,16 +198,22 @@ int moe_stream_read(uint32_t *sum, const void *src, int64_t bytes, int version, 
 
 int moe_stream_write(void *dst, uint32_t word, int64_t bytes, int version, void *stream)
 {
-    (void) dst;
-    (void) word;
-    return bytes % 16 != 0 || version < 1 ? (int) cudaErrorInvalidValue : pretend_launch(stream);
+    if (bytes % 16 != 0 || version < 1) {
+        return (int) cudaErrorInvalidValue;
+    }
+    for (int64_t i = 0; i < bytes; i += (int64_t) sizeof word) {
+        memcpy((char *) dst + i, &word, sizeof word);
+    }
+    return pretend_launch(stream);
 }
 
 int moe_stream_copy(void *dst, const void *src, int64_t bytes, int version, void *stream)
 {
-    (void) dst;
-    (void) src;
-    return bytes % 16 != 0 || version < 1 ? (int) cudaErrorInvalidValue : pretend_launch(stream);
+    if (bytes % 16 != 0 || version < 1) {
+        return (int) cudaErrorInvalidValue;
+    }
+    memcpy(dst, src, (size_t) bytes);
+    return pretend_launch(stream);
 }
 
 int moe_clock_stamp(struct moe_clock_reading *stamps, int32_t sm_count, void *stream)
@@ -305,13 +312,14 @@ int moe_permute_rows(const struct moe_permute_shape *shape, const struct moe_per
 int moe_combine_rows(const struct moe_permute_shape *shape, void *out, const void *rows,
                      const int32_t *position, const float *weight, int version, void *stream)
 {
-    const size_t row_bytes = (size_t) shape->hidden * 2;
-    for (size_t token = 0; token < (size_t) shape->token_count; token++) {
-        const size_t place = token * (size_t) shape->top_k;
-        memcpy((char *) out + token * row_bytes,
-               (const char *) rows + (size_t) position[place] * row_bytes, row_bytes);
-        if (!(weight[place] > 0.0F)) {
-            return (int) cudaErrorInvalidValue;
+    for (long token = 0; token < shape->token_count; token++) {
+        for (long column = 0; column < shape->hidden; column++) {
+            double sum = 0.0;
+            for (long place = token * shape->top_k; place < (token + 1) * shape->top_k; place++) {
+                sum += (double) weight[place] *
+                       pretend_read(rows, 0, (long) position[place] * shape->hidden + column);
+            }
+            pretend_write(out, 0, token * shape->hidden + column, sum);
         }
     }
     return version < 1 ? (int) cudaErrorInvalidValue : pretend_launch(stream);
@@ -332,11 +340,18 @@ int moe_quantise_rows(int32_t row_count, int32_t hidden, void *q, float *scale,
 int moe_gate_choose(const struct moe_gate *gate, int32_t token_count, int32_t *ids, float *weights,
                     const float *logits, const float *bias, int version, void *stream)
 {
-    for (long i = 0; i < (long) token_count * gate->top_k; i++) {
-        ids[i] = 0;
-        weights[i] = logits[i / gate->top_k * gate->expert_count] + (bias == NULL ? 0.0F : bias[0]);
+    const long count = (long) token_count * gate->top_k;
+    double *exact = calloc((size_t) count, sizeof *exact);
+    if (exact == NULL || version < 1) {
+        free(exact);
+        return (int) cudaErrorInvalidValue;
     }
-    return version < 1 ? (int) cudaErrorInvalidValue : pretend_launch(stream);
+    moe_reference_gate_choose(gate, token_count, ids, exact, logits, bias, NULL);
+    for (long i = 0; i < count; i++) {
+        weights[i] = (float) exact[i];
+    }
+    free(exact);
+    return pretend_launch(stream);
 }
 
 int moe_kv_split_count(const struct moe_kv_shape *shape, int32_t *out)
@@ -358,7 +373,7 @@ int moe_kv_read(const struct moe_kv_shape *shape, const struct moe_kv_batch *bat
     for (int64_t i = 0; i < pages; i++) {
         sum += batch->page_table_dev[i];
     }
-    if (sum != pages * (pages - 1) / 2) { /* each page once */
+    if ((sum - pages * (pages - 1) / 2) % (pages * pages) != 0) { /* each page of a stretch once */
         return (int) cudaErrorInvalidValue;
     }
     for (int64_t i = 0; i < shape->sequence_count; i++) {

@@ -1,0 +1,443 @@
+#include "calibrate/measure/measure_plan.h"
+
+#include <assert.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "calibrate/measure/measure_grid.h"
+#include "calibrate/measure/measure_series.h"
+#include "sim/base/hash.h"
+#include "sim/base/random.h"
+
+enum { REPEAT_PERCENT = 30, SUSTAINED_LIMIT = 6 };
+
+/* Tiers; see the header. Refinement has no planned visits. */
+enum {
+    TIER_OWN,
+    TIER_AROUND,
+    TIER_LIBRARY,
+    TIER_REFINE,
+    TIER_SKEW,
+    TIER_SECOND,
+    TIER_THIRD,
+    TIER_SUSTAINED,
+    TIER_COUNT
+};
+static_assert(TIER_COUNT == (int) MOE_MEASURE_TIERS, "one each");
+
+/* Estimates, deliberately plain: an H200 at its usual, and what a visit costs besides. They decide
+ * nothing but what is said beforehand and whether a visit still fits before the limit. */
+static const double VISIT_S = 0.02;
+static const double SERIES_S = 0.05;
+static const double SUSTAINED_S = 2.5;
+static const double BUDGET_S = 0.12;
+static const double BEGIN_S = 12.0; /* contexts, ceilings, soak */
+static const double SENTINELS_S = 0.15;
+static const double SENTINELS_EVERY_S = 30.0;
+
+void moe_measure_plan_finish(struct moe_measure_plan *plan)
+{
+    for (uint32_t i = 0; i < plan->point_count; i++) {
+        free(plan->points[i].rows);
+    }
+    free(plan->points);
+    free(plan->visits);
+    plan->points = NULL;
+    plan->visits = NULL;
+    plan->series_count = 0;
+    plan->point_count = 0;
+    plan->point_room = 0;
+    plan->visit_count = 0;
+    plan->visit_room = 0;
+    plan->sentinel_count = 0;
+}
+
+static enum moe_status grow(void **items, uint32_t *room, uint32_t count, size_t size,
+                            struct moe_error *err)
+{
+    if (count < *room) {
+        return MOE_OK;
+    }
+    const uint32_t wanted = *room == 0 ? 256 : *room * 2;
+    void *larger = realloc(*items, wanted * size);
+    if (larger == NULL) {
+        return moe_fail(err, MOE_LIMIT, "no memory for a plan of %u entries", wanted);
+    }
+    *items = larger;
+    *room = wanted;
+    return MOE_OK;
+}
+
+static double estimate(const struct moe_measure_series *series,
+                       const struct moe_measure_point *point)
+{
+    const double peak = series->dtype == MOE_EXPERT_FP8 ? 1.0e15 : 6.0e14;
+    const double once = 8e-6 + point->bytes / 4e12 + point->flops / peak;
+    const double timed = fmin(once * 40.0, BUDGET_S + once);
+    return point->role == MOE_ROLE_SUSTAINED ? SUSTAINED_S + once * 40.0
+                                             : VISIT_S + timed + once * 8.0;
+}
+
+enum moe_status moe_measure_plan_add_point(struct moe_measure_plan *plan,
+                                           const struct moe_measure_point *point, uint32_t *index,
+                                           struct moe_error *err)
+{
+    const enum moe_status status = grow((void **) &plan->points, &plan->point_room,
+                                        plan->point_count, sizeof *plan->points, err);
+    if (status != MOE_OK) {
+        free(point->rows);
+        return status;
+    }
+    *index = plan->point_count;
+    plan->points[plan->point_count] = *point;
+    plan->points[plan->point_count++].estimate_s = estimate(&plan->series[point->series], point);
+    return MOE_OK;
+}
+
+enum moe_status moe_measure_plan_add_visit(struct moe_measure_plan *plan, uint32_t point,
+                                           uint32_t pass, uint32_t tier, struct moe_error *err)
+{
+    MOE_TRY(grow((void **) &plan->visits, &plan->visit_room, plan->visit_count,
+                 sizeof *plan->visits, err));
+    plan->visits[plan->visit_count++] = (struct moe_measure_visit){ .point = point,
+                                                                    .pass = (uint8_t) pass,
+                                                                    .tier = (uint8_t) tier };
+    return MOE_OK;
+}
+
+enum moe_status moe_measure_expert_point(struct moe_measure_plan *plan, uint32_t series_index,
+                                         enum moe_measure_role role, const char *histogram,
+                                         const int32_t *rows, uint32_t *index,
+                                         struct moe_error *err)
+{
+    const struct moe_measure_series *series = &plan->series[series_index];
+    const struct moe_expert_ffn_shape shape = { series->hidden, series->inter, series->units,
+                                                series->dtype, series->activation };
+    const struct moe_row_load load = moe_measure_histogram_load(rows, series->units);
+    const struct moe_expert_work work = moe_expert_work_count(&shape, &load);
+    struct moe_measure_point point = {
+        .series = series_index,
+        .role = role,
+        .tokens = (double) load.row_count / (double) load.active_count,
+        .active = load.active_count,
+        .row_max = load.row_max,
+        .tiles64 = load.tiles64,
+        .tiles128 = load.tiles128,
+        .bytes = work.weight_bytes + work.row_bytes,
+        .flops = work.flops,
+        .cold_bytes = work.weight_bytes, /* rows come from the step before */
+    };
+    const size_t bytes = (size_t) series->units * sizeof *rows;
+    size_t length = strlen(histogram);
+    length = length < sizeof point.histogram ? length : sizeof point.histogram - 1;
+    memcpy(point.histogram, histogram, length);
+    point.rows = malloc(bytes);
+    if (point.rows == NULL) {
+        return moe_fail(err, MOE_LIMIT, "no memory for a histogram");
+    }
+    memcpy(point.rows, rows, bytes);
+    return moe_measure_plan_add_point(plan, &point, index, err);
+}
+
+static uint64_t key_of(uint64_t seed, uint64_t purpose)
+{
+    return moe_random_key(moe_random_mix(seed) ^ purpose, MOE_RANDOM_TEST);
+}
+
+static void shuffle(uint32_t *items, uint32_t count, uint64_t key, uint64_t *draw)
+{
+    for (uint32_t i = count; i > 1; i--) {
+        const uint32_t j = (uint32_t) moe_random_below(key, (*draw)++, i);
+        const uint32_t moved = items[i - 1];
+        items[i - 1] = items[j];
+        items[j] = moved;
+    }
+}
+
+static uint32_t first_tier(const struct moe_measure_plan *plan, uint32_t point)
+{
+    const struct moe_measure_series *series = &plan->series[plan->points[point].series];
+    const enum moe_measure_role role = plan->points[point].role;
+    if (role == MOE_ROLE_SKEW) {
+        return TIER_SKEW;
+    }
+    if (role == MOE_ROLE_SUSTAINED) {
+        return TIER_SUSTAINED;
+    }
+    if (series->kind != MOE_MEASURE_EXPERT) {
+        return TIER_AROUND;
+    }
+    return series->library ? TIER_LIBRARY : TIER_OWN;
+}
+
+/* The visits of one tier: series by series, both in random order. */
+static enum moe_status add_tier(struct moe_measure_plan *plan, uint32_t tier, uint32_t pass,
+                                const uint8_t *wanted, uint64_t seed, struct moe_error *err)
+{
+    const uint64_t key = key_of(seed, 100 + tier);
+    uint64_t draw = 0;
+    uint32_t order[MOE_MEASURE_SERIES_LIMIT];
+    uint32_t *members = calloc(plan->point_count, sizeof *members);
+    if (members == NULL) {
+        return moe_fail(err, MOE_LIMIT, "no memory for a plan");
+    }
+    for (uint32_t i = 0; i < plan->series_count; i++) {
+        order[i] = i;
+    }
+    shuffle(order, plan->series_count, key, &draw);
+    enum moe_status status = MOE_OK;
+    for (uint32_t s = 0; s < plan->series_count; s++) {
+        uint32_t count = 0;
+        for (uint32_t i = 0; i < plan->point_count; i++) {
+            if (wanted[i] && plan->points[i].series == order[s]) {
+                members[count++] = i;
+            }
+        }
+        shuffle(members, count, key, &draw);
+        for (uint32_t i = 0; status == MOE_OK && i < count; i++) {
+            status = moe_measure_plan_add_visit(plan, members[i], pass, tier, err);
+        }
+    }
+    free(members);
+    return status;
+}
+
+static enum moe_status add_visits(struct moe_measure_plan *plan, uint64_t seed,
+                                  struct moe_error *err)
+{
+    const uint64_t key = key_of(seed, 1);
+    uint8_t *wanted = calloc(plan->point_count, 1);
+    enum moe_status status =
+        wanted == NULL ? moe_fail(err, MOE_LIMIT, "no memory for a plan") : MOE_OK;
+    for (uint32_t tier = 0; status == MOE_OK && tier < TIER_COUNT; tier++) {
+        const bool repeat = tier == TIER_SECOND || tier == TIER_THIRD;
+        for (uint32_t i = 0; i < plan->point_count; i++) {
+            const enum moe_measure_role role = plan->points[i].role;
+            const uint64_t lot = moe_random_below(key, (uint64_t) tier << 32 | i, 100);
+            wanted[i] = role == MOE_ROLE_SENTINEL || i == plan->soak_point ? 0
+                        : repeat ? role != MOE_ROLE_SUSTAINED && lot < REPEAT_PERCENT
+                                 : first_tier(plan, i) == tier;
+        }
+        status = add_tier(plan, tier,
+                          tier == TIER_SECOND  ? 2
+                          : tier == TIER_THIRD ? 3
+                                               : 1,
+                          wanted, seed, err);
+    }
+    free(wanted);
+    return status;
+}
+
+/* Compute-bound and memory-bound, of a shape that is the same in every run; and the compute-bound
+ * one sustained. */
+static enum moe_status add_sentinels(const struct moe_measure_request *request,
+                                     struct moe_measure_plan *plan, struct moe_error *err)
+{
+    int32_t rows[1024];
+    uint32_t series = 0;
+    const int32_t experts = request->sentinel.expert_count;
+    const enum moe_expert_dtype dtype =
+        request->dtypes[MOE_EXPERT_BF16] ? MOE_EXPERT_BF16 : MOE_EXPERT_FP8;
+    MOE_TRY(
+        moe_measure_series_expert(plan, &request->sentinel, dtype, "own", request, &series, err));
+    const int32_t each[] = { request->sentinel_rows, 1 };
+    for (int i = 0; i < 2 && (i == 0 || each[0] != each[1]); i++) {
+        moe_measure_histogram_spread(experts, experts, each[i], rows);
+        MOE_TRY(moe_measure_expert_point(plan, series, MOE_ROLE_SENTINEL, "uniform", rows,
+                                         &plan->sentinels[plan->sentinel_count], err));
+        plan->sentinel_count++;
+    }
+    plan->burst_point = plan->sentinels[0];
+    moe_measure_histogram_spread(experts, experts, request->sentinel_rows, rows);
+    return moe_measure_expert_point(plan, series, MOE_ROLE_SUSTAINED, "uniform", rows,
+                                    &plan->soak_point, err);
+}
+
+/* The series of our kernels with the most arithmetic, spread over the list. */
+static enum moe_status add_sustained(const struct moe_measure_request *request,
+                                     struct moe_measure_plan *plan, uint32_t expert_count,
+                                     struct moe_error *err)
+{
+    int32_t rows[1024];
+    const uint32_t every = expert_count / SUSTAINED_LIMIT + 1;
+    for (uint32_t s = 0; s < expert_count; s += every) {
+        const struct moe_measure_series *series = &plan->series[s];
+        uint32_t index = 0;
+        int32_t each = request->rows_max < 512 ? request->rows_max : 512;
+        const int32_t most = moe_measure_row_limit(series) / series->units;
+        each = each < most ? each : most;
+        if (series->library || each < 1) {
+            continue;
+        }
+        moe_measure_histogram_spread(series->units, series->units, each, rows);
+        MOE_TRY(
+            moe_measure_expert_point(plan, s, MOE_ROLE_SUSTAINED, "uniform", rows, &index, err));
+    }
+    return MOE_OK;
+}
+
+static uint64_t hash_of(const struct moe_measure_plan *plan)
+{
+    struct moe_hash hash;
+    moe_hash_init(&hash, 0);
+    for (uint32_t i = 0; i < plan->series_count; i++) {
+        moe_hash_add_text(&hash, plan->series[i].name);
+    }
+    for (uint32_t i = 0; i < plan->point_count; i++) {
+        const struct moe_measure_point *point = &plan->points[i];
+        const double numbers[] = { point->tokens, point->context, point->bytes, point->flops };
+        moe_hash_add_u64(&hash, point->series);
+        moe_hash_add_u64(&hash, (uint64_t) point->role);
+        moe_hash_add_text(&hash, point->histogram);
+        moe_hash_add(&hash, numbers, sizeof numbers);
+        if (point->rows != NULL) {
+            moe_hash_add(&hash, point->rows,
+                         (size_t) plan->series[point->series].units * sizeof *point->rows);
+        }
+    }
+    for (uint32_t i = 0; i < plan->visit_count; i++) {
+        moe_hash_add_u64(&hash, (uint64_t) plan->visits[i].point << 16 |
+                                    (uint64_t) plan->visits[i].pass << 8 | plan->visits[i].tier);
+    }
+    return moe_hash_value(&hash);
+}
+
+static enum moe_status make(const struct moe_measure_request *request,
+                            struct moe_measure_plan *plan, struct moe_error *err)
+{
+    MOE_TRY(moe_measure_series_make(request, plan, err));
+    const uint32_t series_count = plan->series_count;
+    uint32_t expert_count = 0;
+    for (uint32_t s = 0; s < series_count; s++) {
+        expert_count += plan->series[s].kind == MOE_MEASURE_EXPERT;
+        MOE_TRY(moe_measure_grid_add(request, plan, s, err));
+    }
+    if (expert_count > 0) {
+        MOE_TRY(add_sustained(request, plan, expert_count, err));
+    }
+    MOE_TRY(add_sentinels(request, plan, err));
+    MOE_TRY(add_visits(plan, request->seed, err));
+    plan->hash = hash_of(plan);
+    return MOE_OK;
+}
+
+enum moe_status moe_measure_plan_make(const struct moe_measure_request *request,
+                                      struct moe_measure_plan *plan, struct moe_error *err)
+{
+    memset(plan, 0, sizeof *plan);
+    const enum moe_status status = make(request, plan, err);
+    if (status != MOE_OK) {
+        moe_measure_plan_finish(plan);
+    }
+    return status;
+}
+
+static enum moe_status make_card(const struct moe_measure_request *request,
+                                 struct moe_measure_plan *plan, struct moe_error *err)
+{
+    enum { PASSES = 3 };
+    static const char *const names[] = { "stream-read", "stream-copy", "launch-graph" };
+    static const enum moe_measure_kind kinds[] = { MOE_MEASURE_STREAM, MOE_MEASURE_STREAM,
+                                                   MOE_MEASURE_LAUNCH };
+    MOE_TRY(add_sentinels(request, plan, err));
+    for (int i = 0; i < 3; i++) {
+        uint32_t series = 0;
+        uint32_t point = 0;
+        MOE_TRY(moe_measure_series_plain(plan, kinds[i], names[i],
+                                         kinds[i] == MOE_MEASURE_STREAM ? "own" : "graph", &series,
+                                         err));
+        MOE_TRY(moe_measure_plain_point(
+            plan, series, MOE_ROLE_SENTINEL,
+            kinds[i] == MOE_MEASURE_STREAM ? request->stream_bytes : 64.0, 0.0, &point, err));
+    }
+    for (uint32_t pass = 1; pass <= PASSES; pass++) {
+        for (uint32_t i = 0; i < plan->point_count; i++) {
+            /* After the soak, which comes last but one, everything once more: warm. */
+            if (i != plan->soak_point || pass == PASSES - 1) {
+                MOE_TRY(moe_measure_plan_add_visit(plan, i, pass, pass - 1, err));
+            }
+        }
+    }
+    plan->sentinel_count = 0; /* they are the plan */
+    plan->hash = hash_of(plan);
+    return MOE_OK;
+}
+
+enum moe_status moe_measure_plan_card(const struct moe_measure_request *request,
+                                      struct moe_measure_plan *plan, struct moe_error *err)
+{
+    memset(plan, 0, sizeof *plan);
+    const enum moe_status status = make_card(request, plan, err);
+    if (status != MOE_OK) {
+        moe_measure_plan_finish(plan);
+    }
+    return status;
+}
+
+double moe_measure_plan_tier_s(const struct moe_measure_plan *plan, uint32_t tier)
+{
+    double sum = 0.0;
+    uint32_t last = UINT32_MAX;
+    for (uint32_t i = 0; i < plan->visit_count; i++) {
+        const struct moe_measure_visit *visit = &plan->visits[i];
+        if (visit->tier == tier) {
+            const struct moe_measure_point *point = &plan->points[visit->point];
+            sum += point->estimate_s + (point->series == last ? 0.0 : SERIES_S);
+            last = point->series;
+        }
+    }
+    return sum;
+}
+
+double moe_measure_plan_total_s(const struct moe_measure_plan *plan)
+{
+    double sum = 0.0;
+    for (uint32_t tier = 0; tier < TIER_COUNT; tier++) {
+        sum += moe_measure_plan_tier_s(plan, tier);
+    }
+    return BEGIN_S + sum + SENTINELS_S * (2.0 + sum / SENTINELS_EVERY_S);
+}
+
+void moe_measure_plan_print(FILE *out, const struct moe_measure_plan *plan, double limit_s)
+{
+    static const char *const tiers[TIER_COUNT] = {
+        "own kernels", "around them",        "libraries",         "refinement (chosen meanwhile)",
+        "uneven rows", "second pass (30 %)", "third pass (30 %)", "sustained",
+    };
+    (void) fprintf(out, "%-44s %6s %7s %6s %8s %8s\n", "series", "anchor", "heldout", "other",
+                   "seconds", "GiB");
+    for (uint32_t s = 0; s < plan->series_count; s++) {
+        uint32_t counts[3] = { 0 };
+        double seconds = 0.0;
+        for (uint32_t i = 0; i < plan->point_count; i++) {
+            const struct moe_measure_point *point = &plan->points[i];
+            if (point->series == s) {
+                counts[point->role == MOE_ROLE_ANCHOR    ? 0
+                       : point->role == MOE_ROLE_HELDOUT ? 1
+                                                         : 2]++;
+                seconds += point->estimate_s;
+            }
+        }
+        (void) fprintf(out, "%-44s %6u %7u %6u %8.1f %8.1f\n", plan->series[s].name, counts[0],
+                       counts[1], counts[2], seconds, plan->series[s].memory_bytes / 0x1p30);
+    }
+    double sum = BEGIN_S;
+    for (uint32_t tier = 0; tier < TIER_COUNT; tier++) {
+        const double seconds = moe_measure_plan_tier_s(plan, tier);
+        uint32_t visits = 0;
+        for (uint32_t i = 0; i < plan->visit_count; i++) {
+            visits += plan->visits[i].tier == tier;
+        }
+        sum += seconds;
+        (void) fprintf(out, "tier %u  %-30s %5u visits %7.1f s, done after about %.0f s%s\n", tier,
+                       tiers[tier], visits, seconds, sum,
+                       sum > limit_s ? " (beyond --limit: left out as far as need be)" : "");
+    }
+    (void) fprintf(out, "%u series, %u points, %u visits, about %.0f s on each GPU; plan %016llx\n",
+                   plan->series_count, plan->point_count, plan->visit_count,
+                   moe_measure_plan_total_s(plan), (unsigned long long) plan->hash);
+    if (plan->left_out[0] != '\0') {
+        (void) fprintf(out, "left out, too large for the GPU's memory: %s\n", plan->left_out);
+    }
+}

@@ -1,0 +1,335 @@
+/* One visit: operands, a judged replay, batches until the median is known, a row in the store. */
+#include <cuda_runtime_api.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "calibrate/measure/measure_gpu.h"
+#include "calibrate/measure/measure_series.h"
+#include "sim/base/random.h"
+
+/* Free memory that opening a series leaves to backends, references and the driver; what a series of
+ * unknown size is taken for. */
+static const double HEADROOM_BYTES = 6e9;
+static const double UNKNOWN_BYTES = 16e9;
+static const double BUDGET_S = 0.12;
+static const double SUSTAINED_SHARE = 0.25; /* of the first soak: the GPU is warm by then */
+static const double READ_SLACK = 1.02;      /* over the ceilings measured in this run */
+static const double FLOP_SLACK = 1.05;
+static const double SLOW_CLOCK = 0.75; /* of boost: such a batch says more about the cooling */
+
+/* Extent of a series over its points, and over those that a refinement may add. */
+static struct moe_measure_extent extent_of(const struct moe_measure_plan *plan, uint32_t series)
+{
+    struct moe_measure_extent extent = { 0 };
+    for (uint32_t i = 0; i < plan->point_count; i++) {
+        const struct moe_measure_point *point = &plan->points[i];
+        if (point->series != series) {
+            continue;
+        }
+        extent.tokens = fmax(extent.tokens, point->tokens);
+        extent.tokens_context = fmax(extent.tokens_context, point->tokens * point->context);
+        const int64_t rows = (int64_t) llround(point->tokens * (double) point->active);
+        extent.rows = rows > extent.rows ? rows : extent.rows;
+    }
+    return extent;
+}
+
+static void forget_one(struct moe_measure_gpu *gpu, uint32_t index)
+{
+    gpu->open[index].work->close(gpu->open[index].state);
+    gpu->open[index] = gpu->open[--gpu->open_count];
+}
+
+/* The one unused for longest. */
+static void forget_oldest(struct moe_measure_gpu *gpu)
+{
+    uint32_t oldest = 0;
+    for (uint32_t i = 1; i < gpu->open_count; i++) {
+        oldest = gpu->open[i].used < gpu->open[oldest].used ? i : oldest;
+    }
+    forget_one(gpu, oldest);
+}
+
+void moe_measure_gpu_forget(struct moe_measure_gpu *gpu)
+{
+    while (gpu->open_count > 0) {
+        forget_one(gpu, gpu->open_count - 1);
+    }
+}
+
+/* Makes room for a series, the ones unused for longest go first. */
+static enum moe_status make_room(struct moe_measure_gpu *gpu, uint32_t series,
+                                 struct moe_error *err)
+{
+    const double known = gpu->run->plan->series[series].memory_bytes;
+    const double wanted = (known > 0.0 ? known : UNKNOWN_BYTES) + HEADROOM_BYTES;
+    while (gpu->open_count > 0) {
+        size_t free_bytes = 0;
+        size_t all_bytes = 0;
+        MOE_TRY(
+            moe_device_check((int) cudaMemGetInfo(&free_bytes, &all_bytes), "cudaMemGetInfo", err));
+        if ((double) free_bytes >= wanted && gpu->open_count < MOE_MEASURE_OPEN_LIMIT) {
+            break;
+        }
+        forget_oldest(gpu);
+    }
+    return MOE_OK;
+}
+
+/* The operands of a series, made if need be; others go when there is no room. */
+static enum moe_status ready(struct moe_measure_gpu *gpu, uint32_t series,
+                             struct moe_measure_open_series **out, struct moe_error *err)
+{
+    const struct moe_measure_plan *plan = gpu->run->plan;
+    for (uint32_t i = 0; i < gpu->open_count; i++) {
+        if (gpu->open[i].series == series) {
+            gpu->open[i].used = ++gpu->clock;
+            *out = &gpu->open[i];
+            return MOE_OK;
+        }
+    }
+    MOE_TRY(make_room(gpu, series, err));
+    const struct moe_measure_work *work = moe_measure_work_of(plan->series[series].kind);
+    const struct moe_measure_extent extent = extent_of(plan, series);
+    void *state = NULL;
+    for (;;) {
+        const enum moe_status status =
+            work->open(&gpu->tools, &plan->series[series], &extent, &state, err);
+        if (status == MOE_OK) {
+            break;
+        }
+        (void) cudaGetLastError();
+        if (status != MOE_LIMIT || gpu->open_count == 0) {
+            return status;
+        }
+        forget_oldest(gpu);
+    }
+    gpu->open[gpu->open_count] = (struct moe_measure_open_series){
+        .work = work, .state = state, .series = series, .used = ++gpu->clock
+    };
+    *out = &gpu->open[gpu->open_count++];
+    return MOE_OK;
+}
+
+/* Runs set 0 once outside of any graph, which loads kernels, and once as a judged replay. */
+static enum moe_status prepare(struct moe_measure_gpu *gpu,
+                               const struct moe_measure_open_series *open,
+                               const struct moe_measure_point *point,
+                               struct moe_measure_launch *launch,
+                               struct moe_measure_verdict *verdict, struct moe_error *err)
+{
+    struct moe_graph_timer *timer = gpu->tools.timer;
+    MOE_TRY(open->work->set(open->state, point, launch, err));
+    MOE_TRY(launch->launch(launch->context, 0, moe_graph_timer_stream(timer), err));
+    MOE_TRY(moe_graph_wait(timer, "a first run", err));
+    MOE_TRY(open->work->poison(open->state, point, err));
+    MOE_TRY(moe_graph_capture(timer, launch->launch, launch->context, launch->set_count, &gpu->work,
+                              err));
+    MOE_TRY(moe_graph_replay(timer, &gpu->work, err));
+    MOE_TRY(moe_graph_wait(timer, "a replay", err));
+    return open->work->judge(open->state, point, verdict, err);
+}
+
+static void clear(struct moe_graph_work *work)
+{
+    work->count = 0;
+    work->spent_s = 0.0;
+    work->mhz_s = 0.0;
+    work->reading_count = 0;
+    work->watts_sum = 0.0;
+    work->celsius_sum = 0.0;
+    work->throttle = 0;
+}
+
+/* Keeps the GPU at it until it is as warm and as slow as it gets, then forgets what was measured. */
+static enum moe_status soak(struct moe_measure_gpu *gpu, double seconds, struct moe_error *err)
+{
+    const double end_s = moe_measure_now() + seconds;
+    while (moe_measure_now() < end_s && !atomic_load(&gpu->run->stop)) {
+        if (gpu->work.count + MOE_GRAPH_BATCH > MOE_TIMING_LIMIT) {
+            clear(&gpu->work);
+        }
+        MOE_TRY(moe_graph_batch(gpu->tools.timer, &gpu->work, err));
+    }
+    clear(&gpu->work);
+    return MOE_OK;
+}
+
+/* Batches until the rule of timing.h is met. One at a clock far below boost is measured again, at
+ * most three times. */
+static enum moe_status measure(struct moe_measure_gpu *gpu, struct moe_error *err)
+{
+    struct moe_graph_work *work = &gpu->work;
+    while (!moe_graph_enough(work, BUDGET_S)) {
+        MOE_TRY(moe_graph_batch(gpu->tools.timer, work, err));
+        const bool faulty = (work->throttle & MOE_NVML_FAULTS) != 0;
+        const double mhz = moe_graph_mhz(work);
+        if (faulty && work->dropped < 3 && mhz > 0.0 && gpu->boost_mhz > 0.0 &&
+            mhz < SLOW_CLOCK * gpu->boost_mhz) {
+            const uint32_t dropped = work->dropped + 1;
+            clear(work);
+            work->dropped = dropped;
+        }
+    }
+    return MOE_OK;
+}
+
+static void add_flag(char *flags, size_t size, const char *flag)
+{
+    const size_t used = strlen(flags);
+    (void) snprintf(flags + used, size - used, "%s%s", used == 0 ? "" : " ", flag);
+}
+
+/* True when the time says that memory was read, or products were taken, faster than this GPU can. */
+static bool unphysical(const struct moe_measure_gpu *gpu, const struct moe_measure_point *point,
+                       const struct moe_measure_series *series, double median_us)
+{
+    const struct moe_bench_ceilings *ceilings = &gpu->ceilings;
+    const double rate = fmax(ceilings->read_bytes_per_s,
+                             fmax(ceilings->write_bytes_per_s, ceilings->copy_bytes_per_s));
+    const double flops =
+        series->dtype == MOE_EXPERT_FP8 ? ceilings->fp8_flops_per_s : ceilings->bf16_flops_per_s;
+    const double seconds = median_us * 1e-6;
+    const bool from_memory =
+        point->cold_bytes * (double) gpu->work.set_count > 4.0 * gpu->tools.cache_bytes;
+    return (from_memory && rate > 0.0 && point->cold_bytes / seconds > READ_SLACK * rate) ||
+           (flops > 0.0 && point->flops / seconds > FLOP_SLACK * flops);
+}
+
+/* A seeded share of the samples keeps its single times. */
+static enum moe_status keep_raw(struct moe_measure_gpu *gpu, int64_t sample, struct moe_error *err)
+{
+    const uint64_t key = moe_random_key(gpu->run->request.seed + 7, MOE_RANDOM_TEST);
+    const uint64_t counter = (uint64_t) gpu->rank << 32 | (uint64_t) gpu->seq;
+    if (moe_random_uniform(key, counter) >= gpu->run->raw_share) {
+        return MOE_OK;
+    }
+    return moe_sample_add_raw(gpu->run->store, sample, gpu->work.us, gpu->work.count, err);
+}
+
+static enum moe_status keep(struct moe_measure_gpu *gpu, uint32_t index, uint32_t pass,
+                            double begin_s, const char *flags,
+                            const struct moe_measure_verdict *verdict, double *median_us,
+                            struct moe_error *err)
+{
+    struct moe_measure_run *run = gpu->run;
+    const struct moe_graph_work *work = &gpu->work;
+    const struct moe_measure_point *point = &run->plan->points[index];
+    const double readings = work->reading_count == 0 ? 1.0 : (double) work->reading_count;
+    struct moe_timing timing;
+    char all[96] = "";
+    int64_t sample = 0;
+    moe_timing_summarise(work->us, work->count, &timing);
+    add_flag(all, sizeof all, flags);
+    if (timing.bimodal) {
+        add_flag(all, sizeof all, "bimodal");
+    }
+    if (unphysical(gpu, point, &run->plan->series[point->series], timing.median_us)) {
+        add_flag(all, sizeof all, "unphysical");
+    }
+    if (verdict->wrong) {
+        add_flag(all, sizeof all, "wrong");
+    }
+    if (!moe_timing_enough(work->us, work->count, 0.0, 1.0) || work->count >= MOE_TIMING_LIMIT) {
+        add_flag(all, sizeof all, "unstable");
+    }
+    const struct moe_sample_row row = {
+        .point = run->point_ids[index],
+        .run = run->id,
+        .gpu = run->gpu_ids[gpu->rank],
+        .gpu_rank = (int32_t) gpu->rank,
+        .pass = (int32_t) pass,
+        .seq = gpu->seq++,
+        .begin_s = begin_s,
+        .n = timing.count,
+        .min_us = timing.min_us,
+        .p5_us = timing.p5_us,
+        .p25_us = timing.p25_us,
+        .median_us = timing.median_us,
+        .p75_us = timing.p75_us,
+        .p95_us = timing.p95_us,
+        .p99_us = timing.p99_us,
+        .mad_us = timing.mad_us,
+        .low_us = timing.low_us,
+        .high_us = timing.high_us,
+        .mhz = moe_graph_mhz(work),
+        .watts = work->watts_sum / readings,
+        .celsius = work->celsius_sum / readings,
+        .throttle = work->throttle,
+        .error = isfinite(verdict->error) ? verdict->error : 1e30,
+        .dropped = work->dropped,
+        .flags = all[0] == ' ' ? all + 1 : all,
+    };
+    MOE_TRY(moe_sample_add_row(run->store, &row, &sample, err));
+    *median_us = timing.median_us;
+    gpu->last_mhz = row.mhz;
+    gpu->last_watts = row.watts;
+    MOE_TRY(keep_raw(gpu, sample, err));
+    const unsigned count = atomic_fetch_add(&run->sample_count, 1) + 1;
+    if (run->test_kill > 0 && count >= run->test_kill) {
+        _exit(99); /* as a kill would have it: nothing is closed */
+    }
+    return MOE_OK;
+}
+
+/* A point that this GPU or library refuses is no reason to end the run; a GPU that fails is. */
+static enum moe_status absorb(struct moe_measure_gpu *gpu, uint32_t point, enum moe_status status,
+                              const struct moe_error *own, struct moe_error *err)
+{
+    const char *name = gpu->run->plan->series[gpu->run->plan->points[point].series].name;
+    if (!moe_graph_timer_stuck(gpu->tools.timer)) {
+        (void) cudaGetLastError();
+        if (status == MOE_UNSUPPORTED || status == MOE_LIMIT || cudaDeviceSynchronize() == 0) {
+            moe_measure_run_note(gpu->run, point, own->text);
+            return MOE_OK;
+        }
+    }
+    return moe_fail(err, MOE_DEVICE, "GPU %u (%s), measuring %s: %.250s",
+                    gpu->run->devices[gpu->rank], gpu->run->gpus[gpu->rank].uuid, name, own->text);
+}
+
+enum moe_status moe_measure_gpu_visit(struct moe_measure_gpu *gpu, uint32_t point, uint32_t pass,
+                                      const char *flags, double *median_us, struct moe_error *err)
+{
+    struct moe_measure_run *run = gpu->run;
+    struct moe_measure_open_series *open = NULL;
+    struct moe_measure_launch launch = { 0 };
+    struct moe_measure_verdict verdict = { .error = -1.0 };
+    struct moe_error own = { 0 };
+    const double begin_s = moe_measure_now() - run->begin_s + run->earlier_s;
+    double found_us = 0.0;
+    gpu->work = (struct moe_graph_work){ 0 };
+    enum moe_status status = ready(gpu, run->plan->points[point].series, &open, &own);
+    if (status == MOE_OK) {
+        status = prepare(gpu, open, &run->plan->points[point], &launch, &verdict, &own);
+    }
+    if (status == MOE_OK && run->plan->points[point].role == MOE_ROLE_SUSTAINED) {
+        status =
+            soak(gpu, run->soak_s * (point == run->plan->soak_point ? 1.0 : SUSTAINED_SHARE), &own);
+    }
+    if (status == MOE_OK) {
+        status = measure(gpu, &own);
+    }
+    if (status == MOE_OK && verdict.wrong) {
+        atomic_fetch_add(&run->wrong_count, 1);
+        moe_measure_run_note(run, point, verdict.why);
+    }
+    if (status == MOE_OK) {
+        status = keep(gpu, point, pass, begin_s, flags, &verdict, &found_us, err);
+        if (status == MOE_OK && median_us != NULL) {
+            *median_us = found_us;
+        }
+    } else {
+        status = absorb(gpu, point, status, &own, err);
+    }
+    if (!moe_graph_timer_stuck(gpu->tools.timer)) {
+        moe_graph_release(&gpu->work);
+        if (open != NULL && open->work->leave != NULL) {
+            open->work->leave(open->state);
+        }
+    }
+    return status;
+}

@@ -1,0 +1,273 @@
+/* The plan of moecal measure: what is asked for, once; held out by seed; in order of importance. */
+#include <criterion/criterion.h>
+#include <math.h>
+#include <string.h>
+
+#include "calibrate/measure/measure_model.h"
+#include "calibrate/measure/measure_plan.h"
+
+static struct moe_measure_request request;
+static struct moe_measure_plan plan;
+static struct moe_measure_plan other;
+static struct moe_error err;
+
+static void setup(void)
+{
+    moe_measure_request_default(&request);
+    request.memory_bytes = 140e9;
+    request.reserve_bytes = 1.2e9;
+    request.cache_bytes = 50.0 * 1048576.0;
+    cr_assert_eq(moe_measure_parse_models("deepseek-v3", &request, &err), MOE_OK);
+}
+
+static void teardown(void)
+{
+    moe_measure_plan_finish(&plan);
+    moe_measure_plan_finish(&other);
+}
+
+TestSuite(measure_plan, .init = setup, .fini = teardown);
+
+static void make(struct moe_measure_plan *out)
+{
+    cr_assert_eq(moe_measure_plan_make(&request, out, &err), MOE_OK, "%s", err.text);
+}
+
+static uint32_t find(const char *name)
+{
+    for (uint32_t i = 0; i < plan.series_count; i++) {
+        if (strcmp(plan.series[i].name, name) == 0) {
+            return i;
+        }
+    }
+    cr_assert_fail("no series %s", name);
+    return 0;
+}
+
+static uint32_t count_role(uint32_t series, enum moe_measure_role role)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < plan.point_count; i++) {
+        count += plan.points[i].series == series && plan.points[i].role == role;
+    }
+    return count;
+}
+
+Test(measure_plan, is_the_same_for_the_same_seed_and_another_for_another)
+{
+    make(&plan);
+    make(&other);
+    cr_assert_eq(plan.hash, other.hash);
+    moe_measure_plan_finish(&other);
+    request.seed = 2;
+    make(&other);
+    cr_assert_neq(plan.hash, other.hash);
+}
+
+Test(measure_plan, draws_what_it_holds_out_of_a_series_whatever_else_is_measured)
+{
+    cr_assert_eq(moe_measure_parse_ep("8,16", &request, &err), MOE_OK);
+    make(&plan);
+    const uint32_t in_both = find("expert-7168x2048x16-bf16-own");
+    cr_assert_eq(moe_measure_parse_ep("16", &request, &err), MOE_OK);
+    make(&other);
+    uint32_t compared = 0;
+    for (uint32_t i = 0; i < plan.point_count; i++) {
+        for (uint32_t j = 0; j < other.point_count; j++) {
+            const struct moe_measure_point *a = &plan.points[i];
+            const struct moe_measure_point *b = &other.points[j];
+            compared += a->series == in_both && a->role == MOE_ROLE_HELDOUT &&
+                        b->role == MOE_ROLE_HELDOUT && a->tokens == b->tokens &&
+                        strcmp(a->histogram, b->histogram) == 0 &&
+                        strcmp(other.series[b->series].name, plan.series[in_both].name) == 0 &&
+                        memcmp(a->rows, b->rows, 16 * sizeof *a->rows) == 0;
+        }
+    }
+    cr_assert_eq(compared, count_role(in_both, MOE_ROLE_HELDOUT));
+}
+
+Test(measure_plan, holds_out_about_a_fifth_that_is_no_anchor)
+{
+    make(&plan);
+    for (uint32_t s = 0; s < plan.series_count; s++) {
+        const uint32_t anchors = count_role(s, MOE_ROLE_ANCHOR);
+        const uint32_t heldout = count_role(s, MOE_ROLE_HELDOUT);
+        if (anchors >= 8) {
+            cr_expect_geq(heldout * 100, (anchors + heldout) * 14, "%s", plan.series[s].name);
+            cr_expect_leq(heldout * 100, (anchors + heldout) * 30, "%s", plan.series[s].name);
+        }
+    }
+    for (uint32_t i = 0; i < plan.point_count; i++) {
+        for (uint32_t j = 0; j < plan.point_count; j++) {
+            const struct moe_measure_point *a = &plan.points[i];
+            const struct moe_measure_point *b = &plan.points[j];
+            cr_expect_not(a->role == MOE_ROLE_HELDOUT && b->role == MOE_ROLE_ANCHOR &&
+                              a->series == b->series && a->tokens == b->tokens &&
+                              a->active == b->active && a->row_max == b->row_max &&
+                              a->context == b->context,
+                          "%s: %g is an anchor", plan.series[a->series].name, a->tokens);
+        }
+    }
+}
+
+Test(measure_plan, brackets_the_edges_of_tiles_and_has_few_active_experts)
+{
+    static const double wanted[] = { 1, 64, 65, 128, 129, 192, 193, 1024 };
+    make(&plan);
+    const uint32_t series = find("expert-7168x2048x32-bf16-own");
+    for (size_t w = 0; w < sizeof wanted / sizeof wanted[0]; w++) {
+        bool found = false;
+        for (uint32_t i = 0; i < plan.point_count; i++) {
+            const struct moe_measure_point *point = &plan.points[i];
+            found = found || (point->series == series && point->role == MOE_ROLE_ANCHOR &&
+                              point->tokens == wanted[w] && point->active == 32);
+        }
+        cr_expect(found, "no anchor at %g rows", wanted[w]);
+    }
+    uint32_t few = 0;
+    for (uint32_t i = 0; i < plan.point_count; i++) {
+        few += plan.points[i].series == series && plan.points[i].role == MOE_ROLE_ANCHOR &&
+               (plan.points[i].active == 8 || plan.points[i].active == 16);
+    }
+    cr_assert_eq(few, 6);
+}
+
+Test(measure_plan, derives_the_columns_of_a_point)
+{
+    make(&plan);
+    const uint32_t series = find("expert-7168x2048x32-bf16-own");
+    const int32_t rows[32] = { [0] = 1, [5] = 64, [31] = 130 };
+    uint32_t index = 0;
+    cr_assert_eq(
+        moe_measure_expert_point(&plan, series, MOE_ROLE_SKEW, "random-7", rows, &index, &err),
+        MOE_OK);
+    const struct moe_measure_point *point = &plan.points[index];
+    cr_assert_eq(point->active, 3);
+    cr_assert_float_eq(point->tokens, 65.0, 1e-12);
+    cr_assert_eq(point->row_max, 130);
+    cr_assert_eq(point->tiles64, 5);
+    cr_assert_eq(point->tiles128, 4);
+    cr_assert_eq(point->cold_bytes, 3.0 * 88080384.0);
+    cr_assert_eq(point->bytes, 3.0 * 88080384.0 + 195.0 * 7168.0 * 4.0);
+    cr_assert_eq(point->flops, 195.0 * 6.0 * 7168.0 * 2048.0);
+}
+
+Test(measure_plan, visits_every_point_once_and_some_again_most_important_first)
+{
+    make(&plan);
+    uint32_t first = 0;
+    uint32_t again = 0;
+    for (uint32_t i = 0; i < plan.visit_count; i++) {
+        first += plan.visits[i].pass == 1;
+        again += plan.visits[i].pass > 1;
+        cr_assert(i == 0 || plan.visits[i].tier >= plan.visits[i - 1].tier);
+        cr_assert_neq(plan.points[plan.visits[i].point].role, MOE_ROLE_SENTINEL);
+    }
+    const uint32_t apart = plan.sentinel_count + 1; /* sentinels and the soak */
+    cr_assert_eq(first, plan.point_count - apart);
+    cr_assert_gt(again * 10, first * 4);
+    cr_assert_lt(again * 10, first * 8);
+}
+
+Test(measure_plan, gives_libraries_three_shapes)
+{
+    cr_assert_eq(moe_measure_parse_ep("1,2,4,8,16,32,64", &request, &err), MOE_OK);
+    cr_assert_eq(moe_measure_parse_backends("own,lt-expert", &request, &err), MOE_OK);
+    make(&plan);
+    uint32_t own = 0;
+    uint32_t library = 0;
+    for (uint32_t s = 0; s < plan.series_count; s++) {
+        own +=
+            strcmp(plan.series[s].backend, "own") == 0 && plan.series[s].kind == MOE_MEASURE_EXPERT;
+        library += strcmp(plan.series[s].backend, "lt-expert") == 0;
+    }
+    cr_assert_eq(own, 7);
+    cr_assert_eq(library, 3);
+}
+
+Test(measure_plan, measures_a_shape_of_two_models_once)
+{
+    /* Kimi-K2 on 12 GPUs and DeepSeek-V3 on 8 have 32 of the same experts each. */
+    cr_assert_eq(moe_measure_parse_models("deepseek-v3,kimi-k2", &request, &err), MOE_OK);
+    cr_assert_eq(moe_measure_parse_kinds("expert", &request, &err), MOE_OK);
+    cr_assert_eq(moe_measure_parse_ep("8,12", &request, &err), MOE_OK);
+    make(&plan);
+    uint32_t experts = 0;
+    for (uint32_t s = 0; s < plan.series_count; s++) {
+        experts += plan.series[s].kind == MOE_MEASURE_EXPERT;
+    }
+    cr_assert_eq(experts, 3); /* 32, 22, 48 */
+    cr_assert_not_null(strstr(plan.series[find("expert-7168x2048x32-bf16-own")].models, "kimi-k2"));
+}
+
+Test(measure_plan, says_beforehand_what_does_not_fit)
+{
+    request.memory_bytes = 20e9;
+    cr_assert_eq(moe_measure_parse_ep("1,16", &request, &err), MOE_OK);
+    make(&plan);
+    cr_assert_not_null(strstr(plan.left_out, "expert-7168x2048x256-bf16-own"));
+    moe_measure_plan_finish(&plan);
+    request.shapes[0] = (struct moe_bench_shape){ 7168, 2048, 256, MOE_EXPERT_SWIGLU };
+    request.shape_count = 1;
+    cr_assert_eq(moe_measure_plan_make(&request, &plan, &err), MOE_RANGE);
+    cr_assert_not_null(strstr(err.text, "GiB are free"), "%s", err.text);
+    cr_assert_eq(plan.point_count, 0);
+    request.shape_count = 0;
+    request.memory_bytes = 2e9;
+    cr_assert_eq(moe_measure_parse_kinds("expert", &request, &err), MOE_OK);
+    cr_assert_eq(moe_measure_plan_make(&request, &plan, &err), MOE_RANGE);
+    cr_assert_not_null(strstr(err.text, "nothing fits"), "%s", err.text);
+}
+
+Test(measure_plan, refuses_more_series_than_a_run_takes)
+{
+    cr_assert_eq(moe_measure_parse_models("all", &request, &err), MOE_OK);
+    cr_assert_eq(moe_measure_parse_ep("1,2,4,8,16,32,64", &request, &err), MOE_OK);
+    cr_assert_eq(moe_measure_plan_make(&request, &plan, &err), MOE_RANGE);
+    cr_assert_not_null(strstr(err.text, "at most 48"), "%s", err.text);
+}
+
+Test(measure_plan, refuses_what_it_does_not_know)
+{
+    cr_assert_eq(moe_measure_parse_models("deepseek-v9", &request, &err), MOE_RANGE);
+    cr_assert_not_null(strstr(err.text, "deepseek-v3"), "%s", err.text);
+    cr_assert_eq(moe_measure_parse_models("kimi-k2,kimi-k2", &request, &err), MOE_RANGE);
+    cr_assert_eq(moe_measure_parse_models("", &request, &err), MOE_RANGE);
+    cr_assert_eq(moe_measure_parse_backends("cutlass", &request, &err), MOE_RANGE);
+    cr_assert_not_null(strstr(err.text, "lt-expert"), "%s", err.text);
+    cr_assert_eq(moe_measure_parse_ep("0", &request, &err), MOE_RANGE);
+    cr_assert_eq(moe_measure_parse_ep("8,x", &request, &err), MOE_RANGE);
+    cr_assert_eq(moe_measure_parse_dtypes("fp4", &request, &err), MOE_RANGE);
+    cr_assert_eq(moe_measure_parse_kinds("attention", &request, &err), MOE_RANGE);
+}
+
+Test(measure_plan, histograms_keep_their_rows)
+{
+    static const char *const names[] = { "uniform", "hot8x",      "zipf1.0",
+                                         "zipf1.2", "half-empty", "random-12345" };
+    int32_t rows[48];
+    for (size_t n = 0; n < sizeof names / sizeof names[0]; n++) {
+        moe_measure_histogram_make(names[n], 48, 9, rows);
+        cr_expect_eq(moe_measure_histogram_load(rows, 48).row_count, 48 * 9, "%s", names[n]);
+    }
+    moe_measure_histogram_make("quarter", 48, 9, rows);
+    cr_assert_eq(moe_measure_histogram_load(rows, 48).active_count, 12);
+    cr_assert_eq(moe_measure_histogram_load(rows, 48).row_max, 9);
+    moe_measure_histogram_make("hot8x", 48, 55, rows);
+    cr_assert_eq(moe_measure_histogram_load(rows, 48).row_max, 384);
+    /* No stretch of neighbours: experts are spread. */
+    moe_measure_histogram_spread(48, 5, 1, rows);
+    cr_assert_eq(rows[0] + rows[9] + rows[19] + rows[28] + rows[38], 5);
+}
+
+Test(measure_plan, card_visits_sentinels_and_soaks_once)
+{
+    cr_assert_eq(moe_measure_plan_card(&request, &plan, &err), MOE_OK, "%s", err.text);
+    uint32_t soaks = 0;
+    for (uint32_t i = 0; i < plan.visit_count; i++) {
+        soaks += plan.visits[i].point == plan.soak_point;
+    }
+    cr_assert_eq(soaks, 1);
+    cr_assert_eq(plan.visit_count, 3 * (plan.point_count - 1) + 1);
+    cr_assert_eq(plan.points[plan.burst_point].tokens, 256.0);
+}
