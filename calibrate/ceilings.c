@@ -113,8 +113,9 @@ static enum moe_status measure_stream(struct moe_graph_timer *timer, const struc
         .variants = variants,
     };
     (void) snprintf(size, sizeof size, "%lld MiB", (long long) (base->bytes >> 20));
-    for (int version = kind == STREAM_READ ? 1 : LIBRARY_VERSION;
-         version <= MOE_STREAM_VERSION_COUNT; version++) {
+    const int least = kind == STREAM_READ ? 1 : LIBRARY_VERSION;
+    const int most = kind == STREAM_READ ? MOE_STREAM_READ_VERSION_COUNT : MOE_STREAM_VERSION_COUNT;
+    for (int version = least; version <= most; version++) {
         const uint32_t i = family.variant_count++;
         works[i] = *base;
         works[i].kind = kind;

@@ -3,13 +3,13 @@
  * stage by stage. A stage is 128 bytes of depth of
  *   w  256 weight rows in two boxes of 128: gate and up of the same 128 columns when there
  *      are two matrices, else 256 columns of one
- *   x  the tile's tokens, 8, 16, 32, 64 or 128 rows of them
+ *   x  the tile's tokens, 8, 16, 32, 64, 128 or 192 rows of them
  * in fp8 also x_scale[128], and the scales of the two boxes come by ordinary loads.
  *
- * Up to 64 tokens the tile is computed turned: the tokens are wgmma's N, which may be small, and
- * warpgroup g sums rows 64 g .. 64 g + 63 of both boxes. With more it is upright: the 256 weight
- * rows are N, warpgroup g sums tokens 64 g .. 64 g + 63; one instruction then does the work of
- * two and reads less shared memory per product.
+ * Up to 64 tokens, and with 192, the tile is computed turned: the tokens are wgmma's N, which may
+ * be small, and warpgroup g sums rows 64 g .. 64 g + 63 of both boxes. With 128 it is upright: the
+ * 256 weight rows are N, warpgroup g sums tokens 64 g .. 64 g + 63; one instruction then does the
+ * work of two and reads less shared memory per product.
  */
 #ifndef MOE_KERNELS_EXPERT_CONSUME_CUH
 #define MOE_KERNELS_EXPERT_CONSUME_CUH
@@ -19,7 +19,7 @@
 
 enum {
     CONSUMERS = 2, /* warpgroups */
-    TILE_SLOTS = 2,
+    TILE_SLOTS = 4,
     TURN_BARRIER = 4, /* and 5: one per warpgroup */
     W_BOX_BYTES = MOE_V3_WEIGHT_ROWS * MOE_V3_ROW_BYTES,
     W_BYTES = 2 * W_BOX_BYTES,
@@ -43,9 +43,10 @@ template <bool Wide> struct expert_shared {
     uint64_t full[STAGES];
     uint64_t empty[STAGES];
     uint64_t tile_full[TILE_SLOTS];
+    uint64_t tile_stored[TILE_SLOTS];
     uint64_t tile_empty[TILE_SLOTS];
     expert_tile tile[TILE_SLOTS];
-    int32_t tile_start[MOE_EXPERT_COUNT_LIMIT + 1];
+    int32_t row_tile_start[MOE_EXPERT_COUNT_LIMIT + 1];
     moe_expert_split split[Wide ? MOE_EXPERT_COUNT_LIMIT : 1];
 };
 
@@ -315,52 +316,6 @@ consume_upright(const moe_expert_gemm &gemm, expert_shared<Wide> &sm, const expe
             }
         }
     }
-}
-
-/* bf16, tall: 128 of the 256 tokens a warpgroup, as two upright halves; the 192 weight rows are
- * N, 96 of either matrix or 192 of one. */
-template <bool Gated>
-static __device__ __forceinline__ void
-consume_tall(const moe_expert_gemm &gemm, expert_shared<true> &sm, const expert_tile &tile,
-             const expert_output &o, stage_ring<true> &at)
-{
-    constexpr int32_t GROUPS = MOE_V3_TALL_WEIGHT_ROWS / 8;
-    float upper[4 * GROUPS] = {};
-    float lower[4 * GROUPS] = {};
-    sum_bf16(
-        sm, at, depth_steps(gemm, false),
-        [&](int32_t stage) {
-            const uint32_t slot = shared_address(sm.stage[stage]);
-            const uint64_t w = wgmma_descriptor(slot);
-            const uint64_t x = wgmma_descriptor(slot + MOE_V3_TALL_WEIGHT_ROWS * MOE_V3_ROW_BYTES +
-                                                (uint32_t) o.warpgroup * 2 * WARPGROUP_BYTES);
-#pragma unroll
-            for (uint64_t k = 0; k < 2 * K_STEPS; k += 2) {
-                Wgmma<MOE_V3_TALL_WEIGHT_ROWS>::bf16(upper, x + k, w + k);
-                Wgmma<MOE_V3_TALL_WEIGHT_ROWS>::bf16(lower, x + WARPGROUP_BYTES / 16 + k, w + k);
-            }
-        },
-        [&]() {
-            wgmma_keep(upper);
-            wgmma_keep(lower);
-        });
-    const int32_t column = tile.weight_tile * MOE_V3_TALL_WEIGHT_ROWS / (Gated ? 2 : 1);
-    const int32_t row = upright_row(o, 0) + o.warpgroup * 64;
-    const auto store = [&](int32_t first_row, float(&sum)[4 * GROUPS]) {
-        if constexpr (Gated) {
-            store_upright_bf16<GROUPS / 2>(o, first_row, column, [&](int j, int i) {
-                return expert_swiglu(sum[4 * j + i], sum[2 * GROUPS + 4 * j + i]);
-            });
-        } else {
-            if (gemm.epilogue != MOE_EPILOGUE_NONE) {
-                activate(gemm.epilogue, sum);
-            }
-            store_upright_bf16<GROUPS>(o, first_row, column,
-                                       [&](int j, int i) { return sum[4 * j + i]; });
-        }
-    };
-    store(row, upper);
-    store(row + 64, lower);
 }
 
 #endif

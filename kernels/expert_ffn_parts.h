@@ -33,7 +33,6 @@ struct moe_expert_gemm {
     int32_t depth;             /* columns of it, over which is summed */
     int32_t row_count;         /* of all experts together */
     int32_t largest_row_count; /* of one expert, as the host knew it */
-    int is_wide;               /* version 3: its wide launch (expert_split.h) */
     int32_t scale_stride;
     enum moe_expert_dtype dtype; /* of x and w */
     enum moe_expert_epilogue epilogue;
@@ -45,7 +44,6 @@ struct moe_expert_gemm {
     const float *w_scale_dev;
     void *out_dev;
     float *out_scale_dev;
-    int32_t *counter_dev; /* [2], zero between launches: version 3's tile queue */
 };
 
 static inline int32_t moe_expert_gemm_matrix_count(const struct moe_expert_gemm *gemm)
@@ -65,18 +63,28 @@ enum {
     MOE_V3_SCALE_BOX = MOE_V3_TOKEN_TILE_MOST + 4,
 };
 
-struct moe_expert_v3 {
+struct moe_expert_v3_gemm {
     CUtensorMap w;                          /* [expert * matrix][columns][depth] */
-    CUtensorMap w_tall;                     /* the same in the boxes of tall tiles */
     CUtensorMap x[MOE_V3_TOKEN_TILE_COUNT]; /* [row][depth] */
     CUtensorMap x_scale;                    /* [depth block][row], fp8 only */
     struct moe_expert_gemm gemm;
 };
 
-int moe_expert_v3_init(struct moe_expert_v3 *v3, const struct moe_expert_gemm *gemm);
+/* Both GEMMs of the FFN: x of the second is out of the first. */
+struct moe_expert_v3 {
+    struct moe_expert_v3_gemm first;
+    struct moe_expert_v3_gemm second;
+    int is_wide;        /* its wide launch (expert_split.h) */
+    int32_t *queue_dev; /* [moe_expert_v3_queue_count], zero between launches (expert_tiles.cuh) */
+};
 
-/* second: starts while the launch before it drains, and waits for its results itself. */
-int moe_expert_v3_run(const struct moe_expert_v3 *v3, int second, void *stream);
+static inline int32_t moe_expert_v3_queue_count(int32_t expert_count)
+{
+    return 2 + expert_count;
+}
+
+int moe_expert_v3_init(struct moe_expert_v3_gemm *v3, const struct moe_expert_gemm *gemm);
+int moe_expert_v3_run(const struct moe_expert_v3 *v3, void *stream);
 
 #ifdef __cplusplus
 }

@@ -57,7 +57,7 @@ static int encode(encode_function function, CUtensorMap *map, const struct tenso
     return result == CUDA_SUCCESS ? 0 : (int) cudaErrorInvalidValue;
 }
 
-int moe_expert_v3_init(struct moe_expert_v3 *v3, const struct moe_expert_gemm *gemm)
+int moe_expert_v3_init(struct moe_expert_v3_gemm *v3, const struct moe_expert_gemm *gemm)
 {
     const encode_function function = find_encode();
     if (function == NULL) {
@@ -77,10 +77,6 @@ int moe_expert_v3_init(struct moe_expert_v3 *v3, const struct moe_expert_gemm *g
         .swizzle = CU_TENSOR_MAP_SWIZZLE_128B,
     };
     int error = encode(function, &v3->w, &tensor);
-    if (error == 0) {
-        tensor.box[1] = MOE_V3_TALL_WEIGHT_ROWS / 2;
-        error = encode(function, &v3->w_tall, &tensor);
-    }
     tensor.base = pointer(gemm->x_dev);
     tensor.rank = 2;
     tensor.size[1] = (cuuint64_t) gemm->row_count;

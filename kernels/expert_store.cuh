@@ -116,20 +116,20 @@ static __device__ __forceinline__ void store_16_bytes(void *to, const uint32_t (
     *(uint4 *) to = make_uint4(words[0], words[1], words[2], words[3]);
 }
 
-/* Upright, bf16: 64 tokens of which this thread's first is `row` of the tile, 8 * Groups columns
- * from `column`. value(j, i) is element i of the j-th 8 columns. */
-template <int Groups, typename Value>
-static __device__ __forceinline__ void store_upright_bf16(const expert_output &o, int32_t first_row,
-                                                          int32_t column, Value value)
+/* Upright, bf16: the warpgroup's 64 tokens, 128 columns from `column`. value(j, i) is element i of
+ * the j-th 8 columns. */
+template <typename Value>
+static __device__ __forceinline__ void store_upright_bf16(const expert_output &o, int32_t column,
+                                                          Value value)
 {
     const int32_t own = (int32_t) threadIdx.x % 4 * 8;
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-        const int32_t row = first_row + 8 * half;
+        const int32_t row = upright_row(o, half);
         __nv_bfloat16 *to =
             (__nv_bfloat16 *) o.out + (int64_t) (o.row + row) * o.columns + column + own;
 #pragma unroll
-        for (int j = 0; j < Groups; j += 4) {
+        for (int j = 0; j < 16; j += 4) {
             uint32_t words[4];
 #pragma unroll
             for (int k = 0; k < 4; k++) {
@@ -322,7 +322,7 @@ static __device__ __forceinline__ void store_upright(const expert_output &o, int
     if (Fp8) {
         store_upright_e4m3(o, column, value);
     } else {
-        store_upright_bf16<16>(o, upright_row(o, 0), column, value);
+        store_upright_bf16(o, column, value);
     }
 }
 

@@ -19,8 +19,8 @@ TREE_BYTES_MAX = 40 << 20
 
 # Part of the tree: the parts it may include besides itself. Inside sim each part may include
 # all to its left.
-SIM = ['sim/base', 'sim/settings', 'sim/model', 'sim/scenario', 'sim/cost', 'sim/engine',
-       'sim/report', 'sim/command']
+SIM = ['sim/base', 'sim/settings', 'sim/model', 'sim/scenario', 'sim/cost', 'sim/calibration',
+       'sim/arrival', 'sim/engine', 'sim/report', 'sim/command']
 # A policy is one file that stands alone: of policies/ it knows the interface and the solvers.
 POLICY_KINDS = ['policies/place', 'policies/dispatch', 'policies/predict', 'policies/group']
 POLICIES = {'policies', 'policies/solve', 'policies/check'}

@@ -239,6 +239,6 @@ Test(calibration, a_damaged_file_is_refused_with_table_row_and_column)
     refuse_file("DELETE FROM fit", MOE_RANGE, "table series, row 1: 'toy-fp8' has no row");
     refuse_file("ALTER TABLE drift DROP COLUMN phi", MOE_PARSE, "no such column: phi");
     refuse_file("PRAGMA user_version = 99", MOE_UNSUPPORTED,
-                "schema version 99; this program reads 1 to 1");
+                "schema version 99; this program reads 1 to 2");
     refuse_file("PRAGMA application_id = 1", MOE_PARSE, "not a calibration");
 }

@@ -16,7 +16,7 @@
 #include "sim/base/error.h"
 
 /* Kind and schema version of a calibration file, for both programs. */
-enum { MOE_CALIBRATION_APPLICATION_ID = 0x6d6f6343 /* "mocC" */, MOE_CALIBRATION_VERSION = 1 };
+enum { MOE_CALIBRATION_APPLICATION_ID = 0x6d6f6343 /* "mocC" */, MOE_CALIBRATION_VERSION = 2 };
 
 /* All texts below are the caller's, copied by the store. Columns are those of sample_tables.sql. */
 struct moe_sample_gpu {

@@ -67,12 +67,16 @@ struct exflow {
     uint64_t token_count; /* looked at */
     double near;
     double far;
+    uint16_t *visited; /* [layer][token][choice] what the tokens looked at chose */
     uint16_t *gpu_of;  /* [layer][expert] */
     uint16_t *best;    /* the same, of the better start */
     uint32_t *on_gpu;  /* [expert][gpu] pairs with a neighbour there */
     uint32_t *on_node; /* [expert][node] */
     uint32_t *room;    /* [gpu] */
     double *saving;    /* [expert][gpu] against being on another node */
+    double *most;      /* [expert] the largest of them */
+    double *own;       /* [expert] the one of its GPU */
+    uint32_t *changed; /* [expert] when it last moved, in turns: pass * experts + expert */
     uint32_t *order;   /* [expert * gpu] */
     uint32_t *spare;   /* [expert * gpu] */
 };
@@ -101,10 +105,16 @@ static enum moe_status set_up(struct exflow *x, const struct moe_place_view *vie
         .on_node = MOE_NEW(scratch, uint32_t, (size_t) shape->expert_count * shape->node_count),
         .room = MOE_NEW(scratch, uint32_t, shape->gpu_count),
         .saving = MOE_NEW(scratch, double, pairs),
+        .most = MOE_NEW(scratch, double, shape->expert_count),
+        .own = MOE_NEW(scratch, double, shape->expert_count),
+        .changed = MOE_NEW(scratch, uint32_t, shape->expert_count),
         .order = MOE_NEW(scratch, uint32_t, pairs),
         .spare = MOE_NEW(scratch, uint32_t, pairs),
     };
-    if (x->gpu_of == NULL || x->best == NULL || x->on_gpu == NULL || x->on_node == NULL ||
+    x->visited =
+        MOE_NEW(scratch, uint16_t, shape->layer_count * x->token_count * (size_t) x->choices);
+    if (x->visited == NULL || x->most == NULL || x->own == NULL || x->changed == NULL ||
+        x->gpu_of == NULL || x->best == NULL || x->on_gpu == NULL || x->on_node == NULL ||
         x->room == NULL || x->saving == NULL || x->order == NULL || x->spare == NULL) {
         return moe_fail(err, MOE_LIMIT, "no room for the affinities of %u experts to %u GPUs",
                         shape->expert_count, shape->gpu_count);
@@ -114,11 +124,19 @@ static enum moe_status set_up(struct exflow *x, const struct moe_place_view *vie
                : moe_fail(err, MOE_POLICY, "far=%g is below near=%g", x->far, x->near);
 }
 
-static const uint16_t *row_of(const struct exflow *x, uint64_t number, uint32_t layer)
+/* One layer's choices after the other, since layers are looked at by themselves many times. */
+static void read_routes(struct exflow *x)
 {
     const struct moe_policy_routes *routes = x->view->routes;
-    const uint64_t token = number * routes->token_count / x->token_count;
-    return routes->expert + (token * x->view->shape.layer_count + layer) * routes->top_k;
+    const uint32_t layers = x->view->shape.layer_count;
+    for (uint64_t number = 0; number < x->token_count; number++) {
+        const uint64_t token = number * routes->token_count / x->token_count;
+        for (uint32_t layer = 0; layer < layers; layer++) {
+            memcpy(x->visited + (layer * x->token_count + number) * x->choices,
+                   routes->expert + (token * layers + layer) * routes->top_k,
+                   x->choices * sizeof *x->visited);
+        }
+    }
 }
 
 /* Adds the pairs of layer's experts with those of a neighbouring layer. */
@@ -127,8 +145,8 @@ static void count_neighbour(struct exflow *x, uint32_t layer, uint32_t neighbour
     const uint16_t *gpu_of = x->gpu_of + (size_t) neighbour * x->expert_count;
     const uint32_t node_count = x->view->shape.node_count;
     for (uint64_t token = 0; token < x->token_count; token++) {
-        const uint16_t *mine = row_of(x, token, layer);
-        const uint16_t *theirs = row_of(x, token, neighbour);
+        const uint16_t *mine = x->visited + (layer * x->token_count + token) * x->choices;
+        const uint16_t *theirs = x->visited + (neighbour * x->token_count + token) * x->choices;
         for (uint32_t i = 0; i < x->choices; i++) {
             for (uint32_t j = 0; j < x->choices && mine[i] < x->expert_count; j++) {
                 if (theirs[j] < x->expert_count) { /* else unknown */
@@ -156,10 +174,13 @@ static void count_neighbours(struct exflow *x, uint32_t layer, bool left, bool r
         const uint32_t *on_gpu = x->on_gpu + (size_t) expert * x->gpu_count;
         const uint32_t *on_node = x->on_node + (size_t) expert * x->view->shape.node_count;
         double *saving = x->saving + (size_t) expert * x->gpu_count;
+        double most = 0.0;
         for (uint32_t gpu = 0; gpu < x->gpu_count; gpu++) {
             const uint32_t node = gpu / x->per_node;
             saving[gpu] = x->near * on_gpu[gpu] + (x->far - x->near) * on_node[node];
+            most = saving[gpu] > most ? saving[gpu] : most;
         }
+        x->most[expert] = most;
     }
 }
 
@@ -187,6 +208,51 @@ static void assign_greedily(struct exflow *x, uint16_t *gpu_of)
     }
 }
 
+/* Exchanges of a with the experts behind it. Not looked at: pairs of which neither has moved since
+ * they last were, and what cannot help even if the other one found its best place (a larger
+ * summand never gives a smaller rounded sum). */
+static bool exchange(struct exflow *x, uint16_t *gpu_of, uint32_t a, uint32_t now_turn)
+{
+    const uint32_t last_turn = now_turn - x->expert_count;
+    const double *row_a = x->saving + (size_t) a * x->gpu_count;
+    bool any = false;
+    for (uint32_t b = a + 1; b < x->expert_count; b++) {
+        if (x->changed[a] < last_turn && x->changed[b] < last_turn) {
+            continue;
+        }
+        const uint16_t gpu_a = gpu_of[a];
+        const uint16_t gpu_b = gpu_of[b];
+        const double now = x->own[a] + x->own[b];
+        if (row_a[gpu_b] + x->most[b] > now && row_a[gpu_b] + saving_at(x, b, gpu_a) > now) {
+            gpu_of[a] = gpu_b;
+            gpu_of[b] = gpu_a;
+            x->own[a] = row_a[gpu_b];
+            x->own[b] = saving_at(x, b, gpu_a);
+            x->changed[a] = now_turn;
+            x->changed[b] = now_turn;
+            any = true;
+        }
+    }
+    return any;
+}
+
+/* Moves of a to GPUs with room. */
+static bool move(struct exflow *x, uint16_t *gpu_of, uint32_t a, uint32_t now_turn)
+{
+    bool any = false;
+    for (uint32_t gpu = 0; gpu < x->gpu_count && x->most[a] > x->own[a]; gpu++) {
+        if (x->room[gpu] > 0 && saving_at(x, a, gpu) > x->own[a]) {
+            x->room[gpu_of[a]]++;
+            x->room[gpu]--;
+            gpu_of[a] = (uint16_t) gpu;
+            x->own[a] = saving_at(x, a, gpu);
+            x->changed[a] = now_turn;
+            any = true;
+        }
+    }
+    return any;
+}
+
 /* Exchanges and moves of one layer until none saves more; the limit is for prices whose sums
  * round. */
 static bool improve(struct exflow *x, uint16_t *gpu_of)
@@ -197,45 +263,47 @@ static bool improve(struct exflow *x, uint16_t *gpu_of)
     }
     for (uint32_t expert = 0; expert < x->expert_count; expert++) {
         x->room[gpu_of[expert]]--;
+        x->own[expert] = saving_at(x, expert, gpu_of[expert]);
+        x->changed[expert] = x->expert_count;
     }
     bool again = true;
     for (uint32_t pass = 0; again && pass < PASS_LIMIT; pass++) {
         again = false;
         for (uint32_t a = 0; a < x->expert_count; a++) {
-            for (uint32_t gpu = 0; gpu < x->gpu_count; gpu++) {
-                if (x->room[gpu] > 0 && saving_at(x, a, gpu) > saving_at(x, a, gpu_of[a])) {
-                    x->room[gpu_of[a]]++;
-                    x->room[gpu]--;
-                    gpu_of[a] = (uint16_t) gpu;
-                    again = true;
-                }
-            }
-            const double *row_a = x->saving + (size_t) a * x->gpu_count;
-            for (uint32_t b = a + 1; b < x->expert_count; b++) {
-                const double *row_b = x->saving + (size_t) b * x->gpu_count;
-                const uint16_t gpu_a = gpu_of[a];
-                const uint16_t gpu_b = gpu_of[b];
-                if (row_a[gpu_b] + row_b[gpu_a] > row_a[gpu_a] + row_b[gpu_b]) {
-                    gpu_of[a] = gpu_b;
-                    gpu_of[b] = gpu_a;
-                    again = true;
-                }
-            }
+            const uint32_t turn = (pass + 1) * x->expert_count + a;
+            again |= move(x, gpu_of, a, turn);
+            again |= exchange(x, gpu_of, a, turn);
         }
         any |= again;
     }
     return any;
 }
 
-/* Over all layers: what is saved. */
+/* Over all layers: what is saved; the price of a pair on one GPU is near and the node's share. */
 static double total_saving(struct exflow *x)
 {
     double sum = 0.0;
     for (uint32_t layer = 1; layer < x->view->shape.layer_count; layer++) {
         const uint16_t *gpu_of = x->gpu_of + (size_t) layer * x->expert_count;
-        count_neighbours(x, layer, true, false);
+        const uint16_t *before = gpu_of - x->expert_count;
+        const uint16_t *mine = x->visited + layer * x->token_count * x->choices;
+        const uint16_t *theirs = mine - x->token_count * x->choices;
+        uint32_t *near = x->order;
+        uint32_t *far = x->spare;
+        memset(near, 0, x->expert_count * sizeof *near);
+        memset(far, 0, x->expert_count * sizeof *far);
+        for (uint64_t at = 0; at < x->token_count * x->choices; at++) {
+            const uint64_t token = at / x->choices * x->choices;
+            for (uint32_t j = 0; j < x->choices && mine[at] < x->expert_count; j++) {
+                const uint16_t other = theirs[token + j];
+                if (other < x->expert_count) {
+                    near[mine[at]] += before[other] == gpu_of[mine[at]];
+                    far[mine[at]] += before[other] / x->per_node == gpu_of[mine[at]] / x->per_node;
+                }
+            }
+        }
         for (uint32_t expert = 0; expert < x->expert_count; expert++) {
-            sum += saving_at(x, expert, gpu_of[expert]);
+            sum += x->near * near[expert] + (x->far - x->near) * far[expert];
         }
     }
     return sum;
@@ -276,6 +344,7 @@ static enum moe_status place(const struct moe_place_view *view, struct moe_arena
     const uint32_t slots_per_gpu = moe_placement_slots_per_gpu(shape);
     struct exflow x;
     MOE_TRY(set_up(&x, view, scratch, err));
+    read_routes(&x);
     const double contiguous = solve_from(&x, false);
     memcpy(x.best, x.gpu_of, cells * sizeof *x.best);
     if (solve_from(&x, true) > contiguous) {

@@ -18,6 +18,10 @@ enum moe_status moe_realign_init(struct moe_realign *realign, struct moe_arena *
     *realign = (struct moe_realign){
         .gpu_count = gpu_count,
         .capacity = capacity,
+        .expert_count = expert_count,
+        .first = MOE_NEW(arena, uint32_t, expert_count + (size_t) 1),
+        .host = MOE_NEW(arena, uint32_t, gpus * capacity),
+        .seen = MOE_NEW(arena, uint8_t, capacity + (size_t) 1),
         .row = MOE_NEW(arena, uint16_t, gpus * capacity),
         .gpu_of = MOE_NEW(arena, uint32_t, gpus),
         .kept = MOE_NEW(arena, uint32_t, gpus * gpus),
@@ -25,7 +29,8 @@ enum moe_status moe_realign_init(struct moe_realign *realign, struct moe_arena *
         .taken = MOE_NEW(arena, uint8_t, gpus),
     };
     if (realign->row == NULL || realign->gpu_of == NULL || realign->kept == NULL ||
-        realign->held == NULL || realign->taken == NULL) {
+        realign->held == NULL || realign->taken == NULL || realign->first == NULL ||
+        realign->host == NULL || realign->seen == NULL) {
         return moe_fail(err, MOE_LIMIT, "no room to realign %u GPUs", gpu_count);
     }
     return moe_matching_init(
@@ -70,39 +75,66 @@ void moe_realign_slots(struct moe_realign *realign, const uint16_t *before, uint
     }
 }
 
-/* kept[new][old] for the GPUs of one block. */
+/* first and host of the new GPUs of one block, which count from 0. */
+static void list_hosts(struct moe_realign *realign, const uint16_t *plan, uint32_t begin,
+                       uint32_t block)
+{
+    const uint32_t capacity = realign->capacity;
+    const uint16_t *slots = plan + (size_t) begin * capacity;
+    uint32_t *first = realign->first;
+    memset(first, 0, (realign->expert_count + (size_t) 1) * sizeof *first);
+    for (uint32_t i = 0; i < block * capacity; i++) {
+        first[slots[i] == MOE_SLOT_EMPTY ? realign->expert_count : slots[i]]++;
+    }
+    for (uint32_t expert = 0, sum = 0; expert <= realign->expert_count; expert++) {
+        sum += first[expert];
+        first[expert] = sum; /* the end; moved to the begin below */
+    }
+    for (uint32_t i = block * capacity; i-- > 0;) {
+        const uint32_t expert = slots[i] == MOE_SLOT_EMPTY ? realign->expert_count : slots[i];
+        realign->host[--first[expert]] = i / capacity;
+    }
+}
+
+/* kept[new][old] for the GPUs of one block: of every expert the smaller number of copies. */
 static void count_kept(struct moe_realign *realign, const uint16_t *before, const uint16_t *plan,
                        uint32_t begin, uint32_t block)
 {
     const uint32_t capacity = realign->capacity;
     uint8_t *held = realign->held;
+    list_hosts(realign, plan, begin, block);
+    memset(realign->kept, 0, (size_t) block * block * sizeof *realign->kept);
     for (uint32_t old = 0; old < block; old++) {
         const uint16_t *slots = before + (size_t) (begin + old) * capacity;
-        for (uint32_t now = 0; now < block; now++) {
-            const uint16_t *wanted = plan + (size_t) (begin + now) * capacity;
-            uint32_t kept = 0;
-            for (uint32_t i = 0; i < capacity; i++) {
-                if (slots[i] != MOE_SLOT_EMPTY) {
-                    held[slots[i]]++;
-                }
+        for (uint32_t i = 0; i < capacity; i++) {
+            if (slots[i] != MOE_SLOT_EMPTY) {
+                held[slots[i]]++;
             }
-            for (uint32_t i = 0; i < capacity; i++) {
-                if (wanted[i] != MOE_SLOT_EMPTY && held[wanted[i]] > 0) {
-                    held[wanted[i]]--;
-                    kept++;
-                }
-            }
-            for (uint32_t i = 0; i < capacity; i++) {
-                if (slots[i] != MOE_SLOT_EMPTY) {
-                    held[slots[i]] = 0;
-                }
-            }
-            realign->kept[(size_t) now * block + old] = kept;
         }
+        for (uint32_t i = 0; i < capacity; i++) {
+            const uint32_t expert = slots[i];
+            if (expert == MOE_SLOT_EMPTY || held[expert] == 0) {
+                continue;
+            }
+            const uint32_t end = realign->first[expert + 1];
+            for (uint32_t at = realign->first[expert]; at < end;) {
+                const uint32_t now = realign->host[at];
+                uint32_t copies = 0;
+                for (; at < end && realign->host[at] == now; at++) {
+                    copies++;
+                }
+                realign->kept[(size_t) now * block + old] +=
+                    copies < held[expert] ? copies : held[expert];
+            }
+            held[expert] = 0;
+        }
+    }
+    memset(realign->seen, 0, capacity + (size_t) 1);
+    for (size_t i = 0; i < (size_t) block * block; i++) {
+        realign->seen[realign->kept[i]] = 1;
     }
 }
 
-/* The pair with most in common first. */
 static void match_greedily(struct moe_realign *realign, uint32_t begin, uint32_t block)
 {
     uint8_t *taken = realign->taken;
@@ -111,7 +143,7 @@ static void match_greedily(struct moe_realign *realign, uint32_t begin, uint32_t
         realign->gpu_of[begin + now] = UINT32_MAX;
     }
     for (uint32_t wanted = realign->capacity + 1; wanted-- > 0;) {
-        for (uint32_t old = 0; old < block; old++) {
+        for (uint32_t old = 0; old < block && realign->seen[wanted]; old++) {
             for (uint32_t now = 0; now < block && !taken[old]; now++) {
                 if (realign->gpu_of[begin + now] == UINT32_MAX &&
                     realign->kept[(size_t) now * block + old] == wanted) {

@@ -25,8 +25,12 @@ struct moe_realign {
     uint16_t *row;    /* [gpu_count * capacity] the plan on its way */
     uint32_t *gpu_of; /* [gpu_count] the old GPU that takes a new GPU's experts */
     uint32_t *kept;   /* [new GPU][old GPU] experts in common */
-    uint8_t *held;    /* [expert limit] copies on one GPU */
-    uint8_t *taken;   /* [gpu_count] */
+    uint32_t expert_count;
+    uint32_t *first; /* [expert_count + 1] into host */
+    uint32_t *host;  /* [gpu_count * capacity] new GPUs of every expert, ascending */
+    uint8_t *held;   /* [expert_count] copies on one GPU */
+    uint8_t *taken;  /* [gpu_count] */
+    uint8_t *seen;   /* [capacity + 1] numbers that occur in kept */
     struct moe_matching matching;
 };
 

@@ -20,9 +20,11 @@ static const char builtin_name[] = "builtin";
 const char *moe_parameter_name(enum moe_parameter parameter)
 {
     static const char *const names[] = {
-#define MOE_PARAMETER(constant, name, min, max) name,
+#define MOE_PARAMETER(constant, name, min, max)       name,
+#define MOE_PARAMETER_MAYBE(constant, name, min, max) name,
 #include "sim/cost/calibration_parameters.def"
 #undef MOE_PARAMETER
+#undef MOE_PARAMETER_MAYBE
     };
     assert(parameter < MOE_PARAMETER_COUNT);
     return names[parameter];
@@ -33,6 +35,17 @@ const char *moe_dtype_name(enum moe_dtype dtype)
     static const char *const names[] = { "bf16", "fp8", "fp4" };
     assert(dtype < MOE_DTYPE_COUNT);
     return names[dtype];
+}
+
+const char *moe_segment_op_name(enum moe_segment_op op)
+{
+    static const char *const names[] = {
+        "all_to_all", "dispatch", "combine",  "all_gather", "reduce_scatter",
+        "all_reduce", "p2p",      "p2p_both", "peer_copy",  "host_to_device",
+    };
+    static_assert(sizeof names / sizeof names[0] == MOE_SEGMENT_OP_COUNT, "one name each");
+    assert(op < MOE_SEGMENT_OP_COUNT);
+    return names[op];
 }
 
 double moe_dtype_bytes(enum moe_dtype dtype)
@@ -149,6 +162,33 @@ static enum moe_status read_rows(char *rows, int64_t count, sqlite3_stmt *select
     return MOE_OK;
 }
 
+/* Whether the file is of a time before the table. A file that moecal wrote and nobody fitted has
+ * none of the tables, which deserves an answer of its own. */
+static enum moe_status find_table(bool *absent, const struct moe_table *table,
+                                  struct moe_database *db, const char *name, struct moe_error *err)
+{
+    char sql[200];
+    int64_t there = 0;
+    int64_t samples = 0;
+    (void) snprintf(sql, sizeof sql,
+                    "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = '%s'",
+                    table->name);
+    MOE_TRY(moe_database_scalar(db, sql, 0, &there, err));
+    *absent = there == 0 && moe_calibration_table_find(table->name) >= MOE_TABLE_COUNT_1;
+    if (there == 0 && !*absent) {
+        MOE_TRY(moe_database_scalar(
+            db, "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'sample_gpu'",
+            0, &samples, err));
+        if (samples != 0) {
+            return moe_fail(err, MOE_RANGE,
+                            "%s: holds samples that are not fitted; `moesim fit` makes the tables "
+                            "of them",
+                            name);
+        }
+    }
+    return MOE_OK;
+}
+
 static enum moe_status read_table(struct moe_calibration *calibration,
                                   const struct moe_table *table, struct moe_database *db,
                                   struct moe_arena *arena, struct moe_error *err)
@@ -156,6 +196,11 @@ static enum moe_status read_table(struct moe_calibration *calibration,
     enum { ROW_LIMIT = 1 << 20 };
     char sql[512];
     int64_t count = 0;
+    bool absent = false;
+    MOE_TRY(find_table(&absent, table, db, calibration->name, err));
+    if (absent) {
+        return MOE_OK;
+    }
     (void) snprintf(sql, sizeof sql, "SELECT count(*) FROM %s", table->name);
     MOE_TRY(moe_database_scalar(db, sql, 0, &count, err));
     char *rows =

@@ -1,8 +1,9 @@
 /*
  * Calibration: what was measured, published or assumed about the GPUs that a run
- * simulates. A SQLite file (cal.db) that moecal or `moesim cal import TABLE.csv` writes
- * and that every run reads; the table that ships inside the program is a CSV imported
- * into memory through the same path.
+ * simulates. A SQLite file (cal.db) that every run reads: moecal puts samples into it (tables
+ * sample_*, which a run does not look at), `moesim fit` makes the tables below from them, and
+ * `moesim cal import` makes them of other sources. The table that ships inside the program is
+ * a CSV imported into memory through the same path. Files of version 1 lack the last tables.
  *
  * The tables, their columns, units and ranges stand in calibration_tables.def. Every row
  * says where it comes from (provenance) and by which source. Reading checks every cell,
@@ -45,19 +46,38 @@
 /* The values of the choice columns, in the order of their names. */
 enum moe_series_op { MOE_SERIES_EXPERT, MOE_SERIES_GEMM };
 enum moe_dtype { MOE_DTYPE_BF16, MOE_DTYPE_FP8, MOE_DTYPE_FP4, MOE_DTYPE_COUNT };
-enum moe_segment_op { MOE_SEGMENT_ALL_TO_ALL, MOE_SEGMENT_DISPATCH, MOE_SEGMENT_COMBINE };
+enum moe_segment_op {
+    MOE_SEGMENT_ALL_TO_ALL,
+    MOE_SEGMENT_DISPATCH,
+    MOE_SEGMENT_COMBINE,
+    MOE_SEGMENT_ALL_GATHER,
+    MOE_SEGMENT_REDUCE_SCATTER,
+    MOE_SEGMENT_ALL_REDUCE,
+    MOE_SEGMENT_P2P,
+    MOE_SEGMENT_P2P_BOTH,
+    MOE_SEGMENT_PEER_COPY,
+    MOE_SEGMENT_HOST_TO_DEVICE,
+    MOE_SEGMENT_OP_COUNT
+};
 enum moe_link { MOE_LINK_NEAR, MOE_LINK_FAR, MOE_LINK_COUNT };
+enum moe_fit_status { MOE_FIT_CALIBRATED, MOE_FIT_MISSED, MOE_FIT_UNCHECKED };
+enum moe_fit_points { MOE_FIT_HELDOUT, MOE_FIT_SKEW };
 enum moe_factor_class { MOE_FACTOR_COMPUTE, MOE_FACTOR_MEMORY, MOE_FACTOR_COMM, MOE_FACTOR_COUNT };
 
+/* Those up to MOE_PARAMETER_NEEDED every GPU kind must have. */
 enum moe_parameter {
-#define MOE_PARAMETER(constant, name, min, max) MOE_PARAMETER_##constant,
+#define MOE_PARAMETER(constant, name, min, max)       MOE_PARAMETER_##constant,
+#define MOE_PARAMETER_MAYBE(constant, name, min, max) MOE_PARAMETER_##constant,
 #include "sim/cost/calibration_parameters.def"
 #undef MOE_PARAMETER
-    MOE_PARAMETER_COUNT
+#undef MOE_PARAMETER_MAYBE
+    MOE_PARAMETER_COUNT,
+    MOE_PARAMETER_NEEDED = MOE_PARAMETER_MLA_BYTES_S
 };
 
 const char *moe_parameter_name(enum moe_parameter parameter);
 const char *moe_dtype_name(enum moe_dtype dtype);
+const char *moe_segment_op_name(enum moe_segment_op op);
 
 /* The whole of a file, in the order of its rows. Lives in the arena it was read into. */
 /* Pointers first and counts after them: a pair per table would be a third padding. */
@@ -87,7 +107,8 @@ extern const struct moe_database_kind moe_calibration_database;
 
 /* Reads a cal.db; path "" or "builtin" is the table that ships with the program.
  * Errors: as moe_database_open; MOE_RANGE naming file, table, row, column, value and what
- * is allowed; MOE_LIMIT when the arena is full (1 MiB is ample for the built-in table). */
+ * is allowed, or that the file holds samples which nobody has fitted; MOE_LIMIT when the arena
+ * is full (1 MiB is ample for the built-in table). */
 enum moe_status moe_calibration_load(const struct moe_calibration **out, const char *path,
                                      struct moe_arena *arena, struct moe_error *err) MOE_MUST_CHECK;
 

@@ -160,9 +160,11 @@ static enum moe_status check_parameter(const struct moe_calibration *calibration
                                        struct moe_error *err)
 {
     static const double ranges[][2] = {
-#define MOE_PARAMETER(constant, name, min, max) { min, max },
+#define MOE_PARAMETER(constant, name, min, max)       { min, max },
+#define MOE_PARAMETER_MAYBE(constant, name, min, max) { min, max },
 #include "sim/cost/calibration_parameters.def"
 #undef MOE_PARAMETER
+#undef MOE_PARAMETER_MAYBE
     };
     const struct moe_calibration_parameter *parameter = &calibration->parameter_rows[row];
     MOE_TRY(check_kind(calibration, "parameter", row, parameter->gpu_kind, err));
@@ -216,6 +218,40 @@ static enum moe_status check_noise(const struct moe_calibration *calibration, st
     return MOE_OK;
 }
 
+static enum moe_status check_measured(const struct moe_calibration *calibration,
+                                      struct moe_error *err)
+{
+    for (uint32_t i = 0; i < calibration->clock_count; i++) {
+        if (find_series(calibration, calibration->clock_rows[i].series) == NULL) {
+            return moe_fail(err, MOE_RANGE, "%s: table clock, row %u: no series '%s'",
+                            calibration->name, i + 1, calibration->clock_rows[i].series);
+        }
+    }
+    for (uint32_t i = 0; i < calibration->sustained_count; i++) {
+        if (find_series(calibration, calibration->sustained_rows[i].series) == NULL) {
+            return moe_fail(err, MOE_RANGE, "%s: table sustained, row %u: no series '%s'",
+                            calibration->name, i + 1, calibration->sustained_rows[i].series);
+        }
+    }
+    for (uint32_t i = 0; i < calibration->gpu_interval_count; i++) {
+        const struct moe_calibration_gpu_interval *row = &calibration->gpu_interval_rows[i];
+        if (row->high < row->low) {
+            return moe_fail(err, MOE_RANGE,
+                            "%s: table gpu_interval, row %u: high is %g; low (%g) or more is "
+                            "allowed",
+                            calibration->name, i + 1, row->high, row->low);
+        }
+    }
+    for (uint32_t i = 0; i < calibration->fit_quality_count; i++) {
+        MOE_TRY(check_kind(calibration, "fit_quality", i, calibration->fit_quality_rows[i].gpu_kind,
+                           err));
+    }
+    for (uint32_t i = 0; i < calibration->fitting_count; i++) {
+        MOE_TRY(check_kind(calibration, "fitting", i, calibration->fitting_rows[i].gpu_kind, err));
+    }
+    return MOE_OK;
+}
+
 enum moe_status moe_calibration_check(const struct moe_calibration *calibration,
                                       enum moe_calibration_state state, struct moe_error *err)
 {
@@ -232,5 +268,6 @@ enum moe_status moe_calibration_check(const struct moe_calibration *calibration,
     for (uint32_t i = 0; i < calibration->parameter_count; i++) {
         MOE_TRY(check_parameter(calibration, i, err));
     }
-    return check_noise(calibration, err);
+    MOE_TRY(check_noise(calibration, err));
+    return check_measured(calibration, err);
 }

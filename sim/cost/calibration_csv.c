@@ -110,7 +110,7 @@ static enum moe_status begin_table(struct reader *reader, struct moe_error *err)
     const struct field *field = &reader->fields[1];
     const uint32_t index = moe_calibration_table_find(field->text);
     if (index == MOE_TABLE_COUNT) {
-        char names[160] = "";
+        char names[240] = "";
         size_t used = 0;
         for (uint32_t i = 0; i < MOE_TABLE_COUNT; i++) {
             used += (size_t) snprintf(names + used, sizeof names - used, " %s",

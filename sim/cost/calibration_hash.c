@@ -34,6 +34,9 @@ uint64_t moe_calibration_hash(const struct moe_calibration *calibration)
         const struct moe_table *table = moe_calibration_table(i);
         const char *row = *(const char *const *) (const void *) (base + table->rows_offset);
         const uint32_t count = *(const uint32_t *) (const void *) (base + table->count_offset);
+        if (count == 0 && i >= MOE_TABLE_COUNT_1) {
+            continue; /* a file that has not heard of the table says the same */
+        }
         moe_hash_add_text(&hash, table->name);
         moe_hash_add_u64(&hash, count);
         for (uint32_t r = 0; r < count; r++, row += table->row_bytes) {

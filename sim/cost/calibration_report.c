@@ -132,15 +132,14 @@ static void print_series(const struct moe_calibration *calibration, FILE *out)
 
 static void print_segments(const struct moe_calibration *calibration, FILE *out)
 {
-    static const char *const ops[] = { "all_to_all", "dispatch", "combine" };
-    (void) fprintf(out, "\n%-12s %-5s %6s %12s %12s %9s %8s  %s\n", "exchange", "link", "ranks",
+    (void) fprintf(out, "\n%-14s %-5s %6s %12s %12s %9s %8s  %s\n", "exchange", "link", "ranks",
                    "from bytes", "to bytes", "alpha us", "GB/s", "provenance");
     for (uint32_t i = 0; i < calibration->segment_count; i++) {
         const struct moe_calibration_segment *row = &calibration->segment_rows[i];
-        (void) fprintf(out, "%-12s %-5s %6u %12.0f %12.0f %9.2f %8.1f  %s\n", ops[row->op],
-                       row->link == MOE_LINK_NEAR ? "near" : "far", row->ranks, row->from_bytes,
-                       row->to_bytes, row->alpha_ns * 1e-3, row->bandwidth_bytes_s * 1e-9,
-                       moe_provenance_name(row->provenance));
+        (void) fprintf(out, "%-14s %-5s %6u %12.0f %12.0f %9.2f %8.1f  %s\n",
+                       moe_segment_op_name(row->op), row->link == MOE_LINK_NEAR ? "near" : "far",
+                       row->ranks, row->from_bytes, row->to_bytes, row->alpha_ns * 1e-3,
+                       row->bandwidth_bytes_s * 1e-9, moe_provenance_name(row->provenance));
     }
 }
 

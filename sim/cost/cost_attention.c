@@ -1,6 +1,27 @@
 #include "sim/cost/cost_state.h"
 #include "sim/cost/norm.h"
 
+/* Which parameters the core's rates are. */
+struct core_rates {
+    enum moe_parameter bytes_s;
+    enum moe_parameter flop_s;
+    enum moe_parameter p;
+    enum moe_parameter t0_ns;
+};
+
+static struct core_rates choose_rates(const struct moe_cost_setup *setup)
+{
+    const bool latent = setup->model->attention == MOE_ATTENTION_MLA &&
+                        setup->parameters[MOE_PARAMETER_MLA_BYTES_S] > 0.0 &&
+                        setup->parameters[MOE_PARAMETER_MLA_FLOP_S] > 0.0 &&
+                        setup->parameters[MOE_PARAMETER_MLA_P] > 0.0;
+    return latent ? (struct core_rates){ MOE_PARAMETER_MLA_BYTES_S, MOE_PARAMETER_MLA_FLOP_S,
+                                         MOE_PARAMETER_MLA_P, MOE_PARAMETER_MLA_T0_NS }
+                  : (struct core_rates){ MOE_PARAMETER_ATTENTION_BYTES_S,
+                                         MOE_PARAMETER_ATTENTION_FLOP_S, MOE_PARAMETER_ATTENTION_P,
+                                         MOE_PARAMETER_ATTENTION_T0_NS };
+}
+
 /* Per pair of a query and a key, for all heads: q.k and p.v, two FLOPs a value.
  * MLA has two forms (DeepSeek-V2, arXiv 2405.04434, 2.1): absorbed, where every head works
  * on the latent itself; expanded, where K and V of each head are first made from it. The
@@ -10,7 +31,8 @@ static void init_core(struct moe_cost_setup *setup)
     const struct moe_model *model = setup->model;
     struct moe_cost *cost = setup->cost;
     const double heads = model->head_count;
-    const double ns_per_flop = 1e9 / setup->parameters[MOE_PARAMETER_ATTENTION_FLOP_S];
+    const struct core_rates rates = choose_rates(setup);
+    const double ns_per_flop = 1e9 / setup->parameters[rates.flop_s];
     double values = 2.0 * model->kv_head_count * model->head_size;
     if (model->attention == MOE_ATTENTION_MLA) {
         const double rope = model->rope_head_size;
@@ -24,17 +46,16 @@ static void init_core(struct moe_cost_setup *setup)
     } else {
         cost->pair_ns = 4.0 * heads * model->head_size * ns_per_flop;
     }
-    cost->kv_token_ns = values * model->kv_bytes_per_value /
-                        setup->parameters[MOE_PARAMETER_ATTENTION_BYTES_S] * 1e9;
-    cost->core_p = setup->parameters[MOE_PARAMETER_ATTENTION_P];
+    cost->kv_token_ns = values * model->kv_bytes_per_value / setup->parameters[rates.bytes_s] * 1e9;
+    cost->core_t0_ns = setup->parameters[rates.t0_ns];
+    cost->core_p = setup->parameters[rates.p];
     cost->core_inverse_p = 1.0 / cost->core_p;
     cost->full_share = (double) model->kv_layer_count / model->layer_count;
     cost->window_share = (double) model->window_layer_count / model->layer_count;
     cost->linear_share = (double) moe_model_linear_layers(model) / model->layer_count;
     cost->core_provenance = moe_provenance_worse(
-        moe_provenance_worse(setup->provenance[MOE_PARAMETER_ATTENTION_BYTES_S],
-                             setup->provenance[MOE_PARAMETER_ATTENTION_FLOP_S]),
-        setup->provenance[MOE_PARAMETER_ATTENTION_P]);
+        moe_provenance_worse(setup->provenance[rates.bytes_s], setup->provenance[rates.flop_s]),
+        setup->provenance[rates.p]);
 }
 
 static enum moe_status add_mla(struct moe_cost_block *block, const struct moe_cost_setup *setup,
@@ -118,8 +139,9 @@ static double core_ns(const struct moe_cost *cost, const struct moe_token_work *
             rest * cost->expanded_pair_ns + (cached > 0.0 ? cached : 0.0) * cost->expand_token_ns;
         compute_ns = (pairs - rest) * cost->pair_ns + (expanded < absorbed ? expanded : absorbed);
     }
-    return moe_norm(read * cost->kv_token_ns * factor->memory, compute_ns * factor->compute,
-                    cost->core_p, cost->core_inverse_p);
+    return cost->core_t0_ns + moe_norm(read * cost->kv_token_ns * factor->memory,
+                                       compute_ns * factor->compute, cost->core_p,
+                                       cost->core_inverse_p);
 }
 
 struct moe_duration moe_cost_attention(const struct moe_cost *cost,

@@ -44,7 +44,7 @@ static double row_ratio(const struct moe_curve_row *row, double x, enum moe_prov
     return row->ratio[i - 1] + share * (row->ratio[i] - row->ratio[i - 1]);
 }
 
-double moe_curve_ratio(const struct moe_curve *curve, double tokens_per_active, double active,
+static double ratio_at(const struct moe_curve *curve, double tokens_per_active, double active,
                        enum moe_provenance *provenance)
 {
     if (curve->row_count == 0) {
@@ -73,6 +73,16 @@ double moe_curve_ratio(const struct moe_curve *curve, double tokens_per_active, 
         (moe_log2(active) - low->log_active) / (high->log_active - low->log_active);
     *provenance = between(*provenance, high_provenance);
     return low_ratio + share * (high_ratio - low_ratio);
+}
+
+double moe_curve_ratio(const struct moe_curve *curve, double tokens_per_active, double active,
+                       enum moe_provenance *provenance)
+{
+    const double ratio = ratio_at(curve, tokens_per_active, active, provenance);
+    if (*provenance == MOE_PROVENANCE_INTERPOLATED) {
+        *provenance = curve->least;
+    }
+    return ratio;
 }
 
 static const struct moe_calibration_series *choose(const struct moe_calibration *calibration,
@@ -108,6 +118,8 @@ void moe_curve_from_fit(struct moe_curve *curve, const struct moe_calibration_se
         .tile_tokens = series->tile_tokens,
         .permutation_inside = series->permutation == 1,
         .exact = series->hidden != 0,
+        .least = series->provenance == MOE_PROVENANCE_EXTRAPOLATED ? MOE_PROVENANCE_EXTRAPOLATED
+                                                                   : MOE_PROVENANCE_INTERPOLATED,
         .beyond = moe_provenance_outside(moe_provenance_worse(series->provenance, fit->provenance)),
     };
 }

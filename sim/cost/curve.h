@@ -37,6 +37,7 @@ struct moe_curve {
     bool permutation_inside;
     bool exact;                 /* of the very shape, not generic */
     enum moe_provenance beyond; /* of the fit, where there are no points */
+    enum moe_provenance least;  /* what lies between points is no better than this */
     uint32_t row_count;
     const struct moe_curve_row *rows; /* by rising active */
 };

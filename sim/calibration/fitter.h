@@ -1,0 +1,129 @@
+/*
+ * Fitter: what the steps of `moesim fit` share. Internal to sim/calibration; the door is
+ * fit_samples.h. Everything lives in one arena.
+ *
+ * Order of steps: observations; centres and shapes; classes of points, levels of GPUs, drift;
+ * centres and shapes again with those taken off; exchanges, parameters, noise; quality on the
+ * points that nothing of this has seen.
+ */
+#ifndef MOE_SIM_CALIBRATION_FITTER_H
+#define MOE_SIM_CALIBRATION_FITTER_H
+
+#include "sim/calibration/drift_fit.h"
+#include "sim/calibration/evidence.h"
+#include "sim/calibration/observation.h"
+#include "sim/calibration/segment_fit.h"
+#include "sim/calibration/shape_fit.h"
+#include "sim/calibration/table_builder.h"
+
+enum { MOE_FITTER_NAME_BYTES = 64, MOE_FITTER_DIGITS = 7, MOE_FITTER_NONE = UINT32_MAX };
+
+/* An expert's or a matrix's weights with one backend, over all counts of local experts. */
+struct moe_fitter_shape {
+    struct moe_shape shape;
+    struct moe_shape_fit fit;
+    struct moe_curve curve;
+    uint32_t first_series; /* the first of the evidence: names and backends go by it */
+};
+
+/* One operation between GPUs by its ranks, over all ordered pairs of a kind. */
+struct moe_fitter_exchange {
+    char name[MOE_FITTER_NAME_BYTES];
+    enum moe_evidence_kind kind;
+    uint32_t ranks;
+    uint32_t first_series;
+    struct moe_segment_fit fit;
+    uint32_t fitted; /* points */
+};
+
+/* What a roofline over bytes and FLOPs is enough for: attention's cores, permutations. */
+struct moe_fitter_line {
+    char name[MOE_FITTER_NAME_BYTES];
+    enum moe_evidence_kind kind;
+    uint32_t first_series; /* MOE_FITTER_NONE: of all series of the kind together */
+    struct moe_roofline roofline;
+    uint32_t fitted;
+};
+
+struct moe_fitter_gpu {
+    double factor[MOE_FACTOR_COUNT]; /* of time; 1 where nothing is known */
+    double low[MOE_FACTOR_COUNT];
+    double high[MOE_FACTOR_COUNT];
+    double run_sd[MOE_FACTOR_COUNT];
+    uint32_t points[MOE_FACTOR_COUNT];
+    uint32_t runs;
+};
+
+struct moe_fitter {
+    const struct moe_evidence *evidence;
+    struct moe_arena *arena;
+    const char *gpu_kind;
+    double read_bytes_s; /* ceilings of the kind */
+    double copy_bytes_s;
+    double bf16_flop_s;
+    double fp8_flop_s;
+
+    struct moe_observations seen;     /* as measured */
+    struct moe_observations level;    /* less drift */
+    double *adjust;                   /* [sample_count], drift in log time */
+    double *centre;                   /* [point_count], log ns; meaningless unless known */
+    bool *known;                      /* [point_count], of points that may be fitted */
+    double *mhz;                      /* [point_count], median; 0: not known */
+    double *share[MOE_FACTOR_COUNT];  /* [point_count], how much of the time follows the class */
+    double *effect[MOE_FACTOR_COUNT]; /* [level.column_count], log */
+
+    uint32_t *shape_of; /* [series_count], MOE_FITTER_NONE: none */
+    struct moe_fitter_shape *shapes;
+    uint32_t shape_count;
+    uint32_t *exchange_of;
+    struct moe_fitter_exchange *exchanges;
+    uint32_t exchange_count;
+    uint32_t *line_of;
+    struct moe_fitter_line *lines;
+    uint32_t line_count;
+
+    struct moe_fitter_gpu *gpus; /* [gpu_count] */
+    struct moe_drift_fit drift;
+    uint32_t sentinel_visits;
+
+    uint32_t held_back;  /* anchors left out since a held-out point lies at their place */
+    uint32_t uneven;     /* anchors left out since their rows are not even */
+    uint32_t impossible; /* points left out as faster than the ceilings, and the first one */
+    int64_t impossible_point;
+    uint32_t unphysical; /* samples that moecal flagged so, and the first one */
+    int64_t unphysical_sample;
+    uint32_t wrong;
+    int64_t wrong_sample;
+};
+
+/* Steps, each over all of the evidence. Errors: MOE_LIMIT, and MOE_RANGE where said. */
+enum moe_status moe_fitter_observe(struct moe_fitter *fitter, struct moe_error *err) MOE_MUST_CHECK;
+void moe_fitter_centre(struct moe_fitter *fitter);
+enum moe_status moe_fitter_find_shapes(struct moe_fitter *fitter,
+                                       struct moe_error *err) MOE_MUST_CHECK;
+enum moe_status moe_fitter_fit_shapes(struct moe_fitter *fitter,
+                                      struct moe_error *err) MOE_MUST_CHECK;
+enum moe_status moe_fitter_fit_lines(struct moe_fitter *fitter,
+                                     struct moe_error *err) MOE_MUST_CHECK;
+enum moe_status moe_fitter_fit_levels(struct moe_fitter *fitter,
+                                      struct moe_error *err) MOE_MUST_CHECK;
+enum moe_status moe_fitter_fit_drift(struct moe_fitter *fitter,
+                                     struct moe_error *err) MOE_MUST_CHECK;
+enum moe_status moe_fitter_fit_exchanges(struct moe_fitter *fitter,
+                                         struct moe_error *err) MOE_MUST_CHECK;
+
+/* Whether the point's role allows fitting it. */
+bool moe_fitter_may_fit(const struct moe_evidence_point *point);
+
+/* What the tables say of a point on a GPU (MOE_OBSERVATION_NO_GPU: on a GPU like the others).
+ * false when they say nothing. */
+bool moe_fitter_predict(const struct moe_fitter *fitter, uint32_t point, uint32_t gpu, double *ns);
+
+/* Tiles of tile rows that an expert point computes, exactly where its rows are stored. */
+double moe_fitter_tiles(const struct moe_fitter *fitter, uint32_t point, double tile);
+
+/* Bytes that the busiest rank of an all-to-all-v sends or receives, whichever is more; the
+ * point's own bytes where no matrix is stored. */
+double moe_fitter_busiest(const struct moe_fitter *fitter, uint32_t point);
+
+#endif

@@ -1,0 +1,179 @@
+/* Observations, centres and shares of the fitter: what all later steps start from. */
+#include <math.h>
+#include <string.h>
+
+#include "sim/calibration/fitter.h"
+
+bool moe_fitter_may_fit(const struct moe_evidence_point *point)
+{
+    return point->role == MOE_EVIDENCE_ANCHOR || point->role == MOE_EVIDENCE_REFINE ||
+           point->role == MOE_EVIDENCE_SENTINEL;
+}
+
+static void count_bad(struct moe_fitter *fitter, const struct moe_observation *item)
+{
+    const struct moe_evidence *evidence = fitter->evidence;
+    for (uint32_t i = 0; i < evidence->sample_count; i++) {
+        const struct moe_evidence_sample *sample = &evidence->samples[i];
+        if (sample->point != item->point || (sample->flags & item->bad_flags) == 0) {
+            continue;
+        }
+        if ((sample->flags & MOE_EVIDENCE_WRONG) != 0) {
+            fitter->wrong_sample = fitter->wrong++ == 0 ? sample->id : fitter->wrong_sample;
+        } else {
+            fitter->unphysical_sample =
+                fitter->unphysical++ == 0 ? sample->id : fitter->unphysical_sample;
+        }
+    }
+}
+
+enum moe_status moe_fitter_observe(struct moe_fitter *fitter, struct moe_error *err)
+{
+    const struct moe_evidence *evidence = fitter->evidence;
+    const uint32_t points = evidence->point_count;
+    MOE_TRY(moe_observations_make(&fitter->seen, evidence, NULL, fitter->arena, err));
+    fitter->level = fitter->seen;
+    fitter->adjust = MOE_NEW(fitter->arena, double, evidence->sample_count);
+    fitter->centre = MOE_NEW(fitter->arena, double, points + 1);
+    fitter->mhz = MOE_NEW(fitter->arena, double, points + 1);
+    fitter->known = MOE_NEW(fitter->arena, bool, points + 1);
+    fitter->gpus = MOE_NEW(fitter->arena, struct moe_fitter_gpu, evidence->gpu_count);
+    bool complete = fitter->adjust != NULL && fitter->centre != NULL && fitter->mhz != NULL &&
+                    fitter->known != NULL && fitter->gpus != NULL;
+    for (uint32_t i = 0; i < MOE_FACTOR_COUNT; i++) {
+        fitter->share[i] = MOE_NEW(fitter->arena, double, points + 1);
+        fitter->effect[i] = MOE_NEW(fitter->arena, double, fitter->seen.column_count);
+        complete = complete && fitter->share[i] != NULL && fitter->effect[i] != NULL;
+    }
+    if (!complete) {
+        return moe_fail(err, MOE_LIMIT, "%s: no memory for its %u points", evidence->name, points);
+    }
+    for (uint32_t g = 0; g < evidence->gpu_count; g++) {
+        for (uint32_t i = 0; i < MOE_FACTOR_COUNT; i++) {
+            fitter->gpus[g].factor[i] = fitter->gpus[g].low[i] = fitter->gpus[g].high[i] = 1.0;
+        }
+    }
+    for (uint32_t i = 0; i < fitter->seen.count; i++) {
+        if (fitter->seen.items[i].bad_flags != 0 &&
+            (i == 0 || fitter->seen.items[i].point != fitter->seen.items[i - 1].point)) {
+            count_bad(fitter, &fitter->seen.items[i]);
+        }
+    }
+    return MOE_OK;
+}
+
+void moe_fitter_centre(struct moe_fitter *fitter)
+{
+    double values[256];
+    double clocks[256];
+    for (uint32_t p = 0; p < fitter->evidence->point_count; p++) {
+        uint32_t used = 0;
+        uint32_t clocked = 0;
+        fitter->known[p] = false;
+        for (uint32_t i = fitter->level.first[p]; i < fitter->level.first[p + 1]; i++) {
+            const struct moe_observation *item = &fitter->level.items[i];
+            if (item->bad_flags != 0 || used == sizeof values / sizeof values[0]) {
+                continue;
+            }
+            double value = item->log_ns;
+            for (uint32_t c = 0; c < MOE_FACTOR_COUNT; c++) {
+                value -= fitter->share[c][p] * fitter->effect[c][item->column];
+            }
+            values[used++] = value;
+            if (item->mhz > 0.0) {
+                clocks[clocked++] = item->mhz;
+            }
+        }
+        if (used > 0) {
+            fitter->centre[p] = moe_median(values, used);
+            fitter->mhz[p] = clocked == 0 ? 0.0 : moe_median(clocks, clocked);
+            fitter->known[p] = moe_fitter_may_fit(&fitter->evidence->points[p]);
+        }
+    }
+}
+
+double moe_fitter_tiles(const struct moe_fitter *fitter, uint32_t index, double tile)
+{
+    const struct moe_evidence_point *point = &fitter->evidence->points[index];
+    const size_t experts = point->rows_bytes / sizeof(int32_t);
+    double tiles = 0.0;
+    if (point->rows == NULL || experts == 0) {
+        if (tile == 64.0 && point->tiles64 > 0.0) {
+            return point->tiles64;
+        }
+        if (tile == 128.0 && point->tiles128 > 0.0) {
+            return point->tiles128;
+        }
+        return point->active * ceil(point->tokens / tile);
+    }
+    for (size_t e = 0; e < experts; e++) {
+        int32_t rows = 0;
+        memcpy(&rows, point->rows + e * sizeof rows, sizeof rows);
+        tiles += rows > 0 ? ceil(rows / tile) : 0.0;
+    }
+    return tiles;
+}
+
+double moe_fitter_busiest(const struct moe_fitter *fitter, uint32_t index)
+{
+    const struct moe_evidence_point *point = &fitter->evidence->points[index];
+    const uint32_t ranks = fitter->evidence->series[point->series].ranks;
+    double most = 0.0;
+    if (point->rows == NULL || point->rows_bytes != (size_t) ranks * ranks * sizeof(int64_t)) {
+        return point->bytes;
+    }
+    for (uint32_t a = 0; a < ranks; a++) {
+        double out = 0.0;
+        double in = 0.0;
+        for (uint32_t b = 0; b < ranks; b++) {
+            int64_t bytes[2];
+            memcpy(&bytes[0], point->rows + ((size_t) a * ranks + b) * sizeof bytes[0],
+                   sizeof bytes[0]);
+            memcpy(&bytes[1], point->rows + ((size_t) b * ranks + a) * sizeof bytes[1],
+                   sizeof bytes[1]);
+            out += a == b ? 0.0 : (double) bytes[0];
+            in += a == b ? 0.0 : (double) bytes[1];
+        }
+        most = fmax(most, fmax(out, in));
+    }
+    return most;
+}
+
+static double factor_of(const struct moe_fitter *fitter, uint32_t gpu, uint32_t class)
+{
+    return gpu == MOE_OBSERVATION_NO_GPU ? 1.0 : fitter->gpus[gpu].factor[class];
+}
+
+bool moe_fitter_predict(const struct moe_fitter *fitter, uint32_t index, uint32_t gpu, double *ns)
+{
+    const struct moe_evidence_point *point = &fitter->evidence->points[index];
+    const uint32_t series = point->series;
+    const double memory = factor_of(fitter, gpu, MOE_FACTOR_MEMORY);
+    const double compute = factor_of(fitter, gpu, MOE_FACTOR_COMPUTE);
+    if (fitter->shape_of[series] != MOE_FITTER_NONE) {
+        const struct moe_fitter_shape *shape = &fitter->shapes[fitter->shape_of[series]];
+        if (shape->shape.count == 0) {
+            return false;
+        }
+        const double tiles = moe_fitter_tiles(fitter, index, shape->fit.tile_tokens);
+        *ns = moe_shape_ns(&shape->curve, &shape->shape, point->tokens * point->active,
+                           point->active, tiles, memory, compute);
+        return true;
+    }
+    if (fitter->exchange_of[series] != MOE_FITTER_NONE) {
+        const struct moe_fitter_exchange *exchange =
+            &fitter->exchanges[fitter->exchange_of[series]];
+        *ns = exchange->fitted == 0
+                  ? 0.0
+                  : moe_segment_fit_ns(&exchange->fit, moe_fitter_busiest(fitter, index));
+        return exchange->fitted > 0;
+    }
+    if (fitter->line_of[series] != MOE_FITTER_NONE) {
+        const struct moe_fitter_line *line = &fitter->lines[fitter->line_of[series]];
+        *ns = line->fitted == 0 ? 0.0
+                                : moe_roofline_ns(&line->roofline, point->bytes * memory,
+                                                  point->flops * compute, 1.0);
+        return line->fitted > 0;
+    }
+    return false;
+}

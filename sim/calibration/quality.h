@@ -1,0 +1,49 @@
+/*
+ * Quality: how far the fitted tables are from points that no fit has seen, against the gates
+ * of design section 8. Errors are predicted / measured - 1, over every GPU that measured the
+ * point, each predicted with its own factors; held-out times are taken as they were measured,
+ * drift and all.
+ */
+#ifndef MOE_SIM_CALIBRATION_QUALITY_H
+#define MOE_SIM_CALIBRATION_QUALITY_H
+
+#include "sim/calibration/fitter.h"
+
+enum { MOE_QUALITY_LEAST_POINTS = 3 };
+
+struct moe_quality {
+    uint32_t series;            /* of the evidence */
+    enum moe_fit_points points; /* which: held out, or uneven loads */
+    enum moe_fit_status status;
+    uint32_t fitted;  /* points that the tables of the series are made of */
+    uint32_t checked; /* errors below are over so many (point, GPU) */
+    double mape;      /* of the sizes whose gate is nearest or most broken */
+    double p95;
+    double bias; /* median */
+    double worst;
+    int64_t worst_point; /* id */
+    double gate_mape;
+    double gate_p95; /* 1: there is none */
+    uint32_t repeats;
+    uint32_t agreeing;
+    char reason[120]; /* "-" when there is nothing to say */
+};
+
+/* The error of each (point, GPU) of one series; errors[] and points[] must have room for all
+ * observations. Gives how many. */
+uint32_t moe_quality_errors(const struct moe_fitter *fitter, uint32_t series,
+                            enum moe_fit_points points, double *errors, uint32_t *error_points,
+                            uint32_t *error_gpus);
+
+/* One row per series and kind of points that says anything: rows[2 * series_count].
+ * Errors: MOE_LIMIT. */
+enum moe_status moe_quality_check(struct moe_quality *rows, uint32_t *count,
+                                  const struct moe_fitter *fitter,
+                                  struct moe_error *err) MOE_MUST_CHECK;
+
+/* Whether all series of a shape together meet the gate of experts; true when nothing says that
+ * they do not. Errors: MOE_LIMIT. */
+enum moe_status moe_quality_shape_holds(bool *holds, const struct moe_fitter *fitter,
+                                        uint32_t shape, struct moe_error *err) MOE_MUST_CHECK;
+
+#endif

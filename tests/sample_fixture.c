@@ -1,0 +1,376 @@
+#include "tests/sample_fixture.h"
+
+#include <assert.h>
+#include <gsl/gsl_cdf.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "calibrate/samples/sample_store.h"
+#include "sim/base/random.h"
+
+struct writer {
+    const struct sample_world *world;
+    struct moe_sample_store *store;
+    uint64_t key;
+    uint64_t counter;
+    int64_t run;
+    int64_t gpus[16];
+    int64_t seq;
+    double now_s;
+};
+
+struct sample_world sample_world_plain(uint64_t seed)
+{
+    return (struct sample_world){
+        .seed = seed,
+        .gpu_count = 1,
+        .slow_gpu = 1,
+        .slow_factor = 1.0,
+        .noise = 0.003,
+        .heldout_scale = 1.0,
+        .started_at = "2026-01-02T03:04:05Z",
+        .driver = "580.1",
+        .gpu_kind = "H200",
+    };
+}
+
+static double weights(void)
+{
+    return 3.0 * SAMPLE_HIDDEN * SAMPLE_INTER;
+}
+
+static double norm(double a, double b)
+{
+    return pow(pow(a, SAMPLE_P) + pow(b, SAMPLE_P), 1.0 / SAMPLE_P);
+}
+
+double sample_expert_ns(double tokens, uint32_t active, double compute_factor)
+{
+    const double tiles = active * ceil(tokens / SAMPLE_TILE);
+    return SAMPLE_T0_NS +
+           norm(active * weights() * 2.0 / SAMPLE_BANDWIDTH * 1e9,
+                tiles * SAMPLE_TILE * 2.0 * weights() / SAMPLE_PEAK * 1e9 * compute_factor);
+}
+
+double sample_exchange_ns(double bytes)
+{
+    return bytes <= SAMPLE_KNEE_BYTES ? 9e3 + bytes / 100.0 : 16e3 + bytes / 280.0;
+}
+
+static double normal(struct writer *writer)
+{
+    return gsl_cdf_ugaussian_Pinv(moe_random_inside(writer->key, writer->counter++));
+}
+
+static void ok(enum moe_status status)
+{
+    assert(status == MOE_OK);
+    (void) status;
+}
+
+static int64_t add_series(struct writer *writer, struct moe_sample_series series)
+{
+    int64_t id = 0;
+    series.models = "";
+    if (series.ranks == 0) {
+        series.ranks = 1;
+        series.src = -1;
+        series.dst = -1;
+    }
+    ok(moe_sample_add_series(writer->store, &series, &id, NULL));
+    return id;
+}
+
+static void add_sample(struct writer *writer, int64_t point, uint32_t gpu, int32_t pass, double ns)
+{
+    const double us = ns * 1e-3 * exp(writer->world->noise * normal(writer));
+    const struct moe_sample_row row = {
+        .point = point,
+        .run = writer->run,
+        .gpu = writer->gpus[gpu],
+        .gpu_rank = (int32_t) gpu,
+        .pass = pass,
+        .seq = writer->seq++,
+        .begin_s = writer->now_s,
+        .n = 20,
+        .min_us = us * 0.99,
+        .p5_us = us * 0.995,
+        .p25_us = us * 0.998,
+        .median_us = us,
+        .p75_us = us * 1.002,
+        .p95_us = us * 1.01,
+        .p99_us = us * 1.02,
+        .mad_us = us * 0.002,
+        .low_us = us * 0.999,
+        .high_us = us * 1.001,
+        .watts = 600,
+        .celsius = 50,
+        .error = -1,
+        .flags = "",
+    };
+    ok(moe_sample_add_row(writer->store, &row, NULL, NULL));
+}
+
+static double factor_of(const struct writer *writer, uint32_t gpu)
+{
+    const double wave =
+        writer->world->drift * sqrt(2.0) * sin(writer->now_s / 120.0 * 6.283185307179586 + gpu);
+    return (gpu == writer->world->slow_gpu ? writer->world->slow_factor : 1.0) * exp(wave);
+}
+
+static int64_t add_point(struct writer *writer, int64_t series, const char *role, double tokens,
+                         int32_t active, double bytes, double flops)
+{
+    int64_t id = 0;
+    const struct moe_sample_point point = {
+        .series = series,
+        .role = role,
+        .tokens = tokens,
+        .active = active,
+        .bytes = bytes,
+        .flops = flops,
+        .bytes_per_peer = 0.0,
+        .histogram = "uniform",
+    };
+    ok(moe_sample_add_point(writer->store, &point, &id, NULL));
+    return id;
+}
+
+static double scale_of(const struct writer *writer, const char *role)
+{
+    const bool unseen = strcmp(role, "heldout") == 0 || strcmp(role, "skew") == 0;
+    return unseen ? writer->world->heldout_scale : 1.0;
+}
+
+static void expert_point(struct writer *writer, int64_t series, const char *role, double tokens,
+                         int32_t active)
+{
+    const struct sample_world *world = writer->world;
+    const int64_t point = add_point(writer, series, role, tokens, active, active * weights() * 2.0,
+                                    active * tokens * 2.0 * weights());
+    const bool slow = world->kernel_switch && tokens > 65.5 && tokens < 95.5;
+    writer->now_s += 0.4;
+    for (uint32_t gpu = 0; gpu < world->gpu_count; gpu++) {
+        const double ns = sample_expert_ns(tokens, (uint32_t) active, factor_of(writer, gpu)) *
+                          (slow ? 1.25 : 1.0) * scale_of(writer, role);
+        add_sample(writer, point, gpu, 1, ns);
+        if ((int) tokens % 4 == 0) {
+            add_sample(writer, point, gpu, 2, ns);
+        }
+    }
+}
+
+static void skew_point(struct writer *writer, int64_t series)
+{
+    int32_t rows[SAMPLE_UNITS];
+    double tiles = 0.0;
+    double total = 0.0;
+    for (int i = 0; i < SAMPLE_UNITS; i++) {
+        rows[i] = 10 + 30 * (i % 7);
+        tiles += ceil(rows[i] / (double) SAMPLE_TILE);
+        total += rows[i];
+    }
+    int64_t id = 0;
+    const struct moe_sample_point point = {
+        .series = series,
+        .role = "skew",
+        .tokens = total / SAMPLE_UNITS,
+        .active = SAMPLE_UNITS,
+        .row_max = 190,
+        .bytes = SAMPLE_UNITS * weights() * 2.0,
+        .flops = total * 2.0 * weights(),
+        .histogram = "zipf1.0",
+        .rows = rows,
+        .rows_bytes = sizeof rows,
+    };
+    ok(moe_sample_add_point(writer->store, &point, &id, NULL));
+    for (uint32_t gpu = 0; gpu < writer->world->gpu_count; gpu++) {
+        const double memory = SAMPLE_UNITS * weights() * 2.0 / SAMPLE_BANDWIDTH * 1e9;
+        const double compute = tiles * SAMPLE_TILE * 2.0 * weights() / SAMPLE_PEAK * 1e9;
+        add_sample(writer, id, gpu, 1,
+                   SAMPLE_T0_NS + norm(memory, compute * factor_of(writer, gpu)));
+    }
+}
+
+static void write_experts(struct writer *writer)
+{
+    static const double anchors[] = { 1,  2,  4,   8,   16,  32,  48,  63,  64,
+                                      65, 96, 128, 129, 192, 256, 512, 1024 };
+    static const double few[] = { 1, 4, 16, 64, 256 };
+    static const double heldout[] = { 3, 24, 72, 80, 90, 160, 333, 700 };
+    char name[64];
+    (void) snprintf(name, sizeof name, "expert-%dx%dx%d-bf16-swiglu-own", SAMPLE_HIDDEN,
+                    SAMPLE_INTER, SAMPLE_UNITS);
+    const int64_t series = add_series(writer, (struct moe_sample_series){
+                                                  .name = name,
+                                                  .kind = "expert",
+                                                  .hidden = SAMPLE_HIDDEN,
+                                                  .inter = SAMPLE_INTER,
+                                                  .units = SAMPLE_UNITS,
+                                                  .dtype = "bf16",
+                                                  .activation = "swiglu",
+                                                  .backend = "own",
+                                              });
+    const int64_t sentinel =
+        add_point(writer, series, "sentinel", 256, SAMPLE_UNITS, SAMPLE_UNITS * weights() * 2.0,
+                  SAMPLE_UNITS * 256 * 2.0 * weights());
+    for (size_t i = 0; i < sizeof anchors / sizeof anchors[0]; i++) {
+        expert_point(writer, series, "anchor", anchors[i], SAMPLE_UNITS);
+        for (int visit = 0; visit < 2; visit++) {
+            writer->now_s += 6.0;
+            for (uint32_t gpu = 0; gpu < writer->world->gpu_count; gpu++) {
+                add_sample(writer, sentinel, gpu, 1,
+                           sample_expert_ns(256, SAMPLE_UNITS, factor_of(writer, gpu)));
+            }
+        }
+    }
+    for (size_t i = 0; i < sizeof few / sizeof few[0]; i++) {
+        expert_point(writer, series, "anchor", few[i], 8);
+        expert_point(writer, series, "anchor", few[i], 16);
+    }
+    for (size_t i = 0; i < sizeof heldout / sizeof heldout[0]; i++) {
+        expert_point(writer, series, "heldout", heldout[i], i % 4 == 3 ? 16 : SAMPLE_UNITS);
+    }
+    skew_point(writer, series);
+}
+
+static void write_permutes(struct writer *writer)
+{
+    const int64_t series = add_series(writer, (struct moe_sample_series){
+                                                  .name = "permute-7168-bf16",
+                                                  .kind = "permute",
+                                                  .hidden = 7168,
+                                                  .units = 32,
+                                                  .top_k = 8,
+                                                  .dtype = "bf16",
+                                                  .activation = "",
+                                                  .backend = "own",
+                                              });
+    for (int i = 4; i < 16; i++) {
+        const double tokens = ldexp(1.0, i);
+        const double bytes = tokens * 7168 * 2 * 9;
+        const char *role = i % 4 == 3 ? "heldout" : "anchor";
+        const int64_t point = add_point(writer, series, role, tokens, 1, bytes, 0.0);
+        for (uint32_t gpu = 0; gpu < writer->world->gpu_count; gpu++) {
+            add_sample(writer, point, gpu, 1,
+                       (4e3 + bytes / SAMPLE_COPY_RATE * 1e9) * scale_of(writer, role));
+        }
+    }
+}
+
+static void exchange_point(struct writer *writer, int64_t series, const char *role, double bytes,
+                           const int64_t *matrix)
+{
+    int64_t id = 0;
+    const struct moe_sample_point point = {
+        .series = series,
+        .role = role,
+        .active = 1,
+        .bytes = matrix != NULL ? (double) matrix[1] : bytes,
+        .bytes_per_peer = bytes,
+        .histogram = matrix != NULL ? "hot8x" : "",
+        .rows = matrix,
+        .rows_bytes = matrix != NULL ? 4 * sizeof matrix[0] : 0,
+    };
+    ok(moe_sample_add_point(writer->store, &point, &id, NULL));
+    for (uint32_t gpu = 0; gpu < 2; gpu++) {
+        /* The first rank is done earlier: the last one counts. */
+        add_sample(writer, id, gpu, 1,
+                   sample_exchange_ns(bytes) * (gpu == 0 ? 0.9 : 1.0) * scale_of(writer, role));
+    }
+}
+
+static void write_exchanges(struct writer *writer)
+{
+    const struct moe_sample_series even = {
+        .name = "all_to_all-2",
+        .kind = "all_to_all",
+        .units = 1,
+        .dtype = "bf16",
+        .activation = "",
+        .backend = "nccl",
+        .ranks = 2,
+        .src = -1,
+        .dst = -1,
+    };
+    struct moe_sample_series uneven = even;
+    uneven.name = "all_to_all_v-2";
+    uneven.kind = "all_to_all_v";
+    const int64_t series = add_series(writer, even);
+    const int64_t series_v = add_series(writer, uneven);
+    for (int i = 10; i <= 28; i++) {
+        exchange_point(writer, series, "anchor", ldexp(1.0, i), NULL);
+    }
+    for (int i = 0; i < 12; i++) {
+        exchange_point(writer, series, "heldout", ldexp(1.37, 10 + i + i / 2), NULL);
+    }
+    for (int i = 16; i < 28; i += 2) {
+        const int64_t busiest = (int64_t) ldexp(1.0, i) + 16;
+        const int64_t matrix[4] = { 0, busiest / 8, busiest, 0 }; /* rank 0 receives the more */
+        exchange_point(writer, series_v, "skew", (double) busiest, matrix);
+    }
+}
+
+static void add_ceiling(struct writer *writer, uint32_t gpu, const char *name, double value)
+{
+    ok(moe_sample_add_ceiling(writer->store, writer->run, writer->gpus[gpu], name, value, NULL));
+}
+
+static void write_gpus(struct writer *writer)
+{
+    const struct sample_world *world = writer->world;
+    for (uint32_t i = 0; i < world->gpu_count; i++) {
+        char uuid[48];
+        (void) snprintf(uuid, sizeof uuid, "GPU-%08u-0000", world->first_gpu + i);
+        const struct moe_sample_gpu gpu = {
+            .uuid = uuid,
+            .name = "made up",
+            .kind = world->gpu_kind,
+            .sm_count = 132,
+            .l2_bytes = 60 << 20,
+            .memory_bytes = INT64_C(150000000000),
+            .boost_mhz = 1980,
+            .power_limit_w = 700,
+        };
+        ok(moe_sample_add_gpu(writer->store, &gpu, &writer->gpus[i], NULL));
+        add_ceiling(writer, i, "read_bytes_s", SAMPLE_READ_CEILING);
+        add_ceiling(writer, i, "copy_bytes_s", 4.2e12);
+        add_ceiling(writer, i, "bf16_flop_s", 800e12);
+        add_ceiling(writer, i, "fp8_flop_s", 1500e12);
+        add_ceiling(writer, i, "graph_node_ns", 510.0);
+    }
+}
+
+void sample_world_write(const struct sample_world *world, const char *path)
+{
+    struct writer writer = {
+        .world = world,
+        .key = moe_random_key(world->seed, MOE_RANDOM_TEST),
+    };
+    const struct moe_sample_run run = {
+        .started_at = world->started_at,
+        .command = "measure",
+        .moecal = "0.1.0",
+        .driver = world->driver,
+        .cuda = "13.0",
+        .cublas = "13.1.0",
+        .nccl = "2.28.9",
+        .seed = world->seed,
+        .gpu_count = world->gpu_count,
+        .settings = "{}",
+    };
+    assert(world->gpu_count >= 1 && world->gpu_count <= 16);
+    ok(moe_sample_store_open(path, &writer.store, NULL));
+    ok(moe_sample_begin_run(writer.store, &run, &writer.run, NULL));
+    write_gpus(&writer);
+    write_experts(&writer);
+    if (!world->experts_only) {
+        write_permutes(&writer);
+        if (world->gpu_count >= 2) {
+            write_exchanges(&writer);
+        }
+    }
+    ok(moe_sample_end_run(writer.store, writer.run, writer.now_s, NULL));
+    moe_sample_store_close(writer.store);
+}

@@ -1,0 +1,260 @@
+/* The parts of a fit, each against something slower or known. */
+#include <criterion/criterion.h>
+#include <gsl/gsl_cdf.h>
+#include <gsl/gsl_errno.h>
+#include <math.h>
+
+#include "sim/base/random.h"
+#include "sim/calibration/drift_fit.h"
+#include "sim/calibration/level.h"
+#include "sim/calibration/segment_fit.h"
+#include "sim/calibration/shape_fit.h"
+#include "sim/cost/roofline.h"
+
+static struct moe_arena arena;
+
+static void setup(void)
+{
+    (void) gsl_set_error_handler_off();
+    cr_assert_eq(moe_arena_init(&arena, 256 << 20, NULL), MOE_OK);
+}
+
+static void teardown(void)
+{
+    moe_arena_finish(&arena);
+}
+
+TestSuite(fit_parts, .init = setup, .fini = teardown, .timeout = 600);
+
+static double normal(uint64_t key, uint64_t counter)
+{
+    return gsl_cdf_ugaussian_Pinv(moe_random_inside(key, counter));
+}
+
+/* The least cost of k lines over points[from..count), by trying every cut. */
+static double cut_cost(const struct moe_segment_point *points, uint32_t from, uint32_t count,
+                       uint32_t k)
+{
+    double least = INFINITY;
+    for (uint32_t end = k == 1 ? count : from + 2; end <= count; end++) {
+        double w = 0, x = 0, y = 0, xx = 0, xy = 0; // NOLINT(readability-isolate-declaration)
+        for (uint32_t i = from; i < end; i++) {
+            const double weight = 1.0 / (points[i].ns * points[i].ns);
+            w += weight;
+            x += weight * points[i].bytes;
+            y += weight * points[i].ns;
+            xx += weight * points[i].bytes * points[i].bytes;
+            xy += weight * points[i].bytes * points[i].ns;
+        }
+        double slope = (w * xy - x * y) / (w * xx - x * x);
+        double alpha = (y - slope * x) / w;
+        if (alpha < 0.0) { /* no line may begin below nothing, */
+            alpha = 0.0;
+            slope = xy / xx;
+        } else if (slope < 1e-5) { /* or fall */
+            slope = 1e-5;
+            alpha = (y - slope * x) / w;
+        }
+        double cost = 0.0;
+        for (uint32_t i = from; i < end; i++) {
+            const double error = (alpha + slope * points[i].bytes) / points[i].ns - 1.0;
+            cost += error * error;
+        }
+        if (k > 1) {
+            cost += count - end < 2 * (k - 1) ? INFINITY : cut_cost(points, end, count, k - 1);
+        }
+        least = fmin(least, cost);
+    }
+    return least;
+}
+
+Test(fit_parts, segments_are_the_best_there_are)
+{
+    const uint64_t key = moe_random_key(11, MOE_RANDOM_TEST);
+    for (uint32_t trial = 0; trial < 40; trial++) {
+        struct moe_segment_point points[12];
+        struct moe_segment_fit fit;
+        double cost = 0.0;
+        for (uint32_t i = 0; i < 12; i++) {
+            const double bytes = ldexp(1000.0, (int) i);
+            const bool jumped = i > 3 + trial % 5;
+            points[i] = (struct moe_segment_point){
+                bytes, ((jumped ? 9e3 : 5e3) + bytes / (jumped ? 300.0 : 80.0)) *
+                           exp(0.01 * normal(key, trial * 12 + i))
+            };
+        }
+        cr_assert_eq(moe_segment_fit(&fit, points, 12, &arena, NULL), MOE_OK);
+        for (uint32_t i = 0; i < 12; i++) {
+            const double error = moe_segment_fit_ns(&fit, points[i].bytes) / points[i].ns - 1.0;
+            cost += error * error;
+        }
+        cr_expect_leq(cost, cut_cost(points, 0, 12, fit.count) * (1.0 + 1e-6) + 1e-12,
+                      "trial %u, %u lines: %g, not %g", trial, fit.count, cost,
+                      cut_cost(points, 0, 12, fit.count));
+        cr_expect_geq(fit.count, 2);
+        cr_expect_eq(fit.lines[0].from_bytes, 0.0);
+        cr_expect_eq(fit.lines[fit.count - 1].to_bytes, points[11].bytes);
+        for (uint32_t i = 1; i < fit.count; i++) {
+            cr_expect_eq(fit.lines[i].from_bytes, fit.lines[i - 1].to_bytes);
+        }
+        moe_arena_reset(&arena);
+    }
+}
+
+Test(fit_parts, one_line_where_there_is_one)
+{
+    struct moe_segment_point points[20];
+    struct moe_segment_fit fit;
+    for (uint32_t i = 0; i < 20; i++) {
+        const double bytes = ldexp(1024.0, (int) i);
+        points[i] = (struct moe_segment_point){ bytes, 7e3 + bytes / 350.0 };
+    }
+    cr_assert_eq(moe_segment_fit(&fit, points, 20, &arena, NULL), MOE_OK);
+    cr_expect_eq(fit.count, 1);
+    cr_expect(fabs(fit.lines[0].alpha_ns - 7e3) < 1.0);
+    /* A single point still gives a line; times that fall give none that falls. */
+    cr_assert_eq(moe_segment_fit(&fit, points, 1, &arena, NULL), MOE_OK);
+    cr_expect(fabs(moe_segment_fit_ns(&fit, points[0].bytes) - points[0].ns) < 1e-6);
+    points[0].ns = 9e3;
+    points[1].ns = 8e3;
+    cr_assert_eq(moe_segment_fit(&fit, points, 2, &arena, NULL), MOE_OK);
+    cr_expect_gt(fit.lines[0].ns_per_byte, 0.0);
+    cr_expect_geq(fit.lines[0].alpha_ns, 0.0);
+}
+
+static const struct moe_roofline truth = { 9e3, 3.5e12, 500e12, 2.0 };
+
+static void draw_points(struct moe_roofline_point *points, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        points[i] = (struct moe_roofline_point){ .bytes = 1e8 * (1 + i % 3),
+                                                 .flops = ldexp(1e9, (int) (i % 14)),
+                                                 .clock = 1.0 };
+        points[i].ns = moe_roofline_ns(&truth, points[i].bytes, points[i].flops, 1.0);
+    }
+}
+
+static struct moe_roofline_problem pose(const struct moe_roofline_point *points, uint32_t count)
+{
+    return (struct moe_roofline_problem){
+        .points = points,
+        .count = count,
+        .bandwidth_ceiling = 4.6e12,
+        .peak_ceiling = 850e12,
+        .prior = { .mean = { 9.4, 2.0, 0.8, 0.7 }, .sd = { 0.7, 0.7, 0.7, 0.7 }, .weight = 0.01 },
+        .soft = 0.05,
+        .starts = MOE_ROOFLINE_STARTS,
+    };
+}
+
+Test(fit_parts, one_odd_point_does_not_bend_a_roofline)
+{
+    struct moe_roofline_point points[30];
+    struct moe_roofline fit;
+    struct moe_roofline_problem problem = pose(points, 30);
+    draw_points(points, 30);
+    points[17].ns *= 3.0;
+    cr_assert_eq(moe_roofline_fit(&fit, NULL, &problem, NULL), MOE_OK);
+    cr_expect(fabs(fit.peak_flop_s / truth.peak_flop_s - 1.0) < 0.02, "%g", fit.peak_flop_s);
+    cr_expect(fabs(fit.bandwidth_bytes_s / truth.bandwidth_bytes_s - 1.0) < 0.02);
+    problem.soft = 0.0; /* plain squares do bend: the test can fail */
+    cr_assert_eq(moe_roofline_fit(&fit, NULL, &problem, NULL), MOE_OK);
+    cr_expect(fabs(fit.peak_flop_s / truth.peak_flop_s - 1.0) > 0.02 ||
+              fabs(fit.bandwidth_bytes_s / truth.bandwidth_bytes_s - 1.0) > 0.02);
+}
+
+Test(fit_parts, arithmetic_follows_the_clock_and_memory_does_not)
+{
+    struct moe_roofline_point points[30];
+    struct moe_roofline fit;
+    const struct moe_roofline_problem problem = pose(points, 30);
+    draw_points(points, 30);
+    for (uint32_t i = 0; i < 30; i++) {
+        points[i].clock = 0.7 + 0.01 * i;
+        points[i].ns = moe_roofline_ns(&truth, points[i].bytes, points[i].flops, points[i].clock);
+    }
+    cr_assert_eq(moe_roofline_fit(&fit, NULL, &problem, NULL), MOE_OK);
+    cr_expect(fabs(fit.peak_flop_s / truth.peak_flop_s - 1.0) < 0.005, "%g", fit.peak_flop_s);
+    const double compute = moe_roofline_compute_share(&truth, 1e8, 8e12, 1.0);
+    const double memory = moe_roofline_memory_share(&truth, 1e8, 8e12, 1.0);
+    const double ns = moe_roofline_ns(&truth, 1e8, 8e12, 1.0);
+    cr_expect(fabs(compute + memory + truth.t0_ns / ns - 1.0) < 1e-9);
+    /* The share is the derivative. */
+    const double slower = moe_roofline_ns(&truth, 1e8, 8e12, 1.0 / 1.0001);
+    cr_expect(fabs(log(slower / ns) / log(1.0001) - compute) < 1e-3);
+}
+
+Test(fit_parts, intervals_of_levels_cover)
+{
+    enum { SEEDS = 60, ROWS = 25, COLUMNS = 4 };
+    static const double effects[COLUMNS] = { 0.0, 0.08, -0.01, 0.0 };
+    uint32_t covered = 0;
+    for (uint64_t seed = 0; seed < SEEDS; seed++) {
+        const uint64_t key = moe_random_key(seed, MOE_RANDOM_TEST);
+        struct moe_level_cell cells[ROWS * COLUMNS];
+        double found[COLUMNS];
+        static double replicates[MOE_LEVEL_REPLICATES * COLUMNS];
+        const struct moe_level_problem problem = { cells, ROWS * COLUMNS, ROWS, COLUMNS };
+        for (uint32_t i = 0; i < ROWS * COLUMNS; i++) {
+            const uint32_t row = i / COLUMNS;
+            cells[i] = (struct moe_level_cell){ row, i % COLUMNS,
+                                                row * 0.3 + 0.9 * effects[i % COLUMNS] +
+                                                    0.01 * normal(key, i),
+                                                0.9 };
+        }
+        cr_assert_eq(moe_level_fit(found, &problem, &arena, NULL), MOE_OK);
+        cr_assert_eq(moe_level_bootstrap(replicates, &problem, seed, &arena, NULL), MOE_OK);
+        for (uint32_t c = 0; c < COLUMNS; c++) {
+            double low = INFINITY;
+            double high = -INFINITY;
+            uint32_t below = 0;
+            uint32_t above = 0;
+            for (uint32_t r = 0; r < MOE_LEVEL_REPLICATES; r++) {
+                const double value = replicates[r * COLUMNS + c];
+                below += value < effects[c] ? 1 : 0;
+                above += value > effects[c] ? 1 : 0;
+                low = fmin(low, value);
+                high = fmax(high, value);
+            }
+            covered += below >= 5 && above >= 5 ? 1 : 0; /* 2.5 % of 200 */
+            cr_expect(fabs(found[c] - effects[c]) < 0.015, "column %u: %g", c, found[c]);
+        }
+        moe_arena_reset(&arena);
+    }
+    const double share = covered / (double) (SEEDS * COLUMNS);
+    cr_expect(share >= 0.88 && share <= 0.995, "covered %g", share);
+}
+
+Test(fit_parts, drift_of_a_known_process)
+{
+    enum { VISITS = 400 };
+    static struct moe_drift_visit visits[VISITS];
+    const uint64_t key = moe_random_key(5, MOE_RANDOM_TEST);
+    struct moe_drift_fit fit;
+    double x = 0.0;
+    for (uint32_t i = 0; i < VISITS; i++) {
+        const double keep = exp(-10.0 / 60.0);
+        x = (i % 100 == 0 ? 0.0 : keep * x) +
+            (i % 100 == 0 ? 0.01 : 0.01 * sqrt(1.0 - keep * keep)) * normal(key, 2 * i);
+        visits[i] = (struct moe_drift_visit){ i / 100, (i % 100) * 10.0,
+                                              3.0 + i / 100 + x + 0.005 * normal(key, 2 * i + 1) };
+    }
+    cr_assert_eq(moe_drift_fit(&fit, visits, VISITS, NULL), MOE_OK);
+    cr_expect(fit.found);
+    cr_expect(fit.tau_s > 30.0 && fit.tau_s < 120.0, "tau %g", fit.tau_s);
+    cr_expect(fit.sigma > 0.007 && fit.sigma < 0.014, "sigma %g", fit.sigma);
+    cr_expect(fit.noise > 0.003 && fit.noise < 0.007, "noise %g", fit.noise);
+    /* White noise is no drift. */
+    for (uint32_t i = 0; i < VISITS; i++) {
+        visits[i].log_ns = 0.004 * normal(key, 5000 + i);
+    }
+    cr_assert_eq(moe_drift_fit(&fit, visits, VISITS, NULL), MOE_OK);
+    cr_expect_not(fit.found);
+}
+
+Test(fit_parts, rounding_keeps_so_many_digits)
+{
+    cr_expect_eq(moe_round_digits(1234567.89, 3), 1230000.0);
+    cr_expect_eq(moe_round_digits(-0.00123456789, 4), -0.001235);
+    cr_expect_eq(moe_round_digits(0.0, 7), 0.0);
+}
