@@ -29,6 +29,16 @@ struct course {
     uint32_t again_count;
 };
 
+/* The ceilings of arithmetic, as the run has raised them. */
+static enum moe_status keep_raised(struct moe_measure_gpu *gpu, struct moe_error *err)
+{
+    const int64_t id = gpu->run->gpu_ids[gpu->rank];
+    MOE_TRY(moe_sample_add_ceiling(gpu->run->store, gpu->run->id, id, "bf16_flop_s",
+                                   gpu->ceilings.bf16_flops_per_s, err));
+    return moe_sample_add_ceiling(gpu->run->store, gpu->run->id, id, "fp8_flop_s",
+                                  gpu->ceilings.fp8_flops_per_s, err);
+}
+
 static enum moe_status keep_ceilings(struct moe_measure_gpu *gpu,
                                      const struct moe_launch_cost *launch, struct moe_error *err)
 {
@@ -361,6 +371,9 @@ static enum moe_status take_part(struct moe_measure_gpu *gpu, struct moe_error *
     }
     if (status == MOE_OK) {
         status = follow(&course, err);
+    }
+    if (status == MOE_OK) {
+        status = keep_raised(gpu, err);
     }
     close_gpu(gpu);
     free(course.recent);

@@ -180,14 +180,15 @@ static enum moe_status read_earlier(struct moe_measure_run *run, struct moe_erro
 static void write_settings(const struct moe_measure_run *run, const char *gpus, char *out,
                            size_t size)
 {
-    (void) snprintf(out, size,
-                    "{\"plan\":\"%016llx\",\"gpus\":%s,\"soak_s\":%g,\"rows_max\":%d,"
-                    "\"context_max\":%d,\"product\":%u,\"sentinel\":\"%dx%dx%d\","
-                    "\"NCCL_NVLS_ENABLE\":\"0\"}",
-                    (unsigned long long) run->plan->hash, gpus, run->soak_s,
-                    (int) run->request.rows_max, (int) run->request.context_max, run->product_size,
-                    (int) run->request.sentinel.hidden, (int) run->request.sentinel.inter,
-                    (int) run->request.sentinel.expert_count);
+    (void) snprintf(
+        out, size,
+        "{\"plan\":\"%016llx\",\"gpus\":%s,\"soak_s\":%g,\"settle_s\":%g,\"rows_max\":%d,"
+        "\"context_max\":%d,\"product\":%u,\"sentinel\":\"%dx%dx%d\","
+        "\"NCCL_NVLS_ENABLE\":\"0\"}",
+        (unsigned long long) run->plan->hash, gpus, run->soak_s, run->settle_s,
+        (int) run->request.rows_max, (int) run->request.context_max, run->product_size,
+        (int) run->request.sentinel.hidden, (int) run->request.sentinel.inter,
+        (int) run->request.sentinel.expert_count);
 }
 
 static enum moe_status begin_run(struct moe_measure_run *run, const char *settings,

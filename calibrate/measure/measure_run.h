@@ -36,6 +36,8 @@ struct moe_measure_run {
     double limit_s;                          /* of everything since begin_s */
     double reserve_s;                        /* of it, for what comes after this part */
     double soak_s;                           /* of a sustained visit */
+    double rest_s;                           /* before a visit that is to be a burst; 0: none */
+    double settle_s;                         /* most that a visit waits for its clock to hold */
     double raw_share;       /* of the samples whose single times are kept, 0 .. 1 */
     bool is_card;           /* no soak at the beginning, no refinement */
     uint32_t product_size;  /* of the ceilings' matrices */

@@ -193,7 +193,7 @@ static void leave_out(struct moe_measure_plan *plan, const struct moe_measure_se
 {
     const size_t used = strlen(plan->left_out);
     if (used + strlen(series->name) + 40 < sizeof plan->left_out) {
-        (void) snprintf(plan->left_out + used, sizeof plan->left_out - used, "%s%s (%.0f GiB)",
+        (void) snprintf(plan->left_out + used, sizeof plan->left_out - used, "%s%s (%.1f GiB)",
                         used == 0 ? "" : ", ", series->name, series->memory_bytes / 0x1p30);
     }
 }
