@@ -213,11 +213,12 @@ static __device__ __forceinline__ void consume(const moe_expert_v3 &p, expert_sh
     }
 }
 
-template <bool Wide> static __device__ __forceinline__ void init_barriers(expert_shared<Wide> &sm)
+template <bool Fp8, bool Wide>
+static __device__ __forceinline__ void init_barriers(expert_shared<Wide> &sm)
 {
     for (int s = 0; s < expert_block<Wide>::STAGES; s++) {
         mbarrier_init(shared_address(&sm.full[s]), 1);
-        mbarrier_init(shared_address(&sm.empty[s]), CONSUMERS);
+        mbarrier_init(shared_address(&sm.empty[s]), READERS<Fp8>);
     }
     for (int s = 0; s < TILE_SLOTS; s++) {
         mbarrier_init(shared_address(&sm.tile_full[s]), 1);
@@ -239,7 +240,7 @@ static __global__ void __launch_bounds__(THREADS, 1)
     if (threadIdx.x == PRODUCER) {
         first_tile = expert_tile_take(p.queue_dev); /* on its way while the tiles are counted */
     } else if (threadIdx.x == 0) {
-        init_barriers(sm);
+        init_barriers<Fp8>(sm);
     } else if (threadIdx.x / 32 == 1) {
         expert_tiles_count<Wide>(sm.row_tile_start, sm.split, p.first.gemm.row_offset_dev,
                                  p.first.gemm.expert_count);
