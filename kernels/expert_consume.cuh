@@ -78,11 +78,18 @@ static __device__ __forceinline__ int32_t depth_steps(const moe_expert_gemm &gem
     return (gemm.depth + step - 1) / step;
 }
 
-/* The stage is read: its place may be filled again. One thread per warpgroup says so. */
-template <bool Wide>
+/* How many say of a stage that it is read. The products are the warpgroup's together, so that one
+ * thread can say it for all; the scales of fp8 every warp reads for itself, when it comes to it. */
+template <bool Fp8> static constexpr int32_t READERS = Fp8 ? BOTH_WARPGROUPS / 32 : CONSUMERS;
+
+/* The stage is read: its place may be filled again. */
+template <bool Fp8, bool Wide>
 static __device__ __forceinline__ void release(expert_shared<Wide> &sm, int32_t stage)
 {
-    if (threadIdx.x % WARPGROUP == 0) {
+    if (Fp8) {
+        __syncwarp();
+    }
+    if (threadIdx.x % (BOTH_WARPGROUPS / READERS<Fp8>) == 0) {
         mbarrier_arrive(shared_address(&sm.empty[stage]));
     }
 }
@@ -116,14 +123,14 @@ static __device__ __forceinline__ void sum_bf16(expert_shared<Wide> &sm, stage_r
         keep();
         if (s > 0) {
             wgmma_wait<1>();
-            release(sm, before);
+            release<false>(sm, before);
         }
         before = at.stage;
         at.next();
     }
     wgmma_wait<0>();
     keep();
-    release(sm, before);
+    release<false>(sm, before);
 }
 
 /* The scales of the two weight boxes of a tile, along the depth. */
@@ -204,7 +211,7 @@ consume_turned(const moe_expert_gemm &gemm, expert_shared<Wide> &sm, const exper
                 first[i] += part0[i] * (x * w0);
                 second[i] += part1[i] * (x * w1);
             }
-            release(sm, at.stage);
+            release<true>(sm, at.stage);
             at.next();
         }
     }
@@ -262,7 +269,7 @@ sum_upright_e4m3(const moe_expert_gemm &gemm, expert_shared<false> &sm, const ex
             wgmma_wait<0>();
             wgmma_keep(part);
             if (box == 1) {
-                release(sm, at.stage);
+                release<true>(sm, at.stage);
             }
             const float scales[2] = { upper * w_scale[box], lower * w_scale[box] };
 #pragma unroll

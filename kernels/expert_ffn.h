@@ -108,8 +108,8 @@ void moe_expert_ffn_destroy(struct moe_expert_ffn *ffn); /* NULL is allowed */
 /* The version and the tile shapes in use, such as "v3 wide"; valid as long as ffn. */
 const char *moe_expert_ffn_describe(const struct moe_expert_ffn *ffn);
 
-/* Both GEMMs, asynchronous on stream; may be captured into a graph. Runs of one ffn must not overlap:
- * they share mid. */
+/* Both GEMMs, asynchronous on stream; may be captured into a graph. Runs of one ffn must not
+ * overlap: they share mid and a queue. */
 int moe_expert_ffn_run(const struct moe_expert_ffn *ffn, void *stream);
 
 #ifdef __cplusplus

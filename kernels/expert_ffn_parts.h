@@ -80,7 +80,7 @@ struct moe_expert_v3 {
 
 static inline int32_t moe_expert_v3_queue_count(int32_t expert_count)
 {
-    return 2 + expert_count;
+    return 3 + expert_count;
 }
 
 int moe_expert_v3_init(struct moe_expert_v3_gemm *v3, const struct moe_expert_gemm *gemm);

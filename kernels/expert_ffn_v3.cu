@@ -35,8 +35,8 @@ static __device__ __forceinline__ void load_weights(const moe_expert_v3_gemm &p,
 }
 
 // Asks for one tile, stage by stage. Weights are there from the start; x of the second GEMM only
-// when `awaited` tiles of its expert are stored. Where they are not yet, a ring's worth of weights
-// is asked for first.
+// when `awaited` tiles of its expert are stored, 0 where it is known that they are. Where they are
+// not yet, a ring's worth of weights is asked for first.
 template <bool Fp8, bool Wide>
 static __device__ __forceinline__ void load_tile(const moe_expert_v3_gemm &p, const int32_t *queue,
                                                  expert_shared<Wide> &sm, const expert_tile &tile,
@@ -55,13 +55,14 @@ static __device__ __forceinline__ void load_tile(const moe_expert_v3_gemm &p, co
         load_weights(p, tile, gated, shared_address(sm.stage[place.stage]), barrier, s * STEP);
     };
     int32_t ahead = 0;
-    if (tile.is_second && expert_tiles_stored(queue, tile.expert) < awaited) {
+    const int32_t which = QUEUE_EXPERT_STORED + tile.expert;
+    if (awaited > 0 && expert_tiles_stored(queue, which) < awaited) {
         stage_ring<Wide> place = at;
         for (; ahead < min(steps, expert_block<Wide>::STAGES); ahead++) {
             begin(place, ahead);
             place.next();
         }
-        while (expert_tiles_stored(queue, tile.expert) < awaited) {
+        while (expert_tiles_stored(queue, which) < awaited) {
             __nanosleep(50);
         }
     }
@@ -95,6 +96,7 @@ static __device__ __forceinline__ void produce(const moe_expert_v3 &p, expert_sh
     const int32_t total = first_total + sm.row_tile_start[expert_count] * second_weight_tiles;
     int32_t expert = 0;
     bool is_second = false;
+    bool is_stored = false; /* all of the first GEMM, so that nobody need be asked any more */
     stage_ring<Wide> at = { 0, 0 };
     tile_ring slot = { 0, 0 };
     for (;;) {
@@ -117,13 +119,15 @@ static __device__ __forceinline__ void produce(const moe_expert_v3 &p, expert_sh
             break;
         }
         const int32_t next = expert_tile_take(p.queue_dev); /* here long before it is used */
-        const int32_t awaited =
-            (sm.row_tile_start[expert + 1] - sm.row_tile_start[expert]) * first_weight_tiles;
+        is_stored = is_second &&
+                    (is_stored || expert_tiles_stored(p.queue_dev, QUEUE_STORED) >= first_total);
+        const int32_t row_tiles = sm.row_tile_start[expert + 1] - sm.row_tile_start[expert];
+        const int32_t awaited = is_second && !is_stored ? row_tiles * first_weight_tiles : 0;
         load_tile<Fp8>(is_second ? p.second : p.first, p.queue_dev, sm, tile, Gated && !is_second,
                        awaited, at);
         index = next;
     }
-    expert_tiles_finish(p.queue_dev, expert_count);
+    expert_tiles_finish(p.queue_dev, expert_count, first_total);
 }
 
 // One thread: says of each tile of the first GEMM that it is stored. A thread of its own, because
@@ -209,11 +213,12 @@ static __device__ __forceinline__ void consume(const moe_expert_v3 &p, expert_sh
     }
 }
 
-template <bool Wide> static __device__ __forceinline__ void init_barriers(expert_shared<Wide> &sm)
+template <bool Fp8, bool Wide>
+static __device__ __forceinline__ void init_barriers(expert_shared<Wide> &sm)
 {
     for (int s = 0; s < expert_block<Wide>::STAGES; s++) {
         mbarrier_init(shared_address(&sm.full[s]), 1);
-        mbarrier_init(shared_address(&sm.empty[s]), CONSUMERS);
+        mbarrier_init(shared_address(&sm.empty[s]), READERS<Fp8>);
     }
     for (int s = 0; s < TILE_SLOTS; s++) {
         mbarrier_init(shared_address(&sm.tile_full[s]), 1);
@@ -235,7 +240,7 @@ static __global__ void __launch_bounds__(THREADS, 1)
     if (threadIdx.x == PRODUCER) {
         first_tile = expert_tile_take(p.queue_dev); /* on its way while the tiles are counted */
     } else if (threadIdx.x == 0) {
-        init_barriers(sm);
+        init_barriers<Fp8>(sm);
     } else if (threadIdx.x / 32 == 1) {
         expert_tiles_count<Wide>(sm.row_tile_start, sm.split, p.first.gemm.row_offset_dev,
                                  p.first.gemm.expert_count);

@@ -12,10 +12,10 @@
  * 44 bytes a clock (what tiles of 128 reached: H200, 1024 rows each of 32 experts of 7168 x 2048).
  * A wide tile costs the same whether it is full or not. Measured there, us of a wide cut and of a
  * narrow one: 192 rows (one wide) 850-940 against 1140-1200, 512 (two wide and 128) 2440-2520
- * against 2290-2370, 1024 (four and two of 128) 4600 against 4410. With a third of the memory in
- * fewer, longer stages a block hides less, and blocks that hold tiles of two sizes lose the step in
- * which they share operands in L2. The model knows neither and would give the wide cut 3.4 % at 512
- * and 1024: what it promises must exceed MOE_V3_WIDE_LEAST_GAIN.
+ * against 2290-2370, 1024 (four and two of 128) 4600 against 4410. In three longer
+ * stages a block hides less than in four, and blocks that hold tiles of two sizes presumably lose
+ * the step in which they share operands in L2. The model knows neither and would give the wide cut
+ * 3.4 % at 512 and 1024: what it promises must exceed one part in MOE_V3_WIDE_LEAST_GAIN.
  */
 #ifndef MOE_KERNELS_EXPERT_SPLIT_H
 #define MOE_KERNELS_EXPERT_SPLIT_H

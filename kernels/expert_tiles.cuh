@@ -87,39 +87,45 @@ static __device__ __forceinline__ expert_tile expert_tile_find(const int32_t *ro
 }
 
 /* The queue in memory, all zero between launches: how many tiles are taken, how many blocks are
- * finished, and of each expert how many tiles of the first GEMM are stored. */
-enum { QUEUE_TAKEN, QUEUE_FINISHED, QUEUE_STORED };
+ * finished, how many tiles of the first GEMM are stored, and of each expert how many. */
+enum { QUEUE_TAKEN, QUEUE_FINISHED, QUEUE_STORED, QUEUE_EXPERT_STORED };
 
 static __device__ __forceinline__ int32_t expert_tile_take(int32_t *queue)
 {
     return atomicAdd(queue + QUEUE_TAKEN, 1);
 }
 
-/* What was stored before, as this thread knows it, is stored for all who see the count. */
+/* A tile of the first GEMM, as far as this thread knows of its stores, is stored for all who see it
+ * counted; and who sees it counted among all finds it counted for its expert. */
 static __device__ __forceinline__ void expert_tile_stored(int32_t *queue, int32_t expert)
 {
     __threadfence();
-    atomicAdd(queue + QUEUE_STORED + expert, 1);
+    atomicAdd(queue + QUEUE_EXPERT_STORED + expert, 1);
+    __threadfence();
+    atomicAdd(queue + QUEUE_STORED, 1);
 }
 
-static __device__ __forceinline__ int32_t expert_tiles_stored(const int32_t *queue, int32_t expert)
+/* Tiles stored of all experts, or with QUEUE_EXPERT_STORED + expert of one. */
+static __device__ __forceinline__ int32_t expert_tiles_stored(const int32_t *queue, int32_t which)
 {
     int32_t count;
     asm volatile("ld.acquire.gpu.global.s32 %0, [%1];"
                  : "=r"(count)
-                 : "l"(queue + QUEUE_STORED + expert)
+                 : "l"(queue + which)
                  : "memory");
     return count;
 }
 
 /* Once per block, when it has taken and waited for the last time: the last block of the launch sets
- * the queue back. By then every expert's count was waited for, so that nobody adds to it. */
-static __device__ __forceinline__ void expert_tiles_finish(int32_t *queue, int32_t expert_count)
+ * the queue back, when nobody is left who would add to it. */
+static __device__ __forceinline__ void expert_tiles_finish(int32_t *queue, int32_t expert_count,
+                                                           int32_t first_total)
 {
     __threadfence();
     if (atomicAdd(queue + QUEUE_FINISHED, 1) == (int32_t) gridDim.x - 1) {
-        __threadfence();
-        for (int32_t i = 0; i < QUEUE_STORED + expert_count; i++) {
+        while (expert_tiles_stored(queue, QUEUE_STORED) < first_total) {
+        }
+        for (int32_t i = 0; i < QUEUE_EXPERT_STORED + expert_count; i++) {
             queue[i] = 0;
         }
     }

@@ -26,8 +26,8 @@ def require(good, text):
         faults.append(text)
 
 
-def run(program, *arguments, gpus=1, verb='measure'):
-    environment = dict(os.environ, PRETEND_GPUS=str(gpus))
+def run(program, *arguments, gpus=1, verb='measure', **variables):
+    environment = dict(os.environ, PRETEND_GPUS=str(gpus), **variables)
     return subprocess.run([program, verb, *arguments], capture_output=True, text=True, check=False,
                           env=environment)
 
@@ -124,6 +124,22 @@ def check_resume(program, folder, whole):
     require(not first, f'resume: measured twice: {first[:3]}')
 
 
+def check_lost(program, folder):
+    path = os.path.join(folder, 'lost.cal.db')
+    arguments = [*SMALL, '--shape', '64x128x4', '--kinds', 'expert', '--rows-max', '4',
+                 '--no-collectives', '-o', path]
+    lost = run(program, *arguments, PRETEND_LOST='3000')
+    require(lost.returncode == 1 and 'GPU 0' in lost.stderr and 'samples are kept' in lost.stderr,
+            f'lost: {lost.returncode} {lost.stderr[-300:]}')
+    kept = ask(path, 'SELECT count(*) FROM sample')[0][0]
+    require(kept > 2 and f'{kept} samples are kept' in lost.stderr,
+            f'lost: {kept} samples kept; {lost.stderr[-300:]}')
+    require(ask(path, 'SELECT wall_s FROM sample_run') == [(None,)], 'lost: the run is called ended')
+    done = run(program, *arguments)
+    require(done.returncode == 0 and 'going on' in done.stderr,
+            f'lost: {done.returncode} {done.stderr[-300:]}')
+
+
 def check_limit(program, folder):
     path = os.path.join(folder, 'limit.cal.db')
     begin = time.monotonic()
@@ -184,6 +200,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         whole = check_run(program, folder)
         check_resume(program, folder, whole)
+        check_lost(program, folder)
         check_two(program, folder)
         check_limit(program, folder)
         check_refusals(program, folder)

@@ -23,9 +23,20 @@ static pthread_mutex_t streams_lock = PTHREAD_MUTEX_INITIALIZER;
  * mode ThreadLocal are. */
 static _Thread_local struct pretend_stream *capture;
 
+/* A GPU that falls off the bus after PRETEND_LOST launches: this and every later call fails. */
+static bool is_lost(bool launches)
+{
+    static atomic_long count;
+    const char *text = getenv("PRETEND_LOST");
+    return text != NULL && atomic_fetch_add(&count, launches ? 1 : 0) >= strtol(text, NULL, 10);
+}
+
 int pretend_launch(void *stream)
 {
     struct pretend_stream *on = stream;
+    if (is_lost(true)) {
+        return (int) cudaErrorLaunchFailure;
+    }
     if (capture != NULL && (on == NULL || !on->capturing)) {
         return (int) cudaErrorStreamCaptureUnsupported;
     }
@@ -100,6 +111,9 @@ const char *cudaGetErrorString(cudaError_t code)
 
 cudaError_t cudaDeviceSynchronize(void)
 {
+    if (is_lost(false)) {
+        return cudaErrorLaunchFailure;
+    }
     return capture == NULL ? cudaSuccess : cudaErrorStreamCaptureUnsupported;
 }
 
