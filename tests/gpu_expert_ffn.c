@@ -338,8 +338,9 @@ static double largest_error(const struct host_data *d, int32_t *worst_row)
 
 /* How far element i of the stored mid lies from the twin's, in steps of its type. Steps shrink
  * with the value, errors of a sum do not: what is small beside mid's root mean square is judged
- * by the steps of a larger value. A scale that is off by more than a rounding counts as a
- * thousand, and so does what is not finite. */
+ * by the steps of a larger value. A scale that is off by more than a rounding of its block's
+ * largest value, or of mid's root mean square where that is larger (a short last block may hold
+ * small values only), counts as a thousand, and so does what is not finite. */
 static double mid_steps(const struct host_data *d, size_t i)
 {
     if (d->shape.dtype == MOE_EXPERT_BF16) {
@@ -354,7 +355,9 @@ static double mid_steps(const struct host_data *d, size_t i)
     const double found = scale * (double) moe_float_from_e4m3(((const uint8_t *) d->mid_found)[i]);
     const double twin = (double) d->mid_rounded_scale[s] *
                         (double) moe_float_from_e4m3(((const uint8_t *) d->mid_rounded)[i]);
-    if (!(fabs(scale / (double) d->mid_rounded_scale[s] - 1.0) < 1e-3) || !isfinite(found)) {
+    const double twin_scale = (double) d->mid_rounded_scale[s];
+    const double least = d->mid_rms / 448.0;
+    if (!(fabs(scale - twin_scale) < 1e-3 * fmax(twin_scale, least)) || !isfinite(found)) {
         return 1000.0;
     }
     /* A step is an eighth of the leading power of two, so at most an eighth of the value; e4m3 has
