@@ -128,7 +128,7 @@ def check_lost(program, folder):
     path = os.path.join(folder, 'lost.cal.db')
     arguments = [*SMALL, '--shape', '64x128x4', '--kinds', 'expert', '--rows-max', '4',
                  '--no-collectives', '-o', path]
-    lost = run(program, *arguments, PRETEND_LOST='3000')
+    lost = run(program, *arguments, PRETEND_LOST='164500')
     require(lost.returncode == 1 and 'GPU 0' in lost.stderr and 'samples are kept' in lost.stderr,
             f'lost: {lost.returncode} {lost.stderr[-300:]}')
     kept = ask(path, 'SELECT count(*) FROM sample')[0][0]

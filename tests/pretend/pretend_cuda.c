@@ -23,7 +23,7 @@ static pthread_mutex_t streams_lock = PTHREAD_MUTEX_INITIALIZER;
  * mode ThreadLocal are. */
 static _Thread_local struct pretend_stream *capture;
 
-/* A GPU that falls off the bus after PRETEND_LOST launches: this and every later call fails. */
+/* A GPU that falls off the bus after PRETEND_LOST launches of work: this and every later call fails. */
 static bool is_lost(bool launches)
 {
     static atomic_long count;
@@ -31,10 +31,10 @@ static bool is_lost(bool launches)
     return text != NULL && atomic_fetch_add(&count, launches ? 1 : 0) >= strtol(text, NULL, 10);
 }
 
-int pretend_launch(void *stream)
+static int launch(void *stream, bool counts)
 {
     struct pretend_stream *on = stream;
-    if (is_lost(true)) {
+    if (is_lost(counts)) {
         return (int) cudaErrorLaunchFailure;
     }
     if (capture != NULL && (on == NULL || !on->capturing)) {
@@ -44,6 +44,16 @@ int pretend_launch(void *stream)
         on->work++;
     }
     return 0;
+}
+
+int pretend_launch(void *stream)
+{
+    return launch(stream, true);
+}
+
+int pretend_stamp(void *stream)
+{
+    return launch(stream, false);
 }
 
 cudaError_t cudaDriverGetVersion(int *version)

@@ -33,6 +33,9 @@ void pretend_hold(void *stream);
 /* Notes a launch on stream (NULL: the default one). Returns a cudaError_t. */
 int pretend_launch(void *stream);
 
+/* Of a reading of clocks, of which there are as many as the time has room for. */
+int pretend_stamp(void *stream);
+
 /* Element i of an array: type 0 bf16, 1 e4m3, 2 float. */
 double pretend_read(const void *base, int type, long i);
 void pretend_write(void *base, int type, long i, double value);

@@ -228,7 +228,7 @@ int moe_clock_stamp(struct moe_clock_reading *stamps, int32_t sm_count, void *st
     for (int32_t i = 0; i < sm_count; i++) {
         stamps[i] = (struct moe_clock_reading){ .cycles = cycles, .time_ns = now_ns };
     }
-    return pretend_launch(stream);
+    return pretend_stamp(stream);
 }
 
 struct moe_hold {
