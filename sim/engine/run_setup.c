@@ -283,5 +283,6 @@ enum moe_status moe_run_init(struct moe_run_state *run, const struct moe_composi
     };
     MOE_TRY(init_parts(run, placement, trace, seed, work, err));
     MOE_TRY(moe_online_init(&run->online, &online, work, err));
-    return init_policies(run, composition, placement, trace, err);
+    MOE_TRY(init_policies(run, composition, placement, trace, err));
+    return moe_run_init_death(run, placement, work, err);
 }

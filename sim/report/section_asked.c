@@ -119,9 +119,9 @@ static void serving_and_runs(struct moe_page *page, const struct moe_study *stud
         v->shared == MOE_SHARED_SERIAL ? "after the dispatch" : "beside the dispatch");
     if (study->arrivals != NULL) {
         for (uint32_t i = 0; i < s->hardware.event_count; i++) {
-        moe_page_field(page, i == 0 ? "what if" : "", "%s", s->hardware.events[i]);
-    }
-    moe_page_field(page, "plan, score",
+            moe_page_field(page, i == 0 ? "what if" : "", "%s", s->hardware.events[i]);
+        }
+        moe_page_field(page, "plan, score",
                        "planned on the first %s requests; those that come take the routes of the "
                        "other %s",
                        COUNT(study->planned_requests),
@@ -227,6 +227,21 @@ static void say_dropped(struct moe_page *page, const struct moe_study *study)
     }
 }
 
+/* Requests that a GPU took with it when it died. */
+static void say_lost(struct moe_page *page, const struct moe_study *study)
+{
+    for (uint32_t i = 0; i < study->policy_count; i++) {
+        const struct moe_run_result *run = &study->policies[i].runs[0];
+        if (run->fits && run->dead_gpus > 0) {
+            moe_page_field(page, "lost",
+                           "%s: %u GPU%s died in the first seed's run; %s requests "
+                           "began anew on others",
+                           study->policies[i].composition.label, run->dead_gpus,
+                           plural(run->dead_gpus), COUNT(run->lost_requests));
+        }
+    }
+}
+
 void moe_section_account(struct moe_page *page, const struct moe_study *study)
 {
     const struct account_spans spans = spans_of(study);
@@ -252,6 +267,7 @@ void moe_section_account(struct moe_page *page, const struct moe_study *study)
                    show(&spans.assignments, activations, sizeof activations),
                    moe_figure_share((double) spans.unknown / (double) spans.all_assignments).text);
     say_dropped(page, study);
+    say_lost(page, study);
     if (moe_finding_all_accounted(study)) {
         moe_page_field(page, "account",
                        "all %s tokens of the trace were replayed in each of %u "

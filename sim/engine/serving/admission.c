@@ -124,8 +124,8 @@ static uint64_t free_tokens(const struct moe_serving_state *s, uint32_t rank)
 
 static bool joinable(const struct moe_serving_state *s, uint32_t rank)
 {
-    return s->running[rank] < s->running_per_gpu && !s->blocked[rank] && s->preempted[rank] == 0 &&
-           (!moe_batch_pages(s) || s->budget[rank] > 0);
+    return !s->closed[rank] && s->running[rank] < s->running_per_gpu && !s->blocked[rank] &&
+           s->preempted[rank] == 0 && (!moe_batch_pages(s) || s->budget[rank] > 0);
 }
 
 /* An empty rank takes whatever fits it, else what may never be promised would wait forever. */

@@ -6,6 +6,7 @@
 #ifndef MOE_SIM_ENGINE_SERVING_INTAKE_H
 #define MOE_SIM_ENGINE_SERVING_INTAKE_H
 
+#include <assert.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -17,11 +18,18 @@ struct moe_intake {
     const struct moe_arrival *list;    /* [count], arrival_ns not descending; outlives the intake */
     uint64_t count;
     uint64_t next;
+    struct moe_arrival *returned; /* [returned_room] lost ones that come anew, before all others */
+    uint64_t returned_room;       /* a ring */
+    uint64_t returned_first;
+    uint64_t returned_count;
 };
 
 /* The next one, arrived or still to arrive; NULL after the last. Valid until the next take. */
 static inline const struct moe_arrival *moe_intake_next(const struct moe_intake *intake)
 {
+    if (intake->returned_count > 0) {
+        return &intake->returned[intake->returned_first];
+    }
     if (intake->stream != NULL) {
         return moe_arrival_peek(intake->stream);
     }
@@ -39,11 +47,22 @@ static inline const struct moe_arrival *moe_intake_peek(const struct moe_intake 
 /* Goes on to the one after it; there must be one to take. */
 static inline void moe_intake_take(struct moe_intake *intake)
 {
-    if (intake->stream != NULL) {
+    if (intake->returned_count > 0) {
+        intake->returned_first = (intake->returned_first + 1) % intake->returned_room;
+        intake->returned_count--;
+    } else if (intake->stream != NULL) {
         moe_arrival_take(intake->stream);
     } else {
         intake->next++;
     }
+}
+
+/* One that was taken comes anew; there must be room. */
+static inline void moe_intake_return(struct moe_intake *intake, const struct moe_arrival *arrival)
+{
+    assert(intake->returned_count < intake->returned_room);
+    intake->returned[(intake->returned_first + intake->returned_count++) % intake->returned_room] =
+        *arrival;
 }
 
 /* Whether the next one, arrived or not, is one to score: there is one, and it is. */
