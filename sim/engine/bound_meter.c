@@ -117,6 +117,12 @@ enum moe_status moe_bound_meter_init(struct moe_bound_meter *m, const struct moe
     return scored_load == NULL ? MOE_OK : plan_hindsight(m, plan, scored_load, arena, err);
 }
 
+void moe_bound_meter_replan(struct moe_bound_meter *m, const struct moe_placement *plan,
+                            uint32_t layer)
+{
+    moe_copy_index_fill(&m->index[layer], plan, layer);
+}
+
 /* The fullest GPU under the hindsight plan. */
 static double hindsight_max(struct moe_bound_meter *m, uint32_t layer)
 {

@@ -58,6 +58,10 @@ enum moe_status moe_bound_meter_init(struct moe_bound_meter *meter,
                                      const struct moe_placement *plan, const double *scored_load,
                                      struct moe_arena *arena, struct moe_error *err) MOE_MUST_CHECK;
 
+/* The layer has other copies from here on (the hindsight plan keeps as many as the first had). */
+void moe_bound_meter_replan(struct moe_bound_meter *meter, const struct moe_placement *plan,
+                            uint32_t layer);
+
 /* One layer of one step: tokens[expert] that were processed, own_max of them on the fullest
  * GPU. */
 void moe_bound_meter_add(struct moe_bound_meter *meter, uint32_t layer, const uint32_t *tokens,

@@ -38,6 +38,7 @@ enum moe_status moe_hardware_init(struct moe_hardware *h, const struct moe_cost 
         .drift_key = moe_random_key(seed, MOE_RANDOM_DRIFT),
         .drift = moe_cost_drift(cost),
         .options = options,
+        .comm_load = 1.0,
         .nominal = { 1.0, 1.0, 1.0 },
         .own = MOE_NEW(arena, struct moe_gpu_factor, gpu_count),
         .factor = MOE_NEW(arena, struct moe_gpu_factor, gpu_count),
@@ -68,13 +69,13 @@ static double normal(double u)
 /* Events of this moment. */
 static void apply_events(struct moe_hardware *h, moe_time_ns now_ns)
 {
-    if (h->options == NULL || h->options->event_count == 0) {
-        return;
-    }
+    const uint32_t events = h->options == NULL ? 0 : h->options->event_count;
+    h->nominal.comm = h->comm_load;
     for (uint32_t gpu = 0; gpu < h->gpu_count; gpu++) {
         h->factor[gpu] = h->own[gpu];
+        h->factor[gpu].comm *= h->comm_load;
     }
-    for (uint32_t i = 0; i < h->options->event_count; i++) {
+    for (uint32_t i = 0; i < events; i++) {
         const struct moe_hardware_event *e = &h->options->event[i];
         if (now_ns < e->begin_ns || now_ns >= e->end_ns) {
             continue;

@@ -48,11 +48,12 @@ struct moe_hardware {
     uint64_t step;
     struct moe_drift drift;
     const struct moe_hardware_options *options; /* NULL: nothing is asked */
-    struct moe_gpu_factor nominal;              /* of a GPU without any difference */
-    struct moe_gpu_factor *own;                 /* [gpu] fixed */
-    struct moe_gpu_factor *factor;              /* [gpu] with what-ifs, this step */
-    double *drift_log;                          /* [gpu] */
-    double *drift_factor;                       /* [gpu], this step */
+    double comm_load;              /* how much longer tokens take on links that weights share; 1 */
+    struct moe_gpu_factor nominal; /* of a GPU without any difference */
+    struct moe_gpu_factor *own;    /* [gpu] fixed */
+    struct moe_gpu_factor *factor; /* [gpu] with what-ifs, this step */
+    double *drift_log;             /* [gpu] */
+    double *drift_factor;          /* [gpu], this step */
 };
 
 /* Errors: MOE_LIMIT when the arena is full; MOE_RANGE when a sustained clock is asked for and

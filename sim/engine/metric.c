@@ -95,8 +95,9 @@ double moe_score_value(enum moe_score score, const struct moe_run_result *r)
     const struct moe_token_account *a = &r->account[MOE_PHASE_SCORED];
     switch (score) {
     case MOE_SCORE_OUTPUT_RATE:
-        return r->service.known ? r->service.output_rate
-                                : (double) a->output_tokens / (double) a->time_ns;
+        return r->service.known
+                   ? r->service.output_rate
+                   : (double) a->output_tokens / (double) (a->time_ns + r->online.scored_stall_ns);
     case MOE_SCORE_GOODPUT:
         return r->service.goodput;
     case MOE_SCORE_SPEED:
@@ -114,7 +115,7 @@ double moe_metric_value(enum moe_metric metric, const struct moe_run_result *r)
         return value;
     }
     const struct moe_token_account *a = &r->account[MOE_PHASE_SCORED];
-    const double seconds = (double) (a->time_ns + a->quiet_ns) * 1e-9;
+    const double seconds = (double) (a->time_ns + a->quiet_ns + r->online.scored_stall_ns) * 1e-9;
     const double layer_steps = (double) r->layer_steps;
     const double copy_bytes = r->dispatch_bytes + r->combine_bytes;
     switch ((int) metric) { /* int: those of the service are known */

@@ -78,7 +78,14 @@ enum moe_status moe_route_counter_init(struct moe_route_counter *c,
     for (uint32_t layer = 0; layer < shape->layer_count; layer++) {
         index_layer(c, map, placement, layer, first, first + map->expert_count);
     }
+    c->scratch = first;
     return MOE_OK;
+}
+
+void moe_route_counter_replan(struct moe_route_counter *c, const struct moe_replay_map *map,
+                              const struct moe_placement *placement, uint32_t layer)
+{
+    index_layer(c, map, placement, layer, c->scratch, c->scratch + c->trace_expert_count);
 }
 
 static uint32_t node_count(const struct moe_route_counter *c)

@@ -46,6 +46,7 @@ struct moe_route_counter {
     uint32_t *pair_tokens; /* [layer][source GPU][destination GPU], this step */
     uint32_t *node_tokens; /* [layer][source GPU][node] tokens with a destination there, each
                               once; NULL unless nodes are counted */
+    uint16_t *scratch;     /* [2][trace expert] of replan */
     uint64_t *stamp;       /* [gpu]: last token seen there (general kernel) */
     uint64_t *node_stamp;  /* [node]: likewise; NULL unless nodes are counted */
     uint64_t stamp_next;
@@ -63,6 +64,11 @@ enum moe_status moe_route_counter_init(struct moe_route_counter *counter,
                                        const struct moe_placement *placement, uint32_t top_k,
                                        struct moe_arena *arena,
                                        struct moe_error *err) MOE_MUST_CHECK;
+
+/* The layer has another placement, of the same shape, from the next step on; the turns of its
+ * copies begin anew. */
+void moe_route_counter_replan(struct moe_route_counter *counter, const struct moe_replay_map *map,
+                              const struct moe_placement *placement, uint32_t layer);
 
 /* Counts (token, node) pairs too; moe_route_counter_work then gives the hierarchical
  * exchange. Before the first step. Errors: MOE_LIMIT when the arena is full. */

@@ -89,6 +89,31 @@ static enum moe_status play_events(struct moe_run_state *run, moe_time_ns step_n
     return MOE_OK;
 }
 
+/* Placements made anew: layers that changed, the time it stood still, links that are shared. */
+static enum moe_status go_online(struct moe_run_state *run, moe_time_ns step_ns, bool scored,
+                                 struct moe_error *err)
+{
+    struct moe_online *online = &run->online;
+    const size_t slots = run->result->slot_count;
+    moe_time_ns stall_ns = 0;
+    if (!online->active) {
+        return MOE_OK;
+    }
+    MOE_TRY(moe_online_step(online, &run->counter, step_ns, scored, &stall_ns,
+                            &run->step.hardware.comm_load, err));
+    for (uint32_t layer = 0; layer < run->result->layer_count; layer++) {
+        if (online->changed[layer]) {
+            moe_route_counter_replan(&run->counter, run->input->map, &online->current, layer);
+            moe_bound_meter_replan(&run->meter, &online->current, layer);
+            memcpy(run->result->expert_of_slot + layer * slots,
+                   moe_placement_layer(&online->current, layer), slots * sizeof(uint16_t));
+        }
+    }
+    run->now_ns += stall_ns;
+    moe_audit_pass(&run->audit, &run->serving, run->now_ns);
+    return MOE_OK;
+}
+
 static enum moe_status one_step(struct moe_run_state *run, uint64_t tokens, struct moe_error *err)
 {
     struct moe_run_result *result = run->result;
@@ -134,8 +159,8 @@ static enum moe_status one_step(struct moe_run_state *run, uint64_t tokens, stru
     }
     if (run->input->audit) {
         MOE_TRY(moe_audit_step(&run->audit, &run->step, step_ns, err));
-        moe_audit_pass(&run->audit, &run->serving, run->now_ns + step_ns);
     }
+    moe_audit_pass(&run->audit, &run->serving, run->now_ns + step_ns);
     moe_serving_end_step(&run->serving, run->now_ns + step_ns, &output_tokens, &observer);
     moe_step_profile_add(&result->profile,
                          tokens == output_tokens ? MOE_STEP_DECODE : MOE_STEP_MIXED, tokens,
@@ -153,7 +178,7 @@ static enum moe_status one_step(struct moe_run_state *run, uint64_t tokens, stru
     account->time_ns += step_ns;
     run->now_ns += step_ns;
     run->step_number++;
-    return MOE_OK;
+    return go_online(run, step_ns, scored, err);
 }
 
 /* The warm-up takes as many requests as run at once, and as many more are then under way. */
@@ -207,6 +232,7 @@ static enum moe_status close_result(struct moe_run_state *run, struct moe_error 
     result->foreseen_steps = moe_foresight_result(&run->foresight.score);
     result->dispatch_bytes = moe_cost_exchange_bytes(run->input->cost, MOE_COST_DISPATCH);
     result->combine_bytes = moe_cost_exchange_bytes(run->input->cost, MOE_COST_COMBINE);
+    result->online = run->online.account;
     result->served_rows = run->audit.finished_rows;
     result->served_requests = run->audit.finished;
     if (run->input->audit) {
@@ -280,6 +306,7 @@ enum moe_status moe_run(const struct moe_run_input *input,
         status = serve(&run, err);
     }
     moe_route_split_finish(&run.split);
+    moe_online_finish(&run.online);
     moe_arena_finish(&run.state);
     return status;
 }

@@ -26,6 +26,7 @@
 #include "sim/engine/foresight.h"
 #include "sim/engine/latency.h"
 #include "sim/engine/memory.h"
+#include "sim/engine/online/online.h"
 #include "sim/engine/planning.h"
 #include "sim/engine/replay_map.h"
 #include "sim/engine/request_log.h"
@@ -75,6 +76,7 @@ struct moe_run_result {
     uint64_t rejected_rows;     /* of drafts */
     uint64_t repeated_rows;     /* of requests longer than the trace's: routes repeated (assumed) */
     uint64_t padded_rows;       /* to the sizes of captured graphs */
+    struct moe_online_account online;
     uint64_t unknown_assignments;
     uint64_t dropped_assignments; /* left without a copy by a dropping dispatch policy */
     struct moe_foresight_score foreseen_window; /* the loads planned on, against the scored ones */
@@ -123,7 +125,7 @@ struct moe_run_result {
     moe_time_ns *expert_lead_ns; /* [layer][expert] lead of the last rank at the combine barrier,
                                   * charged to the expert of the slot with most tokens there (the
                                   * lowest of equal ones); to none when it had no tokens */
-    uint16_t *expert_of_slot;    /* [layer][slot] the plan */
+    uint16_t *expert_of_slot;    /* [layer][slot] the plan, the last one where it was made anew */
 };
 
 /* What every run of a study shares; read-only while runs are made. */

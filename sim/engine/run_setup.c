@@ -26,8 +26,8 @@ size_t moe_run_work_bytes(const struct moe_run_input *input, const struct moe_tr
     const size_t layer = gpus * gpus * 4 + gpus * (400 + 4 * (size_t) s.node_count) +
                          (size_t) s.slot_count * 8 + (size_t) s.expert_count * 16 + 64;
     const bool open = input->arrivals->options->kind != MOE_ARRIVAL_CLOSED;
-    return ((size_t) 32 << 20) + (open ? moe_request_log_bytes(input->arrivals->total) : 0) +
-           moe_bound_meter_bytes(&s) +
+    return ((size_t) 32 << 20) + moe_online_bytes(&s) +
+           (open ? moe_request_log_bytes(input->arrivals->total) : 0) + moe_bound_meter_bytes(&s) +
            moe_serving_bytes(&input->scenario->serving, s.gpu_count,
                              model->layer_count * model->top_k) +
            s.layer_count * layer + gpus * 8192 + gpus * MOE_PLANNING_SPEED_POINTS * sizeof(double) +
@@ -91,6 +91,7 @@ static void price_memory(struct moe_run_state *run, const struct moe_placement *
         .cluster = &input->scenario->cluster,
         .attention_ranks = serving->attention_ranks,
         .gpu_bytes = moe_cost_memory_bytes(input->cost),
+        .buffer_bytes = moe_online_buffer_bytes(input->scenario),
     };
     const uint64_t page = serving->kv == MOE_KV_PAGES ? serving->page_tokens : 1;
     const uint64_t longest = (input->longest_request + page - 1) / page;
@@ -272,6 +273,15 @@ enum moe_status moe_run_init(struct moe_run_state *run, const struct moe_composi
                              const struct moe_placement *placement, struct moe_trace *trace,
                              uint64_t seed, struct moe_arena *work, struct moe_error *err)
 {
+    const struct moe_online_setup online = {
+        .scenario = run->input->scenario,
+        .cost = run->input->cost,
+        .composition = composition,
+        .view = &run->shown.view,
+        .placement = placement,
+        .scratch_bytes = moe_planning_scratch_bytes(run->input->planning, &placement->shape),
+    };
     MOE_TRY(init_parts(run, placement, trace, seed, work, err));
+    MOE_TRY(moe_online_init(&run->online, &online, work, err));
     return init_policies(run, composition, placement, trace, err);
 }

@@ -5,6 +5,7 @@
 #define MOE_SIM_ENGINE_RUN_STATE_H
 
 #include "sim/engine/audit.h"
+#include "sim/engine/online/online.h"
 #include "sim/engine/request_log.h"
 #include "sim/engine/route_counter.h"
 #include "sim/engine/route_split.h"
@@ -42,6 +43,7 @@ struct moe_run_state {
     uint64_t finished;        /* requests */
     uint64_t warmup_requests; /* that must finish first: as many as run at once */
     enum moe_phase phase;
+    struct moe_online online;   /* placements made anew */
     struct moe_audit audit;     /* its sums always, its checks with input->audit only */
     struct moe_arena *spare;    /* the run's working memory, for the end of an audit */
     struct moe_request_log log; /* arrivals over time only */

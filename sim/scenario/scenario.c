@@ -20,6 +20,8 @@ static const char *const arrival_names[] = { "closed", "trace",   "file",   "poi
 static const char *const lengths_names[] = { "recorded", "trace", "lognormal", NULL };
 static const char *const shared_names[] = { "overlapped", "serial", NULL };
 static const char *const clock_names[] = { "burst", "sustained", NULL };
+static const char *const online_mode_names[] = { "stall", "layers", "prefetch", NULL };
+static const char *const online_source_names[] = { "peers", "host", NULL };
 static const char *const kv_names[] = { "reserve", "pages", NULL };
 static const char *const order_names[] = { "decode_first", "prefill_first", NULL };
 static const char *const preempt_names[] = { "last_admitted", "least_output", NULL };
@@ -150,6 +152,24 @@ static const struct moe_setting items[] = {
            "arithmetic as in bursts of milliseconds, or as under load that lasts"),
     REAL("hardware.sustained_factor", hardware.sustained_factor, 0, 10, 1,
          "how much longer it takes then; 0 = as calibrated"),
+    COUNT("online.every_steps", online.every_steps, 0, 1 << 30,
+          "steps after which a placement is made anew from what they counted; 0 = never"),
+    REAL("online.max_balance", online.max_balance, 0, 1, 1,
+         "only when mean/max GPU load of those steps was below this; 1 = always"),
+    CHOICE("online.mode", online.mode, online_mode_names,
+           "serving stops, or weights move beside it layer by layer, or during the step before"),
+    CHOICE("online.source", online.source, online_source_names,
+           "weights come from GPUs that hold them, or from host memory"),
+    REAL("online.planner_ms", online.planner_ms, 0, 1e7, 1,
+         "time of one plan in ms (a parameter; engines: 10 to 100)"),
+    REAL("online.layer_ms", online.layer_ms, 0, 1e6, 1,
+         "fixed time per layer moved in ms (a parameter; engines: 1 to 20)"),
+    COUNT("online.layers_per_step", online.layers_per_step, 1, 65536,
+          "mode layers: most layers that change places in one step"),
+    REAL("online.link_share", online.link_share, 0.01, 0.95, 1,
+         "mode layers: share of the links that weights take from tokens"),
+    REAL("online.host_gb_s", online.host_bytes_s, 0, 100000, 1e9,
+         "host memory to one GPU in 10^9 bytes/s; 0 = as calibrated"),
     { .path = "policies",
       .kind = MOE_SETTING_LIST,
       AT(policies),
@@ -189,6 +209,11 @@ void moe_scenario_defaults(struct moe_scenario *scenario)
                      .page_tokens = 16,
                      .attention_ranks = 1,
                      .acceptance = 0.8 },
+        .online = { .max_balance = 1.0,
+                    .planner_ms = 50.0,
+                    .layer_ms = 5.0,
+                    .layers_per_step = 1,
+                    .link_share = 0.5 },
         .policy_count = sizeof policies / sizeof policies[0],
         .baseline = "contiguous",
         .seed_count = 5,

@@ -20,6 +20,7 @@
 #include "sim/model/model.h"
 #include "sim/scenario/arrival_options.h"
 #include "sim/scenario/hardware_options.h"
+#include "sim/scenario/online_options.h"
 
 enum {
     MOE_SCENARIO_POLICY_LIMIT = 32,
@@ -108,6 +109,7 @@ struct moe_scenario {
     struct moe_arrival_options arrivals; /* arrivals: */
     struct moe_slo slo;                  /* slo: */
     struct moe_hardware_options hardware;
+    struct moe_online_options online;
     uint32_t policy_count;
     /* policies: [contiguous, "craft:R=8+dispatch=lp"]: compositions, canonical once loaded */
     char policies[MOE_SCENARIO_POLICY_LIMIT][MOE_COMPOSITION_BYTES];
