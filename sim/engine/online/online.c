@@ -64,10 +64,8 @@ enum moe_status moe_online_init(struct moe_online *o, const struct moe_online_se
     o->in_far = MOE_NEW(arena, double, gpus);
     o->out_near = MOE_NEW(arena, double, gpus);
     o->out_far = MOE_NEW(arena, double, gpus);
-    o->has = MOE_NEW(arena, bool, shape->expert_count);
     if (o->count == NULL || o->load == NULL || o->layer_ns == NULL || o->changed == NULL ||
-        o->in_near == NULL || o->in_far == NULL || o->out_near == NULL || o->out_far == NULL ||
-        o->has == NULL) {
+        o->in_near == NULL || o->in_far == NULL || o->out_near == NULL || o->out_far == NULL) {
         return moe_fail(err, MOE_LIMIT, "no room to plan %u layers anew", shape->layer_count);
     }
     MOE_TRY(moe_placement_init(&o->current, arena, shape, err));
@@ -154,7 +152,7 @@ static enum moe_status price(struct moe_online *o, moe_time_ns *sum, struct moe_
 {
     const double expert_bytes = o->view.memory->expert_bytes;
     const bool host = o->options->source == MOE_ONLINE_HOST;
-    struct moe_migration_room room = { o->in_near, o->in_far, o->out_near, o->out_far, o->has };
+    struct moe_migration_room room = { o->in_near, o->in_far, o->out_near, o->out_far };
     *sum = 0;
     for (uint32_t layer = 0; layer < o->current.shape.layer_count; layer++) {
         struct moe_migration m;

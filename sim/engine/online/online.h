@@ -77,7 +77,6 @@ struct moe_online {
     double *in_far;
     double *out_near;
     double *out_far;
-    bool *has; /* [expert] scratch */
     struct moe_online_account account;
 };
 
