@@ -53,7 +53,6 @@ Test(overlay, times_are_linear_between_cells_and_end_half_an_octave_beyond)
 
 Test(overlay, errors_are_those_of_the_definition)
 {
-    static double scratch[8];
     struct moe_overlay overlay;
     const char *path = write_file("tokens,decode_only,step_ms\n"
                                   "100,1,0.002\n" /* exact */
@@ -65,7 +64,7 @@ Test(overlay, errors_are_those_of_the_definition)
     moe_step_profile_add(&profile, MOE_STEP_DECODE, 200, 4000);
     cr_assert_eq(moe_overlay_read(&overlay, path, NULL), MOE_OK);
     const struct moe_overlay_error all =
-        moe_overlay_compare(&overlay, &profile, MOE_STEP_KINDS, MOE_STEP_CELLS, scratch);
+        moe_overlay_compare(&overlay, &profile, MOE_STEP_KINDS, MOE_STEP_CELLS);
     cr_assert_eq(all.count, 3);
     cr_assert_eq(all.left_out, 2);
     cr_assert_float_eq(all.bias, 0.1, 1e-12);
@@ -74,11 +73,11 @@ Test(overlay, errors_are_those_of_the_definition)
     cr_assert_float_eq(all.measured_ns, 3000.0, 1e-9);
     cr_assert_float_eq(all.simulated_ns, 3000.0, 1e-9);
     const struct moe_overlay_error mixed =
-        moe_overlay_compare(&overlay, &profile, MOE_STEP_MIXED, MOE_STEP_CELLS, scratch);
+        moe_overlay_compare(&overlay, &profile, MOE_STEP_MIXED, MOE_STEP_CELLS);
     cr_assert_eq(mixed.count, 0);
     cr_assert_eq(mixed.left_out, 1);
     const struct moe_overlay_error cell =
-        moe_overlay_compare(&overlay, &profile, MOE_STEP_DECODE, moe_step_cell_of(200), scratch);
+        moe_overlay_compare(&overlay, &profile, MOE_STEP_DECODE, moe_step_cell_of(200));
     cr_assert_eq(cell.count, 1);
     cr_assert_float_eq(cell.bias, -0.2, 1e-12);
     moe_overlay_finish(&overlay);

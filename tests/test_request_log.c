@@ -34,9 +34,10 @@ static void serve_single(uint32_t count, double rate, uint64_t seed)
     moe_time_ns free_ns = 0;
     request_log.count = 0;
     for (uint32_t i = 0; i < count; i++) {
-        arrival += moe_time_from_seconds(moe_gap_exponential(key, 2 * i) / rate);
+        arrival += moe_time_from_seconds(moe_gap_exponential(key, UINT64_C(2) * i) / rate);
         const moe_time_ns start = arrival > free_ns ? arrival : free_ns;
-        const moe_time_ns service = moe_time_from_seconds(moe_gap_exponential(key, 2 * i + 1));
+        const moe_time_ns service =
+            moe_time_from_seconds(moe_gap_exponential(key, UINT64_C(2) * i + 1));
         free_ns = start + service;
         const struct moe_request_record record = {
             .number = i,

@@ -40,7 +40,7 @@
 #include "sim/scenario/arrival_options.h"
 #include "traces/trace_store.h"
 
-enum { MOE_ARRIVAL_NO_GROUP = UINT32_MAX };
+#define MOE_ARRIVAL_NO_GROUP UINT32_MAX
 
 struct moe_arrival {
     moe_time_ns arrival_ns; /* since the run began, >= 0 */
@@ -110,6 +110,13 @@ struct moe_arrival_setup {
 enum moe_status moe_arrival_source_init(struct moe_arrival_source *source,
                                         const struct moe_arrival_setup *setup,
                                         struct moe_error *err) MOE_MUST_CHECK;
+
+/* The same source with its times at another mean rate, > 0; *options takes a copy of its options
+ * with that rate. The copy owns nothing and must not outlive either. Kinds file and trace must
+ * have a recorded rate (asserted), closed has none to change (asserted). */
+struct moe_arrival_source moe_arrival_source_at_rate(const struct moe_arrival_source *source,
+                                                     double rate,
+                                                     struct moe_arrival_options *options);
 
 /* Releases what the source owns. Safe on a zeroed struct and safe twice. */
 void moe_arrival_source_finish(struct moe_arrival_source *source);

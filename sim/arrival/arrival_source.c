@@ -256,6 +256,24 @@ enum moe_status moe_arrival_source_init(struct moe_arrival_source *source,
     return status;
 }
 
+struct moe_arrival_source moe_arrival_source_at_rate(const struct moe_arrival_source *source,
+                                                     double rate,
+                                                     struct moe_arrival_options *options)
+{
+    struct moe_arrival_source copy = *source;
+    assert(source->options->kind != MOE_ARRIVAL_CLOSED);
+    assert(rate > 0.0);
+    *options = *source->options;
+    options->rate = rate;
+    copy.options = options;
+    copy.schedule.rate = rate;
+    if (source->recorded_count > 0) {
+        assert(source->recorded_rate > 0.0);
+        copy.time_scale = source->recorded_rate / rate;
+    }
+    return copy;
+}
+
 void moe_arrival_source_finish(struct moe_arrival_source *source)
 {
     free(source->recorded);

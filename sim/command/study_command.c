@@ -31,6 +31,11 @@ void moe_study_command_options(struct moe_study_command *c,
           0, 0 },
         { "detail", MOE_OPTION_TEXT, &c->detail, "FILE.csv",
           "every event of the first policy's first seed", 0, 0 },
+        { "overlay", MOE_OPTION_TEXT, &c->times, "TIMES.csv",
+          "measured steps to set beside the simulated ones: tokens,decode_only,step_ms (tokens of "
+          "a "
+          "step on all GPUs, 1 when all of them decode, its time)",
+          0, 0 },
         { "detail-steps", MOE_OPTION_COUNT, &c->detail_steps, "N", "steps of it", 1, 1000000 },
         { "slow", MOE_OPTION_LIST, &c->slow, "gpu=N:FACTOR",
           "what if that GPU took FACTOR times as long; more in hardware.events", 0, 0 },
@@ -145,11 +150,10 @@ static enum moe_status write_outputs(const struct moe_study_command *c,
     return c->detail != NULL ? moe_output_file_commit(detail, err) : MOE_OK;
 }
 
-enum moe_status moe_study_command_run(struct moe_study_command *c, struct moe_error *err)
+static enum moe_status make_study(struct moe_study_command *c, struct moe_error *err)
 {
     struct moe_study *study = NULL;
     struct moe_output_file detail = { 0 };
-    MOE_TRY(try_output(c, err));
     if (c->detail != NULL) {
         MOE_TRY(moe_output_file_open(&detail, c->detail, c->overwrite, err));
         (void) fputs("step,time_ns,gpu,layer,event,duration_ns\n", detail.stream);
@@ -167,5 +171,17 @@ enum moe_status moe_study_command_run(struct moe_study_command *c, struct moe_er
     }
     moe_output_file_discard(&detail);
     moe_study_destroy(study);
+    return status;
+}
+
+enum moe_status moe_study_command_run(struct moe_study_command *c, struct moe_error *err)
+{
+    MOE_TRY(try_output(c, err));
+    if (c->times != NULL) {
+        MOE_TRY(moe_overlay_read(&c->overlay, c->times, err));
+        c->report.overlay = &c->overlay;
+    }
+    const enum moe_status status = make_study(c, err);
+    moe_overlay_finish(&c->overlay);
     return status;
 }

@@ -13,7 +13,7 @@
 #include "sim/report/report.h"
 #include "sim/scenario/scenario.h"
 
-enum { MOE_STUDY_OPTION_COUNT = 11 };
+enum { MOE_STUDY_OPTION_COUNT = 12 };
 
 struct moe_study_command {
     struct moe_scenario scenario;
@@ -21,6 +21,7 @@ struct moe_study_command {
     const char *format;
     const char *output; /* run.db, or NULL */
     const char *detail; /* event log, or NULL */
+    const char *times;  /* measured steps, or NULL */
     uint32_t threads;
     uint32_t seeds; /* 0: as the scenario says */
     uint32_t detail_steps;
@@ -28,8 +29,9 @@ struct moe_study_command {
     bool audit;
     struct moe_option_list slow; /* --slow gpu=N:FACTOR */
     struct moe_report_options report;
-    char seeds_set[24];  /* "seeds=N" */
-    char slow_set[2048]; /* "hardware.events=slow gpu=N by=FACTOR,..." */
+    struct moe_overlay overlay; /* read from times; report.overlay points to it */
+    char seeds_set[24];         /* "seeds=N" */
+    char slow_set[2048];        /* "hardware.events=slow gpu=N by=FACTOR,..." */
 };
 
 /* Defaults. */

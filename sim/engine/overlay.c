@@ -69,32 +69,30 @@ static enum moe_status read_steps(struct moe_overlay *overlay, struct moe_csv *c
         MOE_TRY(read_step(csv, overlay->path, &overlay->steps[overlay->count], err));
         overlay->count++;
     }
-    return overlay->count > 0 ? MOE_OK
-                              : moe_fail(err, MOE_RANGE, "%s: holds no step", overlay->path);
+    if (overlay->count == 0) {
+        return moe_fail(err, MOE_RANGE, "%s: holds no step", overlay->path);
+    }
+    overlay->scratch = calloc(overlay->count, sizeof *overlay->scratch);
+    return overlay->scratch != NULL ? MOE_OK
+                                    : moe_fail(err, MOE_LIMIT, "%s: no memory for %u steps",
+                                               overlay->path, overlay->count);
 }
 
-enum moe_status moe_overlay_read(struct moe_overlay *overlay, const char *path,
-                                 struct moe_error *err)
+enum moe_status moe_overlay_parse(struct moe_overlay *overlay, const char *text, size_t bytes,
+                                  const char *name, struct moe_error *err)
 {
-    struct moe_overlay read = { 0 };
+    struct moe_overlay read = { .hash = moe_hash_bytes(text, bytes, 0) };
     struct moe_csv *csv = calloc(1, sizeof *csv);
-    char *text = NULL;
-    size_t bytes = 0;
     if (csv == NULL) {
-        return moe_fail(err, MOE_LIMIT, "%s: no memory to read it", path);
+        return moe_fail(err, MOE_LIMIT, "%s: no memory to read it", name);
     }
-    (void) snprintf(read.path, sizeof read.path, "%s", path);
-    enum moe_status status = moe_text_file_read(path, OVERLAY_BYTES, &text, &bytes, err);
-    if (status == MOE_OK) {
-        read.hash = moe_hash_bytes(text, bytes, 0);
-        status = moe_csv_open_memory(csv, read.path, text, bytes, err);
-    }
+    (void) snprintf(read.path, sizeof read.path, "%s", name);
+    enum moe_status status = moe_csv_open_memory(csv, read.path, text, bytes, err);
     if (status == MOE_OK) {
         status = read_steps(&read, csv, err);
     }
     moe_csv_close(csv);
     free(csv);
-    free(text);
     if (status != MOE_OK) {
         moe_overlay_finish(&read);
         return status;
@@ -103,10 +101,23 @@ enum moe_status moe_overlay_read(struct moe_overlay *overlay, const char *path,
     return MOE_OK;
 }
 
+enum moe_status moe_overlay_read(struct moe_overlay *overlay, const char *path,
+                                 struct moe_error *err)
+{
+    char *text = NULL;
+    size_t bytes = 0;
+    MOE_TRY(moe_text_file_read(path, OVERLAY_BYTES, &text, &bytes, err));
+    const enum moe_status status = moe_overlay_parse(overlay, text, bytes, path, err);
+    free(text);
+    return status;
+}
+
 void moe_overlay_finish(struct moe_overlay *overlay)
 {
     free(overlay->steps);
+    free(overlay->scratch);
     overlay->steps = NULL;
+    overlay->scratch = NULL;
     overlay->count = 0;
 }
 
@@ -119,8 +130,9 @@ static int ascending(const void *left, const void *right)
 
 struct moe_overlay_error moe_overlay_compare(const struct moe_overlay *overlay,
                                              const struct moe_step_profile *profile, uint32_t kind,
-                                             uint32_t cell, double *scratch)
+                                             uint32_t cell)
 {
+    double *scratch = overlay->scratch;
     struct moe_overlay_error e = { 0 };
     for (uint32_t i = 0; i < overlay->count; i++) {
         const struct moe_measured_step *step = &overlay->steps[i];

@@ -162,10 +162,10 @@ static enum moe_status one_step(struct moe_run_state *run, uint64_t tokens, stru
     }
     moe_audit_pass(&run->audit, &run->serving, run->now_ns + step_ns);
     moe_serving_end_step(&run->serving, run->now_ns + step_ns, &output_tokens, &observer);
+    moe_step_profile_add(&result->profile,
+                         tokens == output_tokens ? MOE_STEP_DECODE : MOE_STEP_MIXED, tokens,
+                         step_ns);
     if (scored) {
-        moe_step_profile_add(&result->profile,
-                             tokens == output_tokens ? MOE_STEP_DECODE : MOE_STEP_MIXED, tokens,
-                             step_ns);
         const bool metered = result->account[MOE_PHASE_SCORED].steps % MOE_BOUND_STRIDE == 0;
         moe_run_result_add_step(result, &run->step, &run->counter, step_ns,
                                 metered ? &run->meter : NULL, run->expert_scratch);
@@ -243,7 +243,7 @@ static enum moe_status close_result(struct moe_run_state *run, struct moe_error 
     if (run->log.count > 0) {
         moe_request_log_measure(&run->log, &run->input->scenario->slo, &result->service);
     }
-    if (result->account[MOE_PHASE_SCORED].steps == 0) {
+    if (result->account[MOE_PHASE_SCORED].steps == 0 && !run->input->latencies_only) {
         return refuse_unscored(run, err);
     }
     if (run->input->scenario->attribution) {

@@ -36,6 +36,8 @@
 #include "sim/engine/timeline.h"
 #include "sim/scenario/scenario.h"
 
+enum { MOE_RUN_WHY_BYTES = 320 };
+
 enum moe_phase { MOE_PHASE_WARMUP, MOE_PHASE_SCORED, MOE_PHASE_DRAIN, MOE_PHASE_COUNT };
 
 const char *moe_phase_name(enum moe_phase phase);
@@ -55,7 +57,7 @@ struct moe_run_result {
     char policy[MOE_COMPOSITION_BYTES]; /* the composition's label */
     uint64_t seed;
     bool fits; /* false: no run was made; why says what would be needed */
-    char why[320];
+    char why[MOE_RUN_WHY_BYTES];
     struct moe_memory memory;
     uint64_t moved_slots; /* against the contiguous placement */
 
@@ -105,7 +107,7 @@ struct moe_run_result {
                               * (last - first token) / (output tokens - 1), rounded down */
     struct moe_latency e2e;      /* arrival (in a closed loop admission) to last token */
 
-    struct moe_step_profile profile; /* of the scored steps */
+    struct moe_step_profile profile; /* of the steps of all phases */
 
     moe_time_ns idle_ns; /* ranks x (max - mean), summed over barriers */
     uint64_t barriers;
@@ -139,6 +141,7 @@ struct moe_run_input {
     uint64_t longest_request; /* prompt + output tokens: what a KV pool must hold at least */
     bool audit;               /* check what must hold after every step (audit.h) */
     uint64_t kv_limit;        /* tokens of KV pool at most, for tests; 0: as memory says */
+    bool latencies_only;      /* only result->service is asked for: a run may score no step */
     FILE *detail;             /* event log, or NULL */
     uint64_t detail_steps;    /* steps to log */
 };

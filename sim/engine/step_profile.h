@@ -12,6 +12,7 @@
 #define MOE_SIM_ENGINE_STEP_PROFILE_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "sim/base/error.h"
@@ -55,6 +56,7 @@ struct moe_overlay {
     uint64_t hash; /* of the file's bytes */
     uint32_t count;
     struct moe_measured_step *steps; /* [count], owned */
+    double *scratch;                 /* [count], owned: of comparisons, one at a time */
 };
 
 /* Reads a CSV file whose header is exactly "tokens,decode_only,step_ms": tokens of the step on all
@@ -63,6 +65,10 @@ struct moe_overlay {
  * Errors: MOE_IO, MOE_PARSE, MOE_RANGE naming line and field; MOE_LIMIT. */
 enum moe_status moe_overlay_read(struct moe_overlay *overlay, const char *path,
                                  struct moe_error *err) MOE_MUST_CHECK;
+
+/* The same from text[bytes]; name stands for the file. */
+enum moe_status moe_overlay_parse(struct moe_overlay *overlay, const char *text, size_t bytes,
+                                  const char *name, struct moe_error *err) MOE_MUST_CHECK;
 
 /* Safe on a zeroed struct. */
 void moe_overlay_finish(struct moe_overlay *overlay);
@@ -79,9 +85,9 @@ struct moe_overlay_error {
 };
 
 /* Of the measured steps of one kind and one cell; kind MOE_STEP_KINDS: all kinds, cell
- * MOE_STEP_CELLS: all cells. scratch[overlay->count]. */
+ * MOE_STEP_CELLS: all cells. */
 struct moe_overlay_error moe_overlay_compare(const struct moe_overlay *overlay,
                                              const struct moe_step_profile *profile, uint32_t kind,
-                                             uint32_t cell, double *scratch);
+                                             uint32_t cell);
 
 #endif

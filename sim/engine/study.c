@@ -141,13 +141,11 @@ static enum moe_status prepare(struct owned_study *owned, struct moe_trace *trac
     return plan(owned, trace, err);
 }
 
-/* One run, with its own trace handle and working memory. */
-static enum moe_status run_one(const struct owned_study *owned, const struct moe_run_input *input,
-                               uint32_t index, struct moe_error *err)
+/* One run, with its own trace handle and working memory; results is made for it. */
+static enum moe_status run_in(const struct moe_study *study, const struct moe_run_input *input,
+                              uint32_t policy, uint32_t seed, struct moe_arena *results,
+                              struct moe_run_result *result, struct moe_error *err)
 {
-    const struct moe_study *study = &owned->study;
-    const uint32_t policy = index / study->seed_count;
-    const uint64_t seed = study->scenario->first_seed + index % study->seed_count;
     struct moe_arena work = { 0 };
     struct moe_trace *trace = NULL;
     enum moe_status status = moe_trace_open(&trace, study->scenario->trace_path, err);
@@ -155,15 +153,23 @@ static enum moe_status run_one(const struct owned_study *owned, const struct moe
         status = moe_arena_init(&work, moe_run_work_bytes(input, trace), err);
     }
     if (status == MOE_OK) {
-        status = moe_arena_init(&owned->results[index], moe_run_result_bytes(input), err);
+        status = moe_arena_init(results, moe_run_result_bytes(input), err);
     }
     if (status == MOE_OK) {
-        status = moe_run(input, &study->policies[policy].composition, seed, trace,
-                         &owned->results[index], &work, &owned->runs[index], err);
+        status = moe_run(input, &study->policies[policy].composition,
+                         study->scenario->first_seed + seed, trace, results, &work, result, err);
     }
     moe_arena_finish(&work);
     moe_trace_close(trace);
     return status;
+}
+
+static enum moe_status run_one(const struct owned_study *owned, const struct moe_run_input *input,
+                               uint32_t index, struct moe_error *err)
+{
+    const uint32_t seeds = owned->study.seed_count;
+    return run_in(&owned->study, input, index / seeds, index % seeds, &owned->results[index],
+                  &owned->runs[index], err);
 }
 
 /* All runs, shared out over threads. The error of the first run in order is reported,
@@ -240,12 +246,10 @@ static struct owned_study *new_study(const struct moe_scenario *scenario)
     return owned;
 }
 
-enum moe_status moe_study_create(struct moe_study **out, const struct moe_scenario *scenario,
-                                 const struct moe_study_options *options, struct moe_error *err)
+enum moe_status moe_study_open(struct moe_study **out, const struct moe_scenario *scenario,
+                               struct moe_error *err)
 {
-    const double begin = now_seconds();
     struct moe_trace *trace = NULL;
-    double *scratch = NULL;
     struct owned_study *owned = new_study(scenario);
     if (owned == NULL) {
         return moe_fail(err, MOE_LIMIT, "no memory for a study");
@@ -262,22 +266,62 @@ enum moe_status moe_study_create(struct moe_study **out, const struct moe_scenar
         status = prepare(owned, trace, err);
     }
     moe_trace_close(trace);
-    if (status == MOE_OK) {
-        status = run_all(owned, options, err);
+    if (status != MOE_OK) {
+        moe_study_destroy(&owned->study);
+        return status;
     }
+    *out = &owned->study;
+    return MOE_OK;
+}
+
+enum moe_status moe_study_create(struct moe_study **out, const struct moe_scenario *scenario,
+                                 const struct moe_study_options *options, struct moe_error *err)
+{
+    const double begin = now_seconds();
+    struct moe_study *study = NULL;
+    double *scratch = NULL;
+    MOE_TRY(moe_study_open(&study, scenario, err));
+    enum moe_status status = run_all((struct owned_study *) study, options, err);
     if (status == MOE_OK) {
         scratch = calloc(scenario->seed_count, sizeof *scratch);
         status = scratch != NULL ? MOE_OK : moe_fail(err, MOE_LIMIT, "no memory for a verdict");
     }
     if (status != MOE_OK) {
-        moe_study_destroy(&owned->study);
+        moe_study_destroy(study);
         return status;
     }
-    moe_verdict_reach(&owned->study, scratch);
+    moe_verdict_reach(study, scratch);
     free(scratch);
-    owned->study.wall_seconds = now_seconds() - begin;
-    *out = &owned->study;
+    study->wall_seconds = now_seconds() - begin;
+    *out = study;
     return MOE_OK;
+}
+
+enum moe_status moe_study_serve(const struct moe_study *study, uint32_t policy, uint32_t seed,
+                                double rate, struct moe_service *service, bool *fits,
+                                char why[MOE_RUN_WHY_BYTES], struct moe_error *err)
+{
+    const struct owned_study *owned = (const struct owned_study *) study;
+    struct moe_arrival_options options;
+    const struct moe_arrival_source arrivals =
+        moe_arrival_source_at_rate(&owned->arrivals, rate, &options);
+    struct moe_run_input input = owned->input;
+    struct moe_run_result *result = calloc(1, sizeof *result);
+    struct moe_arena memory = { 0 };
+    if (result == NULL) {
+        return moe_fail(err, MOE_LIMIT, "no memory for a run");
+    }
+    input.arrivals = &arrivals;
+    input.latencies_only = true;
+    const enum moe_status status = run_in(study, &input, policy, seed, &memory, result, err);
+    if (status == MOE_OK) {
+        *service = result->service;
+        *fits = result->fits;
+        memcpy(why, result->why, sizeof result->why);
+    }
+    moe_arena_finish(&memory);
+    free(result);
+    return status;
 }
 
 void moe_study_destroy(struct moe_study *study)

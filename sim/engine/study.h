@@ -125,6 +125,19 @@ enum moe_status moe_study_create(struct moe_study **out, const struct moe_scenar
                                  struct moe_error *err) MOE_MUST_CHECK;
 void moe_study_destroy(struct moe_study *study);
 
+/* The same before its first run, for searches: everything but runs, summaries and verdict. */
+enum moe_status moe_study_open(struct moe_study **out, const struct moe_scenario *scenario,
+                               struct moe_error *err) MOE_MUST_CHECK;
+
+/* One run of an open study at another arrival rate: what became of its requests. seed counts
+ * from 0. Every call makes the same run with the same answer, and several threads may call.
+ * The scenario's arrivals must not be closed, nor recorded at one moment (asserted).
+ * *fits false: the policy's plan leaves no room, why says for what.
+ * Errors: as moe_run. */
+enum moe_status moe_study_serve(const struct moe_study *study, uint32_t policy, uint32_t seed,
+                                double rate, struct moe_service *service, bool *fits,
+                                char why[MOE_RUN_WHY_BYTES], struct moe_error *err) MOE_MUST_CHECK;
+
 /* mean and 95 % half-width of values[count]. */
 struct moe_estimate moe_estimate_of(const double *values, uint32_t count);
 

@@ -19,6 +19,10 @@ void moe_section_arrivals(struct moe_page *page, const struct moe_study *study);
 /* Latencies with queueing, load and goodput; nothing for a closed loop. */
 void moe_section_service(struct moe_page *page, const struct moe_study *study);
 
+/* Measured steps beside the simulated ones. */
+void moe_section_overlay(struct moe_page *page, const struct moe_study *study,
+                         const struct moe_overlay *overlay);
+
 /* What was asked, and that every token of the trace was replayed. */
 void moe_section_asked(struct moe_page *page, const struct moe_study *study, const char *chosen);
 void moe_section_account(struct moe_page *page, const struct moe_study *study);

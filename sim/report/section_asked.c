@@ -259,16 +259,23 @@ void moe_section_account(struct moe_page *page, const struct moe_study *study)
                    show(&spans.phase[MOE_PHASE_WARMUP], text[0], sizeof text[0]),
                    show(&spans.phase[MOE_PHASE_SCORED], text[1], sizeof text[1]),
                    show(&spans.phase[MOE_PHASE_DRAIN], text[2], sizeof text[2]));
-    moe_page_field(page, "",
-                   "warm-up: until as many requests have ended as run at once; drain: "
-                   "after the last to score was admitted");
+    moe_page_field(page, "", "warm-up: until %s; drain: after the last to score was admitted",
+                   study->arrivals == NULL
+                       ? "as many requests have ended as run at once"
+                       : "a tenth of the requests, or as many as run at once, have ended");
     moe_page_field(page, "activations",
                    "%s per run: each token, layer and choice once, at combine; %s unknown",
                    show(&spans.assignments, activations, sizeof activations),
                    moe_figure_share((double) spans.unknown / (double) spans.all_assignments).text);
     say_dropped(page, study);
     say_lost(page, study);
-    if (moe_finding_all_accounted(study)) {
+    if (moe_finding_all_accounted(study) && study->arrivals != NULL) {
+        moe_page_field(page, "account",
+                       "every token of the requests that came, %s under the first seed, was "
+                       "processed in each of %u run%s%s",
+                       COUNT(moe_finding_tokens_due(study)), spans.runs, plural(spans.runs),
+                       study->arrivals->is_stretched ? "; routes repeated to these lengths" : "");
+    } else if (moe_finding_all_accounted(study)) {
         moe_page_field(page, "account",
                        "all %s tokens of the trace were replayed in each of %u "
                        "run%s: those planned on once, the others %s%s",
