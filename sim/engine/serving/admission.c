@@ -240,6 +240,7 @@ static enum moe_status admit_chosen(struct moe_serving_state *s, moe_time_ns now
 enum moe_status moe_admission_run(struct moe_serving_state *s, moe_time_ns now_ns,
                                   struct moe_token_work *work, struct moe_error *err)
 {
+    moe_intake_sort(s->setup.intake, now_ns);
     for (uint32_t rank = 0; rank < s->setup.rank_count; rank++) {
         come_back(s, rank, work);
     }
