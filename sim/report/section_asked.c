@@ -227,6 +227,21 @@ static void say_dropped(struct moe_page *page, const struct moe_study *study)
     }
 }
 
+/* Requests that a GPU took with it when it died. */
+static void say_lost(struct moe_page *page, const struct moe_study *study)
+{
+    for (uint32_t i = 0; i < study->policy_count; i++) {
+        const struct moe_run_result *run = &study->policies[i].runs[0];
+        if (run->fits && run->dead_gpus > 0) {
+            moe_page_field(page, "lost",
+                           "%s: %u GPU%s died in the first seed's run; %s requests "
+                           "began anew on others",
+                           study->policies[i].composition.label, run->dead_gpus,
+                           plural(run->dead_gpus), COUNT(run->lost_requests));
+        }
+    }
+}
+
 void moe_section_account(struct moe_page *page, const struct moe_study *study)
 {
     const struct account_spans spans = spans_of(study);
@@ -253,6 +268,7 @@ void moe_section_account(struct moe_page *page, const struct moe_study *study)
                    show(&spans.assignments, activations, sizeof activations),
                    moe_figure_share((double) spans.unknown / (double) spans.all_assignments).text);
     say_dropped(page, study);
+    say_lost(page, study);
     if (moe_finding_all_accounted(study) && study->arrivals != NULL) {
         moe_page_field(page, "account",
                        "every token of the requests that came, %s under the first seed, was "

@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <string.h>
 
+#include "sim/engine/online/eviction.h"
 #include "sim/engine/online/migration.h"
 #include "sim/engine/step_times.h"
 
@@ -140,6 +141,9 @@ static enum moe_status plan(struct moe_online *o, struct moe_error *err)
         o->next.expert_of_slot[i] = MOE_SLOT_EMPTY;
     }
     MOE_TRY(moe_policy_place(o->place->policy, &view, &o->scratch, &o->next, err));
+    if (o->dead != NULL) {
+        MOE_TRY(moe_placement_evict(&o->next, o->dead, NULL, err));
+    }
     o->account.plans++;
     o->account.planner_ns += moe_time_round_up(o->options->planner_ms * NS_PER_MS);
     o->account.balance_before += o->balance_sum / (double) o->layer_steps;

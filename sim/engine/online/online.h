@@ -55,6 +55,7 @@ struct moe_online_account {
 
 struct moe_online {
     bool active;
+    const bool *dead; /* [gpu] that plans do without (eviction.h), or NULL */
     const struct moe_online_options *options;
     const struct moe_cost *cost;
     const struct moe_composition_part *place;
