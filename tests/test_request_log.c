@@ -47,6 +47,7 @@ static void serve_single(uint32_t count, double rate, uint64_t seed)
             .finished_ns = free_ns,
             .prompt_tokens = 5,
             .output_tokens = 1 + i % 7,
+            .priority = i % 4 == 1 ? 2 : 0,
         };
         moe_request_log_add(&request_log, &record);
     }
@@ -128,6 +129,13 @@ Test(request_log, figures_are_those_of_the_definitions)
         cr_assert_eq(s.ttft.p99, ttft[(99 * s.scored + 99) / 100 - 1]);
         cr_assert_eq(s.ttft.max, ttft[s.scored - 1]);
         cr_assert_eq(s.arrived, count);
+        cr_assert_eq(s.class_ttft[0].count + s.class_ttft[2].count, s.scored);
+        cr_assert_eq(s.class_ttft[1].count, 0);
+        const double most = fmax(s.class_ttft[0].max, s.class_ttft[2].max);
+        cr_assert_eq(most, s.ttft.max);
+        cr_assert_float_eq(s.class_ttft[0].mean * (double) s.class_ttft[0].count +
+                               s.class_ttft[2].mean * (double) s.class_ttft[2].count,
+                           s.ttft.mean * (double) s.scored, 1e-9 * s.ttft.mean * count);
     }
 }
 
