@@ -75,7 +75,7 @@ static void draw_hardware(struct twin_draw *draw, struct moe_scenario *scenario)
 {
     struct moe_hardware_options *h = &scenario->hardware;
     const uint32_t gpus = moe_cluster_gpu_count(&scenario->cluster);
-    h->event_count = twin_below(draw, 3);
+    h->event_count = twin_below(draw, 3) == 0 ? 1 + twin_below(draw, 2) : 0;
     h->recovery_s = 1e-5;
     for (uint32_t i = 0; i < h->event_count; i++) {
         h->event[i] = (struct moe_hardware_event){
@@ -137,9 +137,9 @@ Test(audit, random_scenarios_conserve_tokens_bytes_pages_and_time)
         serve(seed, &seen);
     }
     cr_assert_gt(seen.served, CASES / 3, "%u served, %u refused", seen.served, seen.refused);
-    cr_assert_gt(seen.preemptions, 200, "%" PRIu64 " preemptions, %u served", seen.preemptions,
+    cr_assert_gt(seen.preemptions, 150, "%" PRIu64 " preemptions, %u served", seen.preemptions,
                  seen.served);
-    cr_assert_gt(seen.lost, 5, "%" PRIu64 " lost", seen.lost);
+    cr_assert_gt(seen.lost, 2, "%" PRIu64 " lost", seen.lost);
     cr_assert_gt(seen.rejected, 200);
     cr_assert_gt(seen.padded, 200);
     cr_assert_gt(seen.repeated, 200);
