@@ -306,7 +306,8 @@ static enum moe_status run_stored(struct engine_drive *drive, const struct twin_
                                   &drive->scenario.serving, &drive->setup, err));
     MOE_TRY(moe_replay_map_init(&map, moe_trace_model(trace), c->cost.model.moe_layers,
                                 &drive->setup, err));
-    const struct moe_planning planning = { 0 };
+    static const double even[TWIN_LAYERS * TWIN_EXPERTS]; /* nothing is known */
+    const struct moe_planning planning = { .load = drive->place == NULL ? NULL : even };
     const struct moe_arrival_setup setup = { &drive->scenario.arrivals, trace, c->plan_share,
                                              c->passes };
     struct moe_arrival_source arrivals;
@@ -315,6 +316,10 @@ static enum moe_status run_stored(struct engine_drive *drive, const struct twin_
     MOE_TRY(moe_arrival_source_init(&arrivals, &setup, err));
     MOE_TRY(longest_arrival(drive, c, &arrivals, trace, &longest, err));
     compose(c, &composition);
+    if (drive->place != NULL) {
+        MOE_TRY(moe_policy_find(MOE_POLICY_PLACE, drive->place,
+                                &composition.part[MOE_POLICY_PLACE].policy, err));
+    }
     const struct moe_run_input input = {
         .scenario = &drive->scenario,
         .cost = cost,

@@ -15,6 +15,7 @@ struct engine_drive {
     struct moe_arena work;
     FILE *log; /* where event logs go */
     struct moe_scenario scenario;
+    const char *place; /* policy instead of the case's plan, or NULL */
     uint64_t kv_limit; /* tokens of a rank's pool at most; 0: as memory says */
 };
 

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "sim/cost/calibration.h"
+#include "sim/engine/goodput.h"
 #include "traces/trace_writer.h"
 
 enum { REQUESTS = 2000, PLANNED = REQUESTS / 100, MEAN_TOKENS = 100, STEP_NS = 1000000 };
@@ -235,35 +236,59 @@ static void measure_service(const struct queue_case *c, double longest_s,
     answer->service_cv = sqrt(fmax(squares / (sum * sum) - 1.0, 0.0));
 }
 
+/* The stores of one case. */
+struct stores {
+    char folder[32];
+    char trace[64];
+    char calibration[64];
+};
+
+static void make_stores(const struct queue_case *c, struct stores *s)
+{
+    char csv[64];
+    (void) snprintf(s->folder, sizeof s->folder, "/tmp/queue_case_XXXXXX");
+    if (mkdtemp(s->folder) == NULL) {
+        exit(1);
+    }
+    (void) snprintf(s->trace, sizeof s->trace, "%s/trace.db", s->folder);
+    (void) snprintf(csv, sizeof csv, "%s/cal.csv", s->folder);
+    (void) snprintf(s->calibration, sizeof s->calibration, "%s/cal.db", s->folder);
+    write_trace(s->trace, c);
+    write_calibration(csv, s->calibration, c);
+}
+
+static void remove_stores(const struct stores *s)
+{
+    (void) unlink(s->trace);
+    (void) unlink(s->calibration);
+    (void) rmdir(s->folder);
+}
+
+/* The service alone: every request once, far apart. */
+static void probe_service(const struct queue_case *c, struct moe_scenario *s,
+                          struct queue_answer *answer)
+{
+    s->arrivals.drift_count = 0;
+    s->arrivals.requests = 4 * REQUESTS;
+    struct moe_study *study = run_study(s, 1e-2, 1);
+    measure_service(c, study->policies[0].runs[0].service.inside_max * 1e-9, answer);
+    moe_study_destroy(study);
+    s->arrivals.drift_count = 1;
+    s->arrivals.requests = c->arrivals;
+}
+
 struct queue_answer queue_case_run(const struct queue_case *c)
 {
     static struct moe_scenario scenario;
-    char folder[] = "/tmp/queue_case_XXXXXX";
-    char trace[64];
-    char csv[64];
-    char db[64];
-    double waits[64];
-    double ratios[64];
+    struct stores stores;
+    double waits[QUEUE_SEED_LIMIT];
+    double ratios[QUEUE_SEED_LIMIT];
     struct queue_answer answer = { 0 };
-    if (mkdtemp(folder) == NULL || c->seeds > 64) {
-        exit(1);
-    }
-    (void) snprintf(trace, sizeof trace, "%s/trace.db", folder);
-    (void) snprintf(csv, sizeof csv, "%s/cal.csv", folder);
-    (void) snprintf(db, sizeof db, "%s/cal.db", folder);
-    write_trace(trace, c);
-    write_calibration(csv, db, c);
-    make_scenario(c, trace, db, &scenario);
-    /* The service alone: every request once, far apart. */
-    scenario.arrivals.drift_count = 0;
-    scenario.arrivals.requests = 4 * REQUESTS;
-    struct moe_study *study = run_study(&scenario, 1e-2, 1);
-    measure_service(c, study->policies[0].runs[0].service.inside_max * 1e-9, &answer);
-    moe_study_destroy(study);
+    make_stores(c, &stores);
+    make_scenario(c, stores.trace, stores.calibration, &scenario);
+    probe_service(c, &scenario, &answer);
     const double rate = c->rho * c->servers / answer.service_s;
-    scenario.arrivals.drift_count = 1;
-    scenario.arrivals.requests = c->arrivals;
-    study = run_study(&scenario, rate, c->seeds);
+    struct moe_study *study = run_study(&scenario, rate, c->seeds);
     for (uint32_t i = 0; i < c->seeds; i++) {
         const struct moe_service *s = &study->policies[0].runs[i].service;
         waits[i] = s->queue.mean * 1e-9;
@@ -277,8 +302,33 @@ struct queue_answer queue_case_run(const struct queue_case *c)
                           : queue_theory_several(rate, answer.service_s, c->servers) +
                                 start_delay(rate * answer.service_s, c->servers);
     moe_study_destroy(study);
-    (void) unlink(trace);
-    (void) unlink(db);
-    (void) rmdir(folder);
+    remove_stores(&stores);
     return answer;
+}
+
+struct moe_estimate queue_case_goodput(const struct queue_case *c, double limit_services,
+                                       double *theory_rate)
+{
+    static struct moe_scenario scenario;
+    struct stores stores;
+    struct moe_goodput_study *goodput = NULL;
+    struct queue_answer answer = { 0 };
+    struct moe_error err = { 0 };
+    make_stores(c, &stores);
+    make_scenario(c, stores.trace, stores.calibration, &scenario);
+    probe_service(c, &scenario, &answer);
+    const double limit_s = limit_services * answer.service_s;
+    *theory_rate = 1.0 / answer.service_s - log(100.0) / limit_s;
+    scenario.slo = (struct moe_slo){ .ttft_ms = limit_s * 1e3, .share = 0.99 };
+    scenario.arrivals.rate = 0.2 / answer.service_s;
+    scenario.seed_count = c->seeds;
+    stop_unless(moe_goodput_create(&goodput, &scenario, 0.002, 0, false, &err), &err);
+    const struct moe_estimate rate = goodput->summaries[0].rate;
+    if (goodput->summaries[0].end != MOE_GOODPUT_FOUND) {
+        (void) fprintf(stderr, "queue case: no goodput was found\n");
+        exit(1);
+    }
+    moe_goodput_destroy(goodput);
+    remove_stores(&stores);
+    return rate;
 }

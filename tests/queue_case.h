@@ -15,6 +15,8 @@
 
 #include "sim/engine/study.h"
 
+enum { QUEUE_SEED_LIMIT = 64 };
+
 enum queue_law {
     QUEUE_EXPONENTIAL, /* M: cv 1 */
     QUEUE_FIXED,       /* D: cv 0 */
@@ -26,7 +28,7 @@ struct queue_case {
     uint32_t servers;
     double rho;
     uint32_t arrivals; /* of a run */
-    uint32_t seeds;
+    uint32_t seeds;    /* at most QUEUE_SEED_LIMIT */
 };
 
 struct queue_answer {
@@ -40,6 +42,12 @@ struct queue_answer {
 
 /* Runs the case from stores that it makes in a folder of its own; ends the program on an error. */
 struct queue_answer queue_case_run(const struct queue_case *c);
+
+/* M/M/1: the largest rate at which 99 of 100 requests are through within limit_services mean
+ * services, by the search of `moesim goodput`; by theory time in the system is exponential with
+ * rate mu - lambda, so that the answer is mu - ln 100 / limit. c->rho is not used. */
+struct moe_estimate queue_case_goodput(const struct queue_case *c, double limit_services,
+                                       double *theory_rate);
 
 /* Mean wait of M/G/1 (Pollaczek and Khinchine), and of M/M/c (Erlang's C). rate per second. */
 double queue_theory_single(double rate, double service_s, double service_cv);

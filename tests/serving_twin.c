@@ -195,11 +195,24 @@ static void come_back(struct twin_schedule *s, const struct twin_scene *c, uint3
     }
 }
 
+/* Of those who have come and have no seat yet, the first of the lowest class. */
+static uint32_t next_client(const struct twin_schedule *s, const struct twin_scene *c, int64_t now)
+{
+    uint32_t best = c->clients;
+    for (uint32_t i = 0; i < c->clients; i++) {
+        const bool waits = !s->seated[i] && c->client[i].arrival <= now;
+        if (waits && (best == c->clients || c->client[i].priority < c->client[best].priority)) {
+            best = i;
+        }
+    }
+    return best;
+}
+
 static bool joins(struct twin_schedule *s, const struct twin_scene *c, uint32_t rank, int64_t now)
 {
-    const uint32_t who = s->next;
-    if (who == c->clients || c->client[who].arrival > now || s->shut[rank] ||
-        s->on_pile[rank] > 0 || s->in_line[rank] == c->seats || s->left[rank] == 0) {
+    const uint32_t who = next_client(s, c, now);
+    if (who == c->clients || s->shut[rank] || s->on_pile[rank] > 0 ||
+        s->in_line[rank] == c->seats || s->left[rank] == 0) {
         return false;
     }
     const struct twin_client *client = &c->client[who];
@@ -210,7 +223,6 @@ static bool joins(struct twin_schedule *s, const struct twin_scene *c, uint32_t 
     if (s->in_line[rank] > 0 && pages_for(c, tokens) * c->page > open_tokens(s, c, rank)) {
         return false;
     }
-    s->next++;
     s->seated[who] = true;
     s->rank[who] = rank;
     s->done[who] = client->hit;

@@ -16,6 +16,7 @@ struct twin_client {
     uint32_t prompt;
     uint32_t output;
     uint32_t hit;
+    uint32_t priority; /* class; 0 goes first */
 };
 
 struct twin_scene {
@@ -52,7 +53,6 @@ struct twin_schedule {
     uint32_t owner[TWIN_RANKS][TWIN_PAGES]; /* client + 1; 0: free */
     uint32_t left[TWIN_RANKS];              /* of the budget */
     bool shut[TWIN_RANKS];                  /* nobody joins in this step */
-    uint32_t next;                          /* client that comes next */
     uint32_t next_rank;
     uint32_t preemptions;
     struct twin_turn turn[TWIN_CLIENTS];

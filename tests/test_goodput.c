@@ -25,8 +25,10 @@ static enum moe_status pass(void *context, double rate, bool *passes, struct moe
 
 Test(goodput, search_ends_within_the_tolerance_from_below)
 {
-    for (double limit = 0.01; limit < 1e4; limit *= 1.37) {
-        for (double start = 0.3; start < 300.0; start *= 7.0) {
+    for (int i = 0; i < 44; i++) {
+        for (int j = 0; j < 4; j++) {
+            const double limit = 0.01 * pow(1.37, i);
+            const double start = 0.3 * pow(7.0, j);
             struct limit l = { .limit = limit };
             const struct moe_goodput_trial trial = { &l, pass };
             struct moe_goodput found;

@@ -47,6 +47,17 @@ Test(queueing, exponential_services_on_several_servers)
     check_case(QUEUE_EXPONENTIAL, 2, 0.9);
 }
 
+/* A search over rates finds the rate that theory gives. */
+Test(queueing, goodput_of_exponential_services)
+{
+    const struct queue_case c = { QUEUE_EXPONENTIAL, 1, 0.0, 5000, 6 };
+    double theory = 0.0;
+    const struct moe_estimate found = queue_case_goodput(&c, 15.0, &theory);
+    cr_assert_float_eq(found.mean, theory, found.half, "%g ± %g requests/s, theory %g", found.mean,
+                       found.half, theory);
+    cr_assert_lt(found.half, 0.1 * theory, "an interval that proves nothing");
+}
+
 /* Ten per cent above what it can serve: told in every seed. */
 Test(queueing, overload_is_called_saturated)
 {

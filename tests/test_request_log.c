@@ -34,9 +34,10 @@ static void serve_single(uint32_t count, double rate, uint64_t seed)
     moe_time_ns free_ns = 0;
     request_log.count = 0;
     for (uint32_t i = 0; i < count; i++) {
-        arrival += moe_time_from_seconds(moe_gap_exponential(key, 2 * i) / rate);
+        arrival += moe_time_from_seconds(moe_gap_exponential(key, UINT64_C(2) * i) / rate);
         const moe_time_ns start = arrival > free_ns ? arrival : free_ns;
-        const moe_time_ns service = moe_time_from_seconds(moe_gap_exponential(key, 2 * i + 1));
+        const moe_time_ns service =
+            moe_time_from_seconds(moe_gap_exponential(key, UINT64_C(2) * i + 1));
         free_ns = start + service;
         const struct moe_request_record record = {
             .number = i,
@@ -46,6 +47,7 @@ static void serve_single(uint32_t count, double rate, uint64_t seed)
             .finished_ns = free_ns,
             .prompt_tokens = 5,
             .output_tokens = 1 + i % 7,
+            .priority = i % 4 == 1 ? 2 : 0,
         };
         moe_request_log_add(&request_log, &record);
     }
@@ -127,6 +129,13 @@ Test(request_log, figures_are_those_of_the_definitions)
         cr_assert_eq(s.ttft.p99, ttft[(99 * s.scored + 99) / 100 - 1]);
         cr_assert_eq(s.ttft.max, ttft[s.scored - 1]);
         cr_assert_eq(s.arrived, count);
+        cr_assert_eq(s.class_ttft[0].count + s.class_ttft[2].count, s.scored);
+        cr_assert_eq(s.class_ttft[1].count, 0);
+        const double most = fmax(s.class_ttft[0].max, s.class_ttft[2].max);
+        cr_assert_eq(most, s.ttft.max);
+        cr_assert_float_eq(s.class_ttft[0].mean * (double) s.class_ttft[0].count +
+                               s.class_ttft[2].mean * (double) s.class_ttft[2].count,
+                           s.ttft.mean * (double) s.scored, 1e-9 * s.ttft.mean * count);
     }
 }
 

@@ -78,6 +78,7 @@ static void draw_scene(struct draws *draws, struct twin_scene *c)
         client->prompt = 1 + draw_below(draws, 20);
         client->output = 1 + draw_below(draws, 12);
         client->hit = draw_below(draws, 4) == 3 ? draw_below(draws, client->prompt) : 0;
+        client->priority = draw_below(draws, 3);
         const uint32_t length = client->prompt + client->output;
         longest = length > longest ? length : longest;
     }
@@ -140,6 +141,7 @@ static bool begin(struct stage *g, struct draws *draws)
                                            .prompt_tokens = c->client[i].prompt,
                                            .output_tokens = c->client[i].output,
                                            .hit_tokens = c->client[i].hit,
+                                           .priority = c->client[i].priority,
                                            .scored = true };
     }
     g->options = (struct moe_serving){
@@ -162,6 +164,9 @@ static bool begin(struct stage *g, struct draws *draws)
     };
     moe_arena_reset(&arena);
     serving_twin_begin(&g->twin);
+    if (moe_intake_tell_apart(&g->intake, 3, c->clients, &arena, NULL) != MOE_OK) {
+        return false;
+    }
     return moe_serving_init(&g->state, &setup, &arena, NULL) == MOE_OK;
 }
 

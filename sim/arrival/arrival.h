@@ -40,7 +40,7 @@
 #include "sim/scenario/arrival_options.h"
 #include "traces/trace_store.h"
 
-enum { MOE_ARRIVAL_NO_GROUP = UINT32_MAX };
+#define MOE_ARRIVAL_NO_GROUP UINT32_MAX
 
 struct moe_arrival {
     moe_time_ns arrival_ns; /* since the run began, >= 0 */

@@ -21,7 +21,7 @@ struct seen {
 
 static enum moe_status make_room(struct seen *seen, uint64_t places, struct moe_error *err)
 {
-    int64_t *block = malloc(places * sizeof *block);
+    int64_t *block = calloc(places, sizeof *block);
     uint32_t *group = malloc(places * sizeof *group);
     if (block == NULL || group == NULL) {
         free(block);
@@ -98,15 +98,17 @@ static enum moe_status read_request(struct moe_database *db, sqlite3_stmt *stmt,
     }
     const int64_t *blocks = sqlite3_column_blob(stmt, 0);
     const size_t bytes = (size_t) sqlite3_column_bytes(stmt, 0);
-    if (bytes % sizeof *blocks != 0 || (blocks == NULL && bytes > 0)) {
+    if (bytes % sizeof *blocks != 0) {
         return moe_fail(
             err, MOE_PARSE,
             "%s: request %u has %zu bytes of prefix blocks; a multiple of 8 is expected", db->path,
             arrival->request, bytes);
     }
-    return bytes == 0 ? MOE_OK
-                      : add_request(seen, blocks, (uint32_t) (bytes / sizeof *blocks), block_tokens,
-                                    arrival, err);
+    if (blocks == NULL) { /* SQLite's answer for an empty one */
+        return MOE_OK;
+    }
+    return add_request(seen, blocks, (uint32_t) (bytes / sizeof *blocks), block_tokens, arrival,
+                       err);
 }
 
 enum moe_status moe_prefix_hits_find(struct moe_trace *store, struct moe_arrival *arrivals,

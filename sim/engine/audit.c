@@ -128,7 +128,7 @@ void moe_audit_pass(struct moe_audit *a, const struct moe_serving_state *s, moe_
 {
     const uint64_t length = (uint64_t) (now_ns - a->now_ns);
     a->gone_ns += a->finished * length;
-    a->joined_ns += s->admissions * length;
+    a->joined_ns += (s->admissions - a->lost) * length;
     a->now_ns = now_ns;
 }
 
@@ -167,8 +167,9 @@ enum moe_status moe_audit_end(const struct moe_audit *a, const struct moe_servin
     uint64_t count = 0;
     uint64_t come_ns = 0;
     MOE_TRY(walk(a, s, arrivals, seed, scratch, &count, &come_ns, err));
-    const uint64_t due = a->finished_rows - s->hit_rows + s->recomputed_rows + s->rejected_rows;
-    if (a->finished != count || s->admissions != count) {
+    const uint64_t due =
+        a->finished_rows - s->hit_rows + s->recomputed_rows + s->rejected_rows + s->lost_rows;
+    if (a->finished != count || s->admissions - a->lost != count) {
         return BREACH(err, "%" PRIu64 " arrivals, %" PRIu64 " admitted, %" PRIu64 " finished",
                       count, s->admissions, a->finished);
     }

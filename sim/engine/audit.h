@@ -30,13 +30,13 @@
 /* Sums of time are modulo 2^64: both sides wrap alike. */
 struct moe_audit {
     uint64_t steps;
-    uint64_t rows;           /* processed */
-    uint64_t finished_rows;  /* of the requests that finished */
-    uint64_t finished;       /* requests */
-    uint64_t gone_ns;        /* departures so far, summed over time */
-    uint64_t joined_ns;      /* closed loop: admissions so far, likewise */
-    uint64_t sojourn_ns;     /* of the finished */
-    uint64_t counted_before; /* assignments, unknown, dropped when the step began */
+    uint64_t rows;          /* processed */
+    uint64_t finished_rows; /* of the requests that finished */
+    uint64_t finished;      /* requests */
+    uint64_t gone_ns;       /* departures so far, summed over time */
+    uint64_t joined_ns;     /* closed loop: admissions so far, likewise */
+    uint64_t sojourn_ns;    /* of the finished, and in a closed loop of the lost until then */
+    uint64_t lost;          /* requests that died with a GPU and began anew */
     uint64_t unknown_before;
     uint64_t dropped_before;
     moe_time_ns now_ns;

@@ -160,6 +160,15 @@ static void measure_latencies(const struct moe_request_log *log, struct moe_serv
         values[i] = (double) (r[i].finished_ns - r[i].arrival_ns);
     }
     s->e2e = quantiles_of(values, s->scored);
+    for (uint32_t class = 0; class < MOE_ARRIVAL_PRIORITY_LIMIT; class ++) {
+        uint64_t count = 0;
+        for (uint64_t i = 0; i < s->scored; i++) {
+            if (r[i].priority == class) {
+                values[count++] = first_token_time(&r[i]);
+            }
+        }
+        s->class_ttft[class] = quantiles_of(values, count);
+    }
     measure_inside(r, s);
     for (uint64_t i = 0; i < s->scored; i++) {
         if (r[i].output_tokens > 1) {

@@ -65,10 +65,12 @@ enum moe_status moe_route_counter_init(struct moe_route_counter *c,
         .slot_tokens = MOE_NEW(arena, uint32_t, layers * shape->slot_count),
         .pair_tokens = MOE_NEW(arena, uint32_t, layers * pairs),
         .stamp = MOE_NEW(arena, uint64_t, shape->gpu_count),
+        .received = MOE_NEW(arena, uint32_t, shape->gpu_count),
     };
     uint16_t *first = MOE_NEW(arena, uint16_t, (size_t) 2 * map->expert_count);
     if (c->turn == NULL || c->next_slot == NULL || c->gpu_of_slot == NULL ||
-        c->slot_tokens == NULL || c->pair_tokens == NULL || c->stamp == NULL || first == NULL) {
+        c->slot_tokens == NULL || c->pair_tokens == NULL || c->stamp == NULL ||
+        c->received == NULL || first == NULL) {
         return moe_fail(err, MOE_LIMIT, "no room for the counts of %u layers and %u GPUs",
                         shape->layer_count, shape->gpu_count);
     }
@@ -368,29 +370,45 @@ static void direct_exchange(const struct moe_route_counter *c, const uint32_t *p
     }
 }
 
-/* One copy per node, passed on inside it. */
+/* One copy per node, passed on inside it. What GPUs receive is summed as whole numbers, row by
+ * row, before it is turned into work. */
 static void hierarchical_exchange(const struct moe_route_counter *c, const uint32_t *pair,
                                   const uint32_t *node_tokens, struct moe_exchange_work *dispatch)
 {
     const uint32_t nodes = node_count(c);
-    for (uint32_t source = 0; source < c->gpu_count; source++, node_tokens += nodes) {
+    const uint32_t gpus = c->gpu_count;
+    uint32_t *near_in = c->received;
+    memset(near_in, 0, gpus * sizeof *near_in);
+    for (uint32_t source = 0; source < gpus; source++, node_tokens += nodes, pair += gpus) {
         const uint32_t home = source / c->gpus_per_node;
         const uint32_t place = source % c->gpus_per_node;
+        uint32_t any = 0;
+        for (uint32_t node = 0; node < nodes; node++) {
+            any |= node_tokens[node];
+        }
+        if (any == 0) {
+            continue; /* it sends nothing anywhere */
+        }
+        for (uint32_t to = 0; to < gpus; to++) {
+            near_in[to] += pair[to];
+        }
         for (uint32_t node = 0; node < nodes; node++) {
             const uint32_t first = node * c->gpus_per_node;
             const uint32_t relay = first + place; /* the source itself at home */
-            uint32_t passed_on = 0;
-            for (uint32_t to = first; to < first + c->gpus_per_node; to++, pair++) {
-                const uint32_t copies = to == relay ? 0 : *pair;
-                dispatch[to].near_in += copies;
-                passed_on += copies;
+            uint32_t there = 0;
+            for (uint32_t to = first; to < first + c->gpus_per_node; to++) {
+                there += pair[to];
             }
-            dispatch[relay].near_out += passed_on;
+            near_in[relay] -= pair[relay];
+            dispatch[relay].near_out += there - pair[relay];
             if (node != home) {
                 dispatch[source].far_out += node_tokens[node];
                 dispatch[relay].far_in += node_tokens[node];
             }
         }
+    }
+    for (uint32_t gpu = 0; gpu < gpus; gpu++) {
+        dispatch[gpu].near_in = near_in[gpu];
     }
 }
 

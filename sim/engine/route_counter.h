@@ -46,6 +46,7 @@ struct moe_route_counter {
     uint32_t *pair_tokens; /* [layer][source GPU][destination GPU], this step */
     uint32_t *node_tokens; /* [layer][source GPU][node] tokens with a destination there, each
                               once; NULL unless nodes are counted */
+    uint32_t *received;    /* [gpu] scratch of work */
     uint16_t *scratch;     /* [2][trace expert] of replan */
     uint64_t *stamp;       /* [gpu]: last token seen there (general kernel) */
     uint64_t *node_stamp;  /* [node]: likewise; NULL unless nodes are counted */

@@ -226,6 +226,7 @@ static enum moe_status close_result(struct moe_run_state *run, struct moe_error 
     result->dropped_assignments = run->split.dropped;
     result->preemptions = run->serving.preemptions;
     result->recomputed_rows = run->serving.recomputed_rows;
+    result->lost_rows = run->serving.lost_rows;
     result->hit_rows = run->serving.hit_rows;
     result->rejected_rows = run->serving.rejected_rows;
     result->repeated_rows = run->serving.repeated_rows;
@@ -274,6 +275,7 @@ static enum moe_status serve(struct moe_run_state *run, struct moe_error *err)
 {
     for (;;) {
         uint64_t tokens = 0;
+        MOE_TRY(moe_run_meet_death(run, err));
         MOE_TRY(moe_serving_plan_step(&run->serving, run->now_ns, run->rank, &tokens, err));
         if (tokens > 0) {
             MOE_TRY(one_step(run, tokens, err));

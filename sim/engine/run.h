@@ -72,10 +72,13 @@ struct moe_run_result {
     struct moe_service service; /* arrivals over time only */
     uint64_t preemptions;       /* of all phases, as the next five */
     uint64_t recomputed_rows;   /* processed again after a preemption */
-    uint64_t hit_rows;          /* not processed thanks to the prefix cache */
-    uint64_t rejected_rows;     /* of drafts */
-    uint64_t repeated_rows;     /* of requests longer than the trace's: routes repeated (assumed) */
-    uint64_t padded_rows;       /* to the sizes of captured graphs */
+    uint64_t lost_rows;         /* processed for requests that died with a GPU, and again */
+    uint64_t lost_requests;     /* that began anew elsewhere */
+    uint32_t dead_gpus;
+    uint64_t hit_rows;      /* not processed thanks to the prefix cache */
+    uint64_t rejected_rows; /* of drafts */
+    uint64_t repeated_rows; /* of requests longer than the trace's: routes repeated (assumed) */
+    uint64_t padded_rows;   /* to the sizes of captured graphs */
     struct moe_online_account online;
     uint64_t unknown_assignments;
     uint64_t dropped_assignments; /* left without a copy by a dropping dispatch policy */

@@ -27,7 +27,9 @@ size_t moe_run_work_bytes(const struct moe_run_input *input, const struct moe_tr
                          (size_t) s.slot_count * 8 + (size_t) s.expert_count * 16 + 64;
     const bool open = input->arrivals->options->kind != MOE_ARRIVAL_CLOSED;
     return ((size_t) 32 << 20) + moe_online_bytes(&s) +
-           (open ? moe_request_log_bytes(input->arrivals->total) : 0) + moe_bound_meter_bytes(&s) +
+           (open ? moe_request_log_bytes(input->arrivals->total) + 64 * input->arrivals->total
+                 : 0) +
+           moe_bound_meter_bytes(&s) +
            moe_serving_bytes(&input->scenario->serving, s.gpu_count,
                              model->layer_count * model->top_k) +
            s.layer_count * layer + gpus * 8192 + gpus * MOE_PLANNING_SPEED_POINTS * sizeof(double) +
@@ -232,6 +234,10 @@ static enum moe_status init_parts(struct moe_run_state *run, const struct moe_pl
     }
     run->spare = work;
     run->intake = (struct moe_intake){ .stream = &run->arrivals };
+    if (scenario->arrivals.priority_count > 1 && !run->arrivals.is_closed_loop) {
+        MOE_TRY(moe_intake_tell_apart(&run->intake, scenario->arrivals.priority_count,
+                                      run->input->arrivals->total, work, err));
+    }
     MOE_TRY(moe_serving_init(&run->serving, &serving_setup, work, err));
     MOE_TRY(
         moe_route_counter_init(&run->counter, run->input->map, placement, model->top_k, work, err));
@@ -283,5 +289,6 @@ enum moe_status moe_run_init(struct moe_run_state *run, const struct moe_composi
     };
     MOE_TRY(init_parts(run, placement, trace, seed, work, err));
     MOE_TRY(moe_online_init(&run->online, &online, work, err));
-    return init_policies(run, composition, placement, trace, err);
+    MOE_TRY(init_policies(run, composition, placement, trace, err));
+    return moe_run_init_death(run, placement, work, err);
 }

@@ -43,10 +43,13 @@ struct moe_run_state {
     uint64_t finished;        /* requests */
     uint64_t warmup_requests; /* that must finish first: as many as run at once */
     enum moe_phase phase;
-    struct moe_online online;   /* placements made anew */
-    struct moe_audit audit;     /* its sums always, its checks with input->audit only */
-    struct moe_arena *spare;    /* the run's working memory, for the end of an audit */
-    struct moe_request_log log; /* arrivals over time only */
+    struct moe_online online;    /* placements made anew */
+    bool *dead;                  /* [gpu]; NULL: nobody dies */
+    uint32_t *fetched;           /* [gpu] experts, scratch */
+    struct moe_placement living; /* the placement of those that live */
+    struct moe_audit audit;      /* its sums always, its checks with input->audit only */
+    struct moe_arena *spare;     /* the run's working memory, for the end of an audit */
+    struct moe_request_log log;  /* arrivals over time only */
 };
 
 /* The composition's plan into placement, checked, and priced in memory (result->fits). Errors: as
@@ -60,5 +63,17 @@ enum moe_status moe_run_init(struct moe_run_state *run, const struct moe_composi
                              const struct moe_placement *placement, struct moe_trace *trace,
                              uint64_t seed, struct moe_arena *work,
                              struct moe_error *err) MOE_MUST_CHECK;
+
+/* For scenarios in which GPUs die. Errors: MOE_POLICY when the dispatch policy cannot go on;
+ * MOE_LIMIT. */
+enum moe_status moe_run_init_death(struct moe_run_state *run, const struct moe_placement *placement,
+                                   struct moe_arena *work, struct moe_error *err) MOE_MUST_CHECK;
+
+/* Between two steps: whose time has come is gone from here on. Its rank takes nobody any more; its
+ * requests begin anew elsewhere, before those that wait; experts that only it had are placed anew
+ * (eviction.h); serving stands still for hardware.recovery_s, and for the weights from host memory
+ * where its rate is known. At the barriers it still counts, as one that waits. Errors: MOE_POLICY
+ * when the others cannot go on. */
+enum moe_status moe_run_meet_death(struct moe_run_state *run, struct moe_error *err) MOE_MUST_CHECK;
 
 #endif

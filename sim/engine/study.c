@@ -136,6 +136,11 @@ static enum moe_status prepare(struct owned_study *owned, struct moe_trace *trac
         .cost = owned->cost,
         .map = &owned->map,
     };
+    for (uint32_t i = 0; i < owned->run_count; i++) { /* known before any run, and said first */
+        owned->runs[i].memory.gpu_bytes = scenario->cluster.memory_bytes > 0.0
+                                              ? scenario->cluster.memory_bytes
+                                              : moe_cost_memory_bytes(owned->cost);
+    }
     describe_trace(owned, trace);
     MOE_TRY(prepare_arrivals(owned, trace, err));
     return plan(owned, trace, err);

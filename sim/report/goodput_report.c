@@ -94,6 +94,9 @@ static void say_end(struct moe_page *page, const struct moe_goodput_study *g, ui
     for (uint32_t i = 0; i < g->seed_count && f == NULL; i++) {
         f = found_of(g, policy, i)->end == s->end ? found_of(g, policy, i) : NULL;
     }
+    if (f == NULL) {
+        return;
+    }
     if (s->end == MOE_GOODPUT_UNFIT) {
         moe_page_field(page, "no room", "%s: %s", s->composition.label, f->why);
     } else if (s->end == MOE_GOODPUT_IMPOSSIBLE) {

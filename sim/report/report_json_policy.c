@@ -21,6 +21,11 @@
  *   experts    [{layer, expert, copies, tokens, share, lead_ns}], at most 20, worst first
  * runs         [{seed, fits, account: {warmup, scored, drain: {steps, tokens, output_tokens,
  *              requests, assignments, time_ns}}, unknown_assignments, dropped_assignments,
+ *              served: {requests, rows, preemptions, recomputed_rows, hit_rows, rejected_rows,
+ *              repeated_rows, padded_rows, lost_requests, lost_rows, dead_gpus},
+ *              online: {considered, plans, moved_slots, moved_near_bytes, moved_far_bytes,
+ *              moved_host_bytes, planner_ns, move_ns, stall_ns, scored_stall_ns, moving_steps,
+ *              gain_ns} (sim/engine/online/online.h),
  *              moved_slots, idle_ns, causes_ns: {CAUSE: ns} or null,
  *              predicted: {window, steps}: each null, or {scored, error_share, wrong_share,
  *              hit_rate} (policies/predict_score.h)}], in seed order
@@ -200,6 +205,42 @@ static json_t *score_json(struct moe_json *json, const struct moe_foresight_scor
     return out;
 }
 
+/* How requests were served, all phases. */
+static json_t *served_json(struct moe_json *json, const struct moe_run_result *run)
+{
+    json_t *out = json_object();
+    moe_json_put(json, out, "requests", moe_json_count(run->served_requests));
+    moe_json_put(json, out, "rows", moe_json_count(run->served_rows));
+    moe_json_put(json, out, "preemptions", moe_json_count(run->preemptions));
+    moe_json_put(json, out, "recomputed_rows", moe_json_count(run->recomputed_rows));
+    moe_json_put(json, out, "hit_rows", moe_json_count(run->hit_rows));
+    moe_json_put(json, out, "rejected_rows", moe_json_count(run->rejected_rows));
+    moe_json_put(json, out, "repeated_rows", moe_json_count(run->repeated_rows));
+    moe_json_put(json, out, "padded_rows", moe_json_count(run->padded_rows));
+    moe_json_put(json, out, "lost_requests", moe_json_count(run->lost_requests));
+    moe_json_put(json, out, "lost_rows", moe_json_count(run->lost_rows));
+    moe_json_put(json, out, "dead_gpus", moe_json_count(run->dead_gpus));
+    return out;
+}
+
+static json_t *online_json(struct moe_json *json, const struct moe_online_account *a)
+{
+    json_t *out = json_object();
+    moe_json_put(json, out, "considered", moe_json_count(a->considered));
+    moe_json_put(json, out, "plans", moe_json_count(a->plans));
+    moe_json_put(json, out, "moved_slots", moe_json_count(a->moved_slots));
+    moe_json_put(json, out, "moved_near_bytes", moe_json_real(a->moved_near_bytes));
+    moe_json_put(json, out, "moved_far_bytes", moe_json_real(a->moved_far_bytes));
+    moe_json_put(json, out, "moved_host_bytes", moe_json_real(a->moved_host_bytes));
+    moe_json_put(json, out, "planner_ns", json_integer(a->planner_ns));
+    moe_json_put(json, out, "move_ns", json_integer(a->move_ns));
+    moe_json_put(json, out, "stall_ns", json_integer(a->stall_ns));
+    moe_json_put(json, out, "scored_stall_ns", json_integer(a->scored_stall_ns));
+    moe_json_put(json, out, "moving_steps", moe_json_count(a->moving_steps));
+    moe_json_put(json, out, "gain_ns", moe_json_real(a->gain_ns));
+    return out;
+}
+
 static json_t *run_json(struct moe_json *json, const struct moe_run_result *run)
 {
     json_t *out = json_object();
@@ -225,6 +266,8 @@ static json_t *run_json(struct moe_json *json, const struct moe_run_result *run)
     moe_json_put(json, predicted, "window", score_json(json, &run->foreseen_window));
     moe_json_put(json, predicted, "steps", score_json(json, &run->foreseen_steps));
     moe_json_put(json, out, "predicted", predicted);
+    moe_json_put(json, out, "served", served_json(json, run));
+    moe_json_put(json, out, "online", online_json(json, &run->online));
     return out;
 }
 

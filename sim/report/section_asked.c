@@ -105,6 +105,43 @@ static void say_runs(struct moe_page *page, const struct moe_study *study)
                    moe_figure_hash(study->calibration_hash).text);
 }
 
+/* Ways to serve and what-ifs that are not the default. */
+static void say_ways(struct moe_page *page, const struct moe_scenario *s)
+{
+    const struct moe_serving *v = &s->serving;
+    if (v->kv == MOE_KV_PAGES) {
+        moe_page_field(page, "cache",
+                       "KV pages of %u tokens; when they run out %s gives way, and "
+                       "computes its cache again; admission keeps %s of outputs to come free",
+                       v->page_tokens,
+                       v->preempt == MOE_PREEMPT_LAST_ADMITTED ? "the request admitted last"
+                                                               : "that with least output",
+                       moe_figure_share(v->output_reserve).text);
+    }
+    if (v->order == MOE_BATCH_PREFILL_FIRST) {
+        moe_page_field(page, "batches", "a rank with prompts to read reads nothing else");
+    }
+    if (v->attention_ranks > 1) {
+        moe_page_field(page, "attention", "tensor parallel over %u GPUs, which are one rank",
+                       v->attention_ranks);
+    }
+    if (v->graph_size_count > 0) {
+        moe_page_field(page, "graphs", "decode batches padded to %s tokens", v->graph_sizes_text);
+    }
+    if (v->drafts > 0) {
+        moe_page_field(page, "drafts",
+                       "%u a step, each accepted with probability %g after those "
+                       "before it; drafting itself is free of charge",
+                       v->drafts, v->acceptance);
+    }
+    if (s->hardware.clock == MOE_CLOCK_SUSTAINED) {
+        moe_page_field(page, "clock", "as under load that lasts");
+    }
+    for (uint32_t i = 0; i < s->hardware.event_count; i++) {
+        moe_page_field(page, i == 0 ? "what if" : "", "%s", s->hardware.events[i]);
+    }
+}
+
 static void serving_and_runs(struct moe_page *page, const struct moe_study *study)
 {
     const struct moe_scenario *s = study->scenario;
@@ -117,10 +154,8 @@ static void serving_and_runs(struct moe_page *page, const struct moe_study *stud
         study->arrivals == NULL ? "closed loop, " : "at most ", COUNT(v->running_per_gpu),
         COUNT(v->step_tokens), exchange_words[v->exchange], v->common_exit ? ", left together" : "",
         v->shared == MOE_SHARED_SERIAL ? "after the dispatch" : "beside the dispatch");
+    say_ways(page, s);
     if (study->arrivals != NULL) {
-        for (uint32_t i = 0; i < s->hardware.event_count; i++) {
-            moe_page_field(page, i == 0 ? "what if" : "", "%s", s->hardware.events[i]);
-        }
         moe_page_field(page, "plan, score",
                        "planned on the first %s requests; those that come take the routes of the "
                        "other %s",
@@ -227,6 +262,21 @@ static void say_dropped(struct moe_page *page, const struct moe_study *study)
     }
 }
 
+/* Requests that a GPU took with it when it died. */
+static void say_lost(struct moe_page *page, const struct moe_study *study)
+{
+    for (uint32_t i = 0; i < study->policy_count; i++) {
+        const struct moe_run_result *run = &study->policies[i].runs[0];
+        if (run->fits && run->dead_gpus > 0) {
+            moe_page_field(page, "lost",
+                           "%s: %u GPU%s died in the first seed's run; %s requests "
+                           "began anew on others",
+                           study->policies[i].composition.label, run->dead_gpus,
+                           plural(run->dead_gpus), COUNT(run->lost_requests));
+        }
+    }
+}
+
 void moe_section_account(struct moe_page *page, const struct moe_study *study)
 {
     const struct account_spans spans = spans_of(study);
@@ -253,6 +303,7 @@ void moe_section_account(struct moe_page *page, const struct moe_study *study)
                    show(&spans.assignments, activations, sizeof activations),
                    moe_figure_share((double) spans.unknown / (double) spans.all_assignments).text);
     say_dropped(page, study);
+    say_lost(page, study);
     if (moe_finding_all_accounted(study) && study->arrivals != NULL) {
         moe_page_field(page, "account",
                        "every token of the requests that came, %s under the first seed, was "

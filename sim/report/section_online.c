@@ -57,7 +57,11 @@ static void online_row(struct moe_grid *grid, const struct moe_study *study, uin
     moe_grid_cell(grid, moe_figure_real(m.busy_ns / m.plans / 1e6).text);
     moe_grid_cell(grid, moe_figure_real(m.stall_ns / m.plans / 1e6).text);
     moe_grid_cell(grid, moe_figure_real(m.gain_ns / 1e6).text);
-    moe_grid_cell(grid, m.break_even < 0.0 ? "never" : moe_figure_real(m.break_even).text);
+    if (study->scenario->online.mode == MOE_ONLINE_LAYERS) {
+        moe_grid_cell(grid, "-"); /* what sharing the links costs is in the steps */
+    } else {
+        moe_grid_cell(grid, m.break_even < 0.0 ? "never" : moe_figure_real(m.break_even).text);
+    }
     moe_grid_cell(grid, moe_figure_real(m.steps_between).text);
 }
 

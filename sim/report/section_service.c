@@ -248,6 +248,25 @@ static void say_unsteady(struct moe_page *page, const struct moe_study *study, u
     *label = "";
 }
 
+/* What the priority classes wait for their first token: of each policy's first seed. */
+static void say_classes(struct moe_page *page, const struct moe_study *study)
+{
+    const char *label = "priorities";
+    for (uint32_t i = 0; i < study->policy_count; i++) {
+        const struct moe_service *s = &study->policies[i].runs[0].service;
+        for (uint32_t c = 0; s->known && c < study->arrivals->priority_count; c++) {
+            moe_page_field(
+                page, label,
+                "%s, class %u: %s request%s with a TTFT of %s ms at p50 and %s ms at p99%s",
+                study->policies[i].composition.label, c, COUNT(s->class_ttft[c].count),
+                plural(s->class_ttft[c].count), moe_figure_real(s->class_ttft[c].p50 * 1e-6).text,
+                moe_figure_real(s->class_ttft[c].p99 * 1e-6).text,
+                study->seed_count == 1 ? "" : " under the first seed");
+            label = "";
+        }
+    }
+}
+
 void moe_section_service(struct moe_page *page, const struct moe_study *study)
 {
     const char *saturated = "saturated";
@@ -257,6 +276,7 @@ void moe_section_service(struct moe_page *page, const struct moe_study *study)
     }
     print_latency(page, study);
     print_load(page, study);
+    say_classes(page, study);
     say_warmup(page, study);
     for (uint32_t i = 0; i < study->policy_count; i++) {
         if (study->policies[i].fits) {

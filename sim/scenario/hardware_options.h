@@ -39,6 +39,7 @@ struct moe_hardware_options { /* hardware: */
     char events[MOE_HARDWARE_EVENT_LIMIT][MOE_HARDWARE_EVENT_BYTES];
     enum moe_clock_mode clock; /*   clock: burst */
     double sustained_factor;   /*   sustained_factor: 0 (as calibrated) */
+    double recovery_s;         /*   recovery_s: 5 (serving stands still when a GPU dies) */
     struct moe_hardware_event event[MOE_HARDWARE_EVENT_LIMIT]; /* settled when loaded */
 };
 

@@ -19,13 +19,12 @@ struct moe_migration {
     double most_host; /* fetched by one GPU from host memory */
 };
 
-/* Copies that each GPU sends and receives, by class of link: each [gpu]; has[expert] is scratch. */
+/* Copies that each GPU sends and receives, by class of link: each [gpu]. */
 struct moe_migration_room {
     double *in_near;
     double *in_far;
     double *out_near;
     double *out_far;
-    bool *has;
 };
 
 /* Fills room and *migration for one layer; online.h says who fetches what from whom. */

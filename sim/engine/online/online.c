@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <string.h>
 
+#include "sim/engine/online/eviction.h"
 #include "sim/engine/online/migration.h"
 #include "sim/engine/step_times.h"
 
@@ -64,10 +65,8 @@ enum moe_status moe_online_init(struct moe_online *o, const struct moe_online_se
     o->in_far = MOE_NEW(arena, double, gpus);
     o->out_near = MOE_NEW(arena, double, gpus);
     o->out_far = MOE_NEW(arena, double, gpus);
-    o->has = MOE_NEW(arena, bool, shape->expert_count);
     if (o->count == NULL || o->load == NULL || o->layer_ns == NULL || o->changed == NULL ||
-        o->in_near == NULL || o->in_far == NULL || o->out_near == NULL || o->out_far == NULL ||
-        o->has == NULL) {
+        o->in_near == NULL || o->in_far == NULL || o->out_near == NULL || o->out_far == NULL) {
         return moe_fail(err, MOE_LIMIT, "no room to plan %u layers anew", shape->layer_count);
     }
     MOE_TRY(moe_placement_init(&o->current, arena, shape, err));
@@ -142,6 +141,9 @@ static enum moe_status plan(struct moe_online *o, struct moe_error *err)
         o->next.expert_of_slot[i] = MOE_SLOT_EMPTY;
     }
     MOE_TRY(moe_policy_place(o->place->policy, &view, &o->scratch, &o->next, err));
+    if (o->dead != NULL) {
+        MOE_TRY(moe_placement_evict(&o->next, o->dead, NULL, err));
+    }
     o->account.plans++;
     o->account.planner_ns += moe_time_round_up(o->options->planner_ms * NS_PER_MS);
     o->account.balance_before += o->balance_sum / (double) o->layer_steps;
@@ -154,7 +156,7 @@ static enum moe_status price(struct moe_online *o, moe_time_ns *sum, struct moe_
 {
     const double expert_bytes = o->view.memory->expert_bytes;
     const bool host = o->options->source == MOE_ONLINE_HOST;
-    struct moe_migration_room room = { o->in_near, o->in_far, o->out_near, o->out_far, o->has };
+    struct moe_migration_room room = { o->in_near, o->in_far, o->out_near, o->out_far };
     *sum = 0;
     for (uint32_t layer = 0; layer < o->current.shape.layer_count; layer++) {
         struct moe_migration m;

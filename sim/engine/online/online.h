@@ -55,6 +55,7 @@ struct moe_online_account {
 
 struct moe_online {
     bool active;
+    const bool *dead; /* [gpu] that plans do without (eviction.h), or NULL */
     const struct moe_online_options *options;
     const struct moe_cost *cost;
     const struct moe_composition_part *place;
@@ -77,7 +78,6 @@ struct moe_online {
     double *in_far;
     double *out_near;
     double *out_far;
-    bool *has; /* [expert] scratch */
     struct moe_online_account account;
 };
 

@@ -124,8 +124,8 @@ static uint64_t free_tokens(const struct moe_serving_state *s, uint32_t rank)
 
 static bool joinable(const struct moe_serving_state *s, uint32_t rank)
 {
-    return s->running[rank] < s->running_per_gpu && !s->blocked[rank] && s->preempted[rank] == 0 &&
-           (!moe_batch_pages(s) || s->budget[rank] > 0);
+    return !s->closed[rank] && s->running[rank] < s->running_per_gpu && !s->blocked[rank] &&
+           s->preempted[rank] == 0 && (!moe_batch_pages(s) || s->budget[rank] > 0);
 }
 
 /* An empty rank takes whatever fits it, else what may never be promised would wait forever. */
@@ -240,6 +240,7 @@ static enum moe_status admit_chosen(struct moe_serving_state *s, moe_time_ns now
 enum moe_status moe_admission_run(struct moe_serving_state *s, moe_time_ns now_ns,
                                   struct moe_token_work *work, struct moe_error *err)
 {
+    moe_intake_sort(s->setup.intake, now_ns);
     for (uint32_t rank = 0; rank < s->setup.rank_count; rank++) {
         come_back(s, rank, work);
     }

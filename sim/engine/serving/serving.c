@@ -31,14 +31,15 @@ static bool take_arrays(struct moe_serving_state *s, struct moe_arena *arena)
     s->preempted = MOE_NEW(arena, uint32_t, ranks);
     s->budget = MOE_NEW(arena, uint32_t, ranks);
     s->blocked = MOE_NEW(arena, bool, ranks);
+    s->closed = MOE_NEW(arena, bool, ranks);
     s->sequence = MOE_NEW(arena, struct moe_sequence, slots);
     s->order = MOE_NEW(arena, uint32_t, slots);
     s->stack = MOE_NEW(arena, uint32_t, slots);
     s->block = MOE_NEW(arena, const uint16_t *, MOE_SERVING_BLOCK_TOKENS);
     s->scatter = MOE_NEW(arena, const uint16_t *, MOE_SERVING_BLOCK_TOKENS);
     if (buffers == NULL || s->kv_used == NULL || s->running == NULL || s->preempted == NULL ||
-        s->budget == NULL || s->blocked == NULL || s->sequence == NULL || s->order == NULL ||
-        s->stack == NULL || s->block == NULL || s->scatter == NULL) {
+        s->budget == NULL || s->blocked == NULL || s->closed == NULL || s->sequence == NULL ||
+        s->order == NULL || s->stack == NULL || s->block == NULL || s->scatter == NULL) {
         return false;
     }
     for (size_t i = 0; i < slots; i++) {
@@ -263,4 +264,46 @@ void moe_serving_end_step(struct moe_serving_state *s, moe_time_ns end_ns, uint6
             }
         }
     }
+}
+
+enum moe_status moe_serving_allow_loss(struct moe_serving_state *s, struct moe_arena *arena,
+                                       struct moe_error *err)
+{
+    struct moe_intake *intake = s->setup.intake;
+    intake->returned_room = (uint64_t) s->setup.rank_count * s->running_per_gpu;
+    intake->returned = MOE_NEW(arena, struct moe_arrival, intake->returned_room);
+    return intake->returned != NULL ? MOE_OK
+                                    : moe_fail(err, MOE_LIMIT, "no room for lost requests");
+}
+
+enum moe_status moe_serving_lose_rank(struct moe_serving_state *s, uint32_t rank,
+                                      moe_time_ns now_ns, uint64_t *sojourn_ns, uint64_t *lost,
+                                      struct moe_error *err)
+{
+    uint32_t open = 0;
+    *lost = 0;
+    s->closed[rank] = true;
+    for (uint32_t i = 0; i < s->setup.rank_count; i++) {
+        open += !s->closed[i];
+    }
+    if (open == 0) {
+        return moe_fail(err, MOE_POLICY, "no rank is left: every one has lost a GPU");
+    }
+    for (uint32_t i = 0; i < s->running_per_gpu; i++) {
+        struct moe_sequence *q = moe_batch_sequences(s, rank) + i;
+        if (!q->running && !q->preempted) {
+            continue;
+        }
+        moe_intake_return(s->setup.intake, &q->arrival);
+        s->lost_rows += q->done_rows - q->hit_tokens;
+        s->hit_rows -= q->hit_tokens; /* cached again, or not, elsewhere */
+        *sojourn_ns += moe_intake_is_open(s->setup.intake) ? 0 : (uint64_t) (now_ns - q->since_ns);
+        *lost += 1;
+        q->running = false;
+        q->preempted = false;
+    }
+    s->running[rank] = 0;
+    s->preempted[rank] = 0;
+    s->kv_used[rank] = 0;
+    return MOE_OK;
 }

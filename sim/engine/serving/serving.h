@@ -111,6 +111,7 @@ struct moe_serving_state {
     uint32_t *preempted;           /* [rank] of them preempted */
     uint32_t *budget;              /* [rank] rows that this step may still take */
     bool *blocked;                 /* [rank] nobody may join in this step */
+    bool *closed;                  /* [rank] nobody may join any more */
     struct moe_sequence *sequence; /* [rank][running_per_gpu] */
     uint32_t *order;               /* [rank][running_per_gpu] slots running, by admission (pages) */
     uint32_t *stack;               /* [rank][running_per_gpu] slots preempted, the last on top */
@@ -122,6 +123,7 @@ struct moe_serving_state {
     /* Accounts since init. */
     uint64_t admissions;
     uint64_t preemptions;
+    uint64_t lost_rows;       /* processed for requests that were lost */
     uint64_t recomputed_rows; /* processed before and again */
     uint64_t hit_rows;        /* not processed thanks to the prefix cache */
     uint64_t finished;
@@ -181,6 +183,17 @@ enum moe_status moe_serving_route_step(struct moe_serving_state *state,
 /* The step has ended at end_ns. *output_tokens: tokens sampled in the step. */
 void moe_serving_end_step(struct moe_serving_state *state, moe_time_ns end_ns,
                           uint64_t *output_tokens, const struct moe_serving_observer *observer);
+
+/* Room for requests that are lost. Before the first step. Errors: MOE_LIMIT. */
+enum moe_status moe_serving_allow_loss(struct moe_serving_state *state, struct moe_arena *arena,
+                                       struct moe_error *err) MOE_MUST_CHECK;
+
+/* Between two steps: the rank takes nobody any more, and its requests, *lost of them, come anew,
+ * before those that wait, in the order of its slots; what they had is forgotten. In a closed loop
+ * *sojourn_ns is raised by the time they were there. Errors: MOE_POLICY when no rank is left. */
+enum moe_status moe_serving_lose_rank(struct moe_serving_state *state, uint32_t rank,
+                                      moe_time_ns now_ns, uint64_t *sojourn_ns, uint64_t *lost,
+                                      struct moe_error *err) MOE_MUST_CHECK;
 
 /* Tokens of KV cache that must be free for a request to be admitted, in whole pages. */
 uint64_t moe_serving_admission_tokens(const struct moe_serving *options,
