@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "policies/policy.h"
+#include "policies/solve/fetch_plan.h"
 #include "policies/solve/hosts.h"
 #include "policies/solve/split.h"
 #include "policies/solve/spread.h"
@@ -16,10 +17,11 @@ struct moe_dispatch_solver {
     struct moe_hosts hosts;
     struct moe_split split;
     struct moe_spread spread;
-    int64_t *load;     /* [expert_count] tokens, after moe_dispatch_solver_begin */
-    int64_t *gpu_load; /* [gpu_count] the policy's own */
-    uint64_t *goal;    /* [slot_count] tokens per copy; the policy's own */
-    uint16_t *order;   /* [expert_count + gpu_count] the policy's own */
+    struct moe_fetch_plan fetch; /* of those policies that fetch */
+    int64_t *load;               /* [expert_count] tokens, after moe_dispatch_solver_begin */
+    int64_t *gpu_load;           /* [gpu_count] the policy's own */
+    uint64_t *goal;              /* [slot_count] tokens per copy; the policy's own */
+    uint16_t *order;             /* [expert_count + gpu_count] the policy's own */
 };
 
 /* The init method of such a policy. Errors: MOE_LIMIT when the arena is full. */
@@ -27,6 +29,10 @@ enum moe_status moe_dispatch_solver_init(const struct moe_place_view *planning,
                                          const struct moe_placement *placement,
                                          struct moe_arena *arena, void **state,
                                          struct moe_error *err) MOE_MUST_CHECK;
+
+/* Sets load. */
+void moe_dispatch_solver_load(struct moe_dispatch_solver *solver,
+                              const struct moe_dispatch_view *view);
 
 /* Looks the layer's hosts and loads up, and sends everything to first copies. */
 void moe_dispatch_solver_begin(struct moe_dispatch_solver *solver,
