@@ -187,13 +187,14 @@ static enum moe_status split(void *state, const struct moe_dispatch_view *view, 
 {
     (void) err;
     struct moe_dispatch_solver *solver = state;
-    moe_dispatch_solver_begin(solver, view, quota);
+    moe_dispatch_solver_begin(solver, view);
     if (solver->fetch.made) {
         moe_fetch_plan_goals(&solver->fetch, view, solver->goal);
         moe_dispatch_solver_finish(solver, view, MOE_SPREAD_GPU, quota);
         return MOE_OK;
     }
     moe_dispatch_solver_master(solver, view);
+    moe_spread_first(view, quota);
     balance(solver, view, (uint32_t) view->parameters[BUCKET], quota);
     return MOE_OK;
 }

@@ -248,7 +248,7 @@ static enum moe_status split(void *state, const struct moe_dispatch_view *view, 
     (void) err;
     struct moe_dispatch_solver *solver = state;
     const uint32_t gpus = view->shape.gpu_count;
-    moe_dispatch_solver_begin(solver, view, quota);
+    moe_dispatch_solver_begin(solver, view);
     if (solver->fetch.made) {
         moe_fetch_plan_goals(&solver->fetch, view, solver->goal);
     } else {

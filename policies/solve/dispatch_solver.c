@@ -40,11 +40,10 @@ void moe_dispatch_solver_load(struct moe_dispatch_solver *solver,
 }
 
 void moe_dispatch_solver_begin(struct moe_dispatch_solver *solver,
-                               const struct moe_dispatch_view *view, uint32_t *quota)
+                               const struct moe_dispatch_view *view)
 {
     moe_dispatch_solver_load(solver, view);
     moe_hosts_build(&solver->hosts, view->first_copy, view->gpu_of_copy);
-    moe_spread_first(view, quota);
 }
 
 void moe_dispatch_solver_master(struct moe_dispatch_solver *solver,

@@ -34,9 +34,9 @@ enum moe_status moe_dispatch_solver_init(const struct moe_place_view *planning,
 void moe_dispatch_solver_load(struct moe_dispatch_solver *solver,
                               const struct moe_dispatch_view *view);
 
-/* Looks the layer's hosts and loads up, and sends everything to first copies. */
+/* Looks the layer's hosts and loads up. */
 void moe_dispatch_solver_begin(struct moe_dispatch_solver *solver,
-                               const struct moe_dispatch_view *view, uint32_t *quota);
+                               const struct moe_dispatch_view *view);
 
 /* Sets every copy's goal to the whole demand of its expert where it is the first copy, to 0
  * elsewhere, and gpu_load to what that makes: the first copy as the master of all others. */
@@ -48,7 +48,7 @@ void moe_dispatch_solver_master(struct moe_dispatch_solver *solver,
 void moe_dispatch_solver_flow(struct moe_dispatch_solver *solver,
                               const struct moe_dispatch_view *view);
 
-/* Carries out goal[copy]. */
+/* Carries out goal[copy]; quota comes zeroed. */
 void moe_dispatch_solver_finish(struct moe_dispatch_solver *solver,
                                 const struct moe_dispatch_view *view, enum moe_spread_way way,
                                 uint32_t *quota);
