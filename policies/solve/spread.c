@@ -148,6 +148,9 @@ void moe_spread_goals(struct moe_spread *spread, const struct moe_dispatch_view 
         for (uint32_t i = 0; i < count; i++) {
             const uint32_t expert = spread->divided[i];
             const uint32_t begin = view->first_copy[expert];
+            if (demand[expert] == 0) {
+                continue; /* most of them, where few tokens meet many GPUs */
+            }
             share(spread->copy + begin, view->first_copy[expert + 1] - begin, demand[expert],
                   row + begin);
         }
