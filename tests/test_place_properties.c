@@ -79,7 +79,9 @@ static void for_policies(property *holds, const char *const *names, uint32_t cas
         if (!asked || policies[i]->place == NULL) {
             continue;
         }
-        const char *text = property_fails(holds, &subject, 1, cases);
+        /* best makes about a hundred plans of parts of its window to choose how to make the one. */
+        const bool slow = strcmp(policies[i]->name, "best") == 0;
+        const char *text = property_fails(holds, &subject, 1, slow ? cases / 10 : cases);
         cr_expect_null(text, "%s", text);
     }
     moe_arena_finish(&scratch);
