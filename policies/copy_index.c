@@ -17,19 +17,17 @@ enum moe_status moe_copy_index_init(struct moe_copy_index *index,
     if (index->first_copy == NULL || index->slot_of_copy == NULL || index->gpu_of_copy == NULL) {
         return moe_fail(err, MOE_LIMIT, "no room for the copies of %u slots", shape->slot_count);
     }
-    moe_copy_index_fill(index, placement, layer);
+    moe_copy_index_build(index, shape, moe_placement_layer(placement, layer));
     return MOE_OK;
 }
 
-void moe_copy_index_fill(struct moe_copy_index *index, const struct moe_placement *placement,
-                         uint32_t layer)
+void moe_copy_index_build(struct moe_copy_index *index, const struct moe_placement_shape *shape,
+                          const uint16_t *expert_of_slot)
 {
-    const struct moe_placement_shape *shape = &placement->shape;
     const uint32_t slots_per_gpu = moe_placement_slots_per_gpu(shape);
-    const uint16_t *expert_of_slot = moe_placement_layer(placement, layer);
-    memset(index->first_copy, 0, ((size_t) shape->expert_count + 1) * sizeof *index->first_copy);
     /* Counts, then their running sum, then a fill that moves each expert's end on. */
     uint32_t *end = index->first_copy;
+    memset(end, 0, (shape->expert_count + (size_t) 1) * sizeof *end);
     for (uint32_t slot = 0; slot < shape->slot_count; slot++) {
         if (expert_of_slot[slot] != MOE_SLOT_EMPTY) {
             end[expert_of_slot[slot]]++;

@@ -30,7 +30,7 @@
 #include "sim/base/error.h"
 
 /* Bumped whenever a header that policies include changes what a compiled one relies on. */
-enum { MOE_POLICY_ABI = 2 };
+enum { MOE_POLICY_ABI = 3 };
 
 enum moe_policy_kind {
     MOE_POLICY_PLACE,
@@ -71,6 +71,9 @@ struct moe_dispatch_view {
     struct moe_placement_shape shape;
     uint64_t step;
     uint32_t layer;
+    /* Temporary slots of every GPU, the last ones of its slots (shape counts them): empty, but for
+     * what fetch brought. 0: weights stay where they are. */
+    uint32_t fetch_limit;
     uint32_t copy_count;
     const uint32_t *first_copy;   /* [expert_count + 1] copies of e: first_copy[e] .. [e + 1]-1 */
     const uint16_t *slot_of_copy; /* [copy_count] */
@@ -84,6 +87,12 @@ struct moe_dispatch_view {
     uint64_t seed;
 };
 
+/* A temporary copy: for one layer of one step the expert's weights are brought to a GPU. */
+struct moe_dispatch_fetch {
+    uint16_t expert;
+    uint16_t gpu;
+};
+
 struct moe_dispatch_methods {
     /* The engine gives the copies of an expert their tokens in turn, token by token; split is
      * then NULL. */
@@ -94,6 +103,13 @@ struct moe_dispatch_methods {
     enum moe_status (*init)(const struct moe_place_view *planning,
                             const struct moe_placement *placement, struct moe_arena *arena,
                             void **state, struct moe_error *err);
+    /* Optional, where fetch_limit > 0: names the temporary copies of this layer and step,
+     * fetch[*count] with room for gpu_count * fetch_limit: at most fetch_limit for a GPU, each for
+     * a GPU that holds no copy of the expert, none twice. The caller has their weights brought and
+     * charged, and then calls split for the same layer with a view that has these copies too. */
+    enum moe_status (*fetch)(void *state, const struct moe_dispatch_view *view,
+                             struct moe_dispatch_fetch *fetch, uint32_t *count,
+                             struct moe_error *err);
     /* Mandatory unless in_turn: quota[source GPU][copy], handed over zeroed. For every source and
      * expert the quotas of its copies sum to its demand (may_drop: to at most that), also where
      * there is one copy. No allocation. Called layer by layer, step by step. */
@@ -267,6 +283,14 @@ enum moe_status moe_policy_predict_window(const struct moe_policy *policy,
                                           const struct moe_place_view *view,
                                           struct moe_arena *scratch, double *load,
                                           struct moe_error *err) MOE_MUST_CHECK;
+
+/* Asks for the temporary copies of one layer: fetch[gpu_count * fetch_limit], *count of them; 0
+ * from a policy without the method. Errors: MOE_POLICY naming policy, expert and GPU when a copy
+ * may not be; what fetch returns. */
+enum moe_status moe_policy_fetch(const struct moe_policy *policy, void *state,
+                                 const struct moe_dispatch_view *view,
+                                 struct moe_dispatch_fetch *fetch, uint32_t *count,
+                                 struct moe_error *err) MOE_MUST_CHECK;
 
 /* Splits one layer's demand: zeroes quota, runs the policy's split and holds it to the demand.
  * *dropped is what the quotas fall short (may_drop only). Errors: MOE_POLICY naming policy, source

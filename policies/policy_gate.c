@@ -225,6 +225,61 @@ static enum moe_status check_source(const struct moe_policy *policy,
     return MOE_OK;
 }
 
+/* Whether copy number at of those fetched may be. */
+static enum moe_status check_fetch(const struct moe_policy *policy,
+                                   const struct moe_dispatch_view *view,
+                                   const struct moe_dispatch_fetch *fetch, uint32_t at,
+                                   struct moe_error *err)
+{
+    const uint32_t expert = fetch[at].expert;
+    const uint32_t gpu = fetch[at].gpu;
+    const char *why = NULL;
+    uint32_t here = 1;
+    if (expert >= view->shape.expert_count || gpu >= view->shape.gpu_count) {
+        why = "there is no such expert or GPU";
+    }
+    for (uint32_t i = why == NULL ? view->first_copy[expert] : UINT32_MAX;
+         why == NULL && i < view->first_copy[expert + 1]; i++) {
+        why = view->gpu_of_copy[i] == gpu ? "the GPU holds a copy" : NULL;
+    }
+    for (uint32_t i = 0; i < at && why == NULL; i++) {
+        here += fetch[i].gpu == gpu;
+        why = fetch[i].gpu == gpu && fetch[i].expert == expert ? "it is fetched twice" : NULL;
+    }
+    if (why == NULL && here > view->fetch_limit) {
+        why = "the GPU has no temporary slot left";
+    }
+    return why == NULL ? MOE_OK
+                       : moe_fail(err, MOE_POLICY,
+                                  "dispatch policy %s: layer %u, expert %u fetched to GPU %u: %s",
+                                  policy->name, view->layer, expert, gpu, why);
+}
+
+enum moe_status moe_policy_fetch(const struct moe_policy *policy, void *state,
+                                 const struct moe_dispatch_view *view,
+                                 struct moe_dispatch_fetch *fetch, uint32_t *count,
+                                 struct moe_error *err)
+{
+    const uint32_t limit = view->shape.gpu_count * view->fetch_limit;
+    struct moe_error reason = { 0 };
+    *count = 0;
+    if (policy->dispatch->fetch == NULL || view->fetch_limit == 0) {
+        return MOE_OK;
+    }
+    const enum moe_status status = policy->dispatch->fetch(state, view, fetch, count, &reason);
+    if (status != MOE_OK) {
+        return moe_fail(err, status, "dispatch policy %s: %s", policy->name, reason.text);
+    }
+    if (*count > limit) {
+        return moe_fail(err, MOE_POLICY, "dispatch policy %s: layer %u, %u copies fetched; %u fit",
+                        policy->name, view->layer, *count, limit);
+    }
+    for (uint32_t i = 0; i < *count; i++) {
+        MOE_TRY(check_fetch(policy, view, fetch, i, err));
+    }
+    return MOE_OK;
+}
+
 enum moe_status moe_policy_split(const struct moe_policy *policy, void *state,
                                  const struct moe_dispatch_view *view, uint32_t *quota,
                                  uint64_t *dropped, struct moe_error *err)

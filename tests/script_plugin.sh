@@ -34,8 +34,8 @@ expect 0 "" plan eplb -o ours.json
 cmp theirs.json ours.json || complain "eplb as a plug-in plans otherwise"
 
 # Refused, with both versions named.
-expect 2 "compiled for policy ABI 3, this moesim has ABI 2" plan ./plugin_newer.so
-expect 2 "compiled for policy ABI 1, this moesim has ABI 2" plan ./plugin_older.so
+expect 2 "compiled for policy ABI 4, this moesim has ABI 3" plan ./plugin_newer.so
+expect 2 "compiled for policy ABI 1, this moesim has ABI 3" plan ./plugin_older.so
 expect 2 "its policy table has 8 bytes, this moesim's has" plan ./plugin_smaller.so
 expect 2 "shows no moe_policy_plugin" plan ./plugin_closed.so
 expect 1 "cannot load plug-in: ./nonesuch.so" plan ./nonesuch.so

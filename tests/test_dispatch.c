@@ -255,3 +255,83 @@ Test(dispatch, optima_do_not_depend_on_the_names_of_gpus)
                            (unsigned long) index);
     }
 }
+
+/* Not asked whether other names of the experts leave every GPU's load as it is, and why. */
+static const char *const excepted[][2] = {
+    { "local_first", "deals from a start drawn by the expert's number" },
+    { "lp", "one of several optimal divisions; the fullest GPU is held to the optimum above" },
+    { "metro", "one of several choices with as few active experts; held to the optimum above" },
+    { "random", "draws by the expert's number" },
+    { "speed_weighted",
+      "one of several optimal divisions; the finish is held to the optimum above" },
+};
+
+static bool is_excepted(const char *name)
+{
+    for (size_t i = 0; i < sizeof excepted / sizeof excepted[0]; i++) {
+        if (strcmp(excepted[i][0], name) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool has_equal_totals(const struct split_case *layer)
+{
+    for (uint32_t a = 0; a < layer->shape.expert_count; a++) {
+        for (uint32_t b = 0; b < a; b++) {
+            if (layer->total[a] == layer->total[b]) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+/* New names for the experts, whose tokens all differ in number: every GPU's load stays. */
+Test(dispatch, renaming_experts_changes_no_load)
+{
+    static struct dispatch_case renamed;
+    size_t count = 0;
+    uint32_t tried = 0;
+    const struct moe_policy *const *policies = moe_policy_list(&count);
+    for (uint64_t index = 0; tried < CASES / 2; index++) {
+        dispatch_case_draw(&c, index, CASE_GPUS);
+        if (has_equal_totals(&c.layer)) {
+            continue;
+        }
+        tried++;
+        renamed = c;
+        const struct moe_placement_shape *shape = &c.layer.shape;
+        const uint32_t experts = shape->expert_count;
+        for (uint32_t slot = 0; slot < shape->slot_count; slot++) {
+            const uint16_t expert = c.layer.expert_of_slot[slot];
+            if (expert != MOE_SLOT_EMPTY) {
+                renamed.layer.expert_of_slot[slot] = (uint16_t) (experts - 1 - expert);
+            }
+        }
+        for (uint32_t i = 0; i < shape->gpu_count * experts; i++) {
+            renamed.layer.demand[i / experts * experts + experts - 1 - i % experts] =
+                c.layer.demand[i];
+        }
+        for (uint32_t expert = 0; expert < experts; expert++) {
+            renamed.layer.total[experts - 1 - expert] = c.layer.total[expert];
+        }
+        renamed.speed.tokens = renamed.speed_tokens;
+        renamed.speed.time_ns = renamed.speed_ns;
+        split_case_list_copies(&renamed.layer);
+        for (size_t i = 0; i < count; i++) {
+            uint64_t load[2][CASE_GPUS] = { { 0 } };
+            if (policies[i]->dispatch == NULL || policies[i]->dispatch->in_turn ||
+                is_excepted(policies[i]->name)) {
+                continue;
+            }
+            dispatch_case_run(&c, policies[i], NULL, 0);
+            (void) dispatch_case_loads(&c, load[0]);
+            dispatch_case_run(&renamed, policies[i], NULL, 0);
+            (void) dispatch_case_loads(&renamed, load[1]);
+            cr_expect_arr_eq(load[0], load[1], sizeof load[0], "%s, case %lu", policies[i]->name,
+                             (unsigned long) index);
+        }
+    }
+}

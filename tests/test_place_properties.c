@@ -79,7 +79,9 @@ static void for_policies(property *holds, const char *const *names, uint32_t cas
         if (!asked || policies[i]->place == NULL) {
             continue;
         }
-        const char *text = property_fails(holds, &subject, 1, cases);
+        /* best makes about a hundred plans of parts of its window to choose how to make the one. */
+        const bool slow = strcmp(policies[i]->name, "best") == 0;
+        const char *text = property_fails(holds, &subject, 1, slow ? cases / 10 : cases);
         cr_expect_null(text, "%s", text);
     }
     moe_arena_finish(&scratch);
@@ -134,12 +136,35 @@ static bool renaming_renames(struct draws *draws, void *context, char why[PROPER
     return true;
 }
 
+/* Not asked, besides those that say of themselves that numbers matter (numbered): why. A case
+ * without ties has loads that all differ; what else a policy compares may tie. */
+static const char *const excepted[][2] = {
+    { "affinity", "compares counts of routes, which tie" },
+    { "craft", "compares gains of balancedness, which are all 0 on one GPU, and float32 loads" },
+    { "eplb_sglang", "adds 1e-4 times the expert's place to what a copy bears" },
+    { "topology_aware", "compares counts of routes, which tie" },
+};
+
 Test(place_properties, renaming_experts_renames_the_plan)
 {
-    static const char *const names[] = {
-        "lpt",       "eplb",     "eplb_trtllm", "eplb_vllm", "flashlb", "gem", "hindsight",
-        "megascale", "moetuner", "scalpelb",    "stare",     "swift",   NULL,
-    };
+    const char *names[64] = { NULL };
+    size_t count = 0;
+    size_t asked = 0;
+    size_t left_out = 0;
+    const struct moe_policy *const *policies = moe_policy_list(&count);
+    for (size_t i = 0; i < count; i++) {
+        bool out = policies[i]->place == NULL || policies[i]->numbered;
+        for (size_t j = 0; j < sizeof excepted / sizeof excepted[0] && policies[i]->place; j++) {
+            const bool named = strcmp(excepted[j][0], policies[i]->name) == 0;
+            left_out += named;
+            out |= named;
+        }
+        if (!out) {
+            names[asked++] = policies[i]->name;
+        }
+    }
+    cr_assert_eq(left_out, sizeof excepted / sizeof excepted[0]);
+    cr_assert_geq(asked, 14);
     for_policies(renaming_renames, names, CASES);
 }
 

@@ -70,7 +70,7 @@ static enum moe_status split(void *state, const struct moe_dispatch_view *view, 
 {
     (void) err;
     struct moe_dispatch_solver *solver = state;
-    moe_dispatch_solver_begin(solver, view, quota);
+    moe_dispatch_solver_begin(solver, view);
     if ((int) view->parameters[OF] == OF_GPU) {
         cap_gpus(solver, view, view->parameters[FACTOR]);
     } else {

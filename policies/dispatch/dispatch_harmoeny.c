@@ -2,10 +2,12 @@
  * mean, the heaviest gives the lightest the largest bucket (tokens of one source for one expert)
  * that is worth a move, as many tokens as the lightest has room for below the mean.
  *
- * Tokens start at the first copy of their expert. Departures: HarMoEny fetches a missing expert
- * from the host's memory; here the receiving GPU must host the expert already, so the lightest
- * means the lightest of those that host an expert of the heaviest GPU and are below the mean. A
- * GPU that can give nothing more is left alone. */
+ * Tokens start at the first copy of their expert. HarMoEny fetches a missing expert from the host's
+ * memory. Where GPUs have temporary slots, so it is here, with all of an expert's tokens on the
+ * heaviest GPU for a bucket, since which source's tokens go is settled afterwards. Without them the
+ * receiving GPU must host the expert already, so the lightest means the lightest of those that
+ * host an expert of the heaviest GPU and are below the mean. A GPU that can give nothing more is
+ * left alone. */
 #include "policies/solve/dispatch_solver.h"
 
 #include <string.h>
@@ -107,13 +109,92 @@ static void balance(struct moe_dispatch_solver *solver, const struct moe_dispatc
     }
 }
 
+/* The lightest GPU that is below the mean and may take a bucket of gpu, and the largest of those:
+ * left[expert] is what its home still has. gpus when there is none. */
+static uint32_t find_bucket(const struct moe_dispatch_solver *solver, uint32_t gpu, int64_t sum,
+                            int64_t least, uint32_t *expert)
+{
+    const struct moe_fetch_plan *plan = &solver->fetch;
+    const uint32_t gpus = plan->gpu_count;
+    uint32_t target = gpus;
+    for (uint32_t e = 0; e < plan->expert_count; e++) {
+        const int64_t left = (int64_t) solver->goal[e];
+        for (uint32_t to = 0; plan->home[e] == gpu && left >= least && to < gpus; to++) {
+            const int64_t load = solver->gpu_load[to];
+            if (to == gpu || (load + 1) * gpus > sum || !moe_fetch_plan_may(plan, e, to) ||
+                (target < gpus && load > solver->gpu_load[target])) {
+                continue;
+            }
+            const bool lighter = target == gpus || load < solver->gpu_load[target];
+            if (lighter || (to == target && left > (int64_t) solver->goal[*expert])) {
+                target = to;
+                *expert = e;
+            }
+        }
+    }
+    return target;
+}
+
+static enum moe_status fetch(void *state, const struct moe_dispatch_view *view,
+                             struct moe_dispatch_fetch *copies, uint32_t *count,
+                             struct moe_error *err)
+{
+    (void) err;
+    struct moe_dispatch_solver *solver = state;
+    const uint32_t gpus = view->shape.gpu_count;
+    bool *stuck = solver->split.reached; /* the flow's own room is free here */
+    int64_t sum = 0;
+    moe_dispatch_solver_load(solver, view);
+    moe_dispatch_solver_master(solver, view);
+    moe_fetch_plan_begin(&solver->fetch, view);
+    for (uint32_t expert = 0; expert < view->shape.expert_count; expert++) {
+        solver->goal[expert] = view->expert_total[expert]; /* left at home, until split */
+        sum += solver->load[expert];
+    }
+    memset(stuck, 0, gpus * sizeof *stuck);
+    for (;;) {
+        uint32_t heaviest = gpus;
+        uint32_t expert = 0;
+        for (uint32_t gpu = 0; gpu < gpus; gpu++) {
+            if (!stuck[gpu] && solver->gpu_load[gpu] * gpus > sum &&
+                (heaviest == gpus || solver->gpu_load[gpu] > solver->gpu_load[heaviest])) {
+                heaviest = gpu;
+            }
+        }
+        if (heaviest == gpus) {
+            break;
+        }
+        const uint32_t target =
+            find_bucket(solver, heaviest, sum, (int64_t) view->parameters[BUCKET], &expert);
+        stuck[heaviest] = target == gpus;
+        if (target == gpus) {
+            continue;
+        }
+        const int64_t room = sum / gpus - solver->gpu_load[target];
+        const int64_t left = (int64_t) solver->goal[expert];
+        const int64_t tokens = left < room ? left : room;
+        moe_fetch_plan_give(&solver->fetch, expert, target, tokens);
+        solver->goal[expert] -= (uint64_t) tokens;
+        solver->gpu_load[heaviest] -= tokens;
+        solver->gpu_load[target] += tokens;
+    }
+    moe_fetch_plan_answer(&solver->fetch, copies, count);
+    return MOE_OK;
+}
+
 static enum moe_status split(void *state, const struct moe_dispatch_view *view, uint32_t *quota,
                              struct moe_error *err)
 {
     (void) err;
     struct moe_dispatch_solver *solver = state;
-    moe_dispatch_solver_begin(solver, view, quota);
+    moe_dispatch_solver_begin(solver, view);
+    if (solver->fetch.made) {
+        moe_fetch_plan_goals(&solver->fetch, view, solver->goal);
+        moe_dispatch_solver_finish(solver, view, MOE_SPREAD_GPU, quota);
+        return MOE_OK;
+    }
     moe_dispatch_solver_master(solver, view);
+    moe_spread_first(view, quota);
     balance(solver, view, (uint32_t) view->parameters[BUCKET], quota);
     return MOE_OK;
 }
@@ -129,6 +210,7 @@ static const struct moe_policy_parameter parameters[] = {
 };
 
 static const struct moe_dispatch_methods dispatch = { .init = moe_dispatch_solver_init,
+                                                      .fetch = fetch,
                                                       .split = split };
 
 MOE_POLICY_DEFINE(dispatch_harmoeny) = {
@@ -136,7 +218,8 @@ MOE_POLICY_DEFINE(dispatch_harmoeny) = {
     .name = "harmoeny",
     .summary = "the heaviest GPU gives its largest buckets to the lightest host until all are at "
                "the mean or nothing is worth a move",
-    .source = "HarMoEny, arXiv 2506.12417, algorithm 2; only to hosts of the expert",
+    .source = "HarMoEny, arXiv 2506.12417, algorithm 2; weights move where there are "
+              "temporary slots",
     .tie_rule = "of equal loads the lower GPU, of equal buckets the lower expert, then source",
     .needs = MOE_POLICY_NEEDS_NOTHING,
     MOE_POLICY_PARAMETERS(parameters),

@@ -5,9 +5,9 @@
  * small for a GEMM, to the GPUs that are least loaded.
  *
  * Effectively loaded: what is assigned to a GPU so far and what its own experts, not yet visited,
- * will bring. Departures: LLEP sends an expert's weights to any GPU; here a target must host the
- * expert already. A rest that is too small or finds no room goes to the least loaded host, its
- * own GPU included, which keeps the program's last resort within the hosts. */
+ * will bring. LLEP sends an expert's weights to any GPU: so it does here where GPUs have temporary
+ * slots; without them a target must host the expert already. A rest that is too small or finds no
+ * room goes to the least loaded GPU that may take it, its own included. */
 #include "policies/solve/dispatch_solver.h"
 
 #include <string.h>
@@ -16,51 +16,100 @@
 
 enum { TRIGGER, CAP, CHUNK };
 
-/* Host of the expert with the least effective load; skip: the first host is left out. */
-static uint32_t least_loaded(const struct moe_dispatch_solver *solver, uint32_t expert, bool skip)
+/* The GPU with the least effective load that may take tokens of the expert; skip_home: another
+ * than its home, UINT32_MAX when there is none. */
+static uint32_t least_loaded(const struct moe_dispatch_solver *solver, uint32_t expert,
+                             bool skip_home)
 {
-    const struct moe_hosts *hosts = &solver->hosts;
-    uint32_t best = hosts->first_host[expert] + (skip ? 1 : 0);
-    for (uint32_t host = best + 1; host < hosts->first_host[expert + 1]; host++) {
-        best =
-            solver->gpu_load[hosts->gpu_of_host[host]] < solver->gpu_load[hosts->gpu_of_host[best]]
-                ? host
-                : best;
+    const struct moe_fetch_plan *plan = &solver->fetch;
+    uint32_t best = UINT32_MAX;
+    for (uint32_t gpu = 0; gpu < plan->gpu_count; gpu++) {
+        if (!(skip_home && gpu == plan->home[expert]) &&
+            (best == UINT32_MAX || solver->gpu_load[gpu] < solver->gpu_load[best]) &&
+            moe_fetch_plan_may(plan, expert, gpu)) {
+            best = gpu;
+        }
     }
     return best;
 }
 
 /* The expert's tokens above what its own GPU has room for go elsewhere. gpu_load counts both
  * what is assigned and what is pending, the expert's own tokens not among them. */
-static void spill(struct moe_dispatch_solver *solver, const struct moe_dispatch_view *view,
-                  uint32_t expert, int64_t cap, int64_t chunk)
+static void spill(struct moe_dispatch_solver *solver, uint32_t expert, int64_t cap, int64_t chunk)
 {
-    const struct moe_hosts *hosts = &solver->hosts;
-    const uint32_t begin = view->first_copy[expert];
-    const uint32_t own = hosts->first_host[expert];
+    const uint32_t home = solver->fetch.home[expert];
     int64_t *load = solver->gpu_load;
-    int64_t *own_load = &load[hosts->gpu_of_host[own]];
     int64_t rest = solver->load[expert];
-    const int64_t room = cap - *own_load > 0 ? cap - *own_load : 0;
+    const int64_t room = cap - load[home] > 0 ? cap - load[home] : 0;
     int64_t kept = rest < room ? rest : room;
-    if (hosts->first_host[expert + 1] - own == 1 || rest - kept < chunk) {
-        kept = rest; /* nowhere to go, or not worth a GEMM */
+    if (rest - kept < chunk || least_loaded(solver, expert, true) == UINT32_MAX) {
+        kept = rest; /* not worth a GEMM, or nowhere to go */
     }
-    solver->goal[begin] = (uint64_t) kept;
-    *own_load += kept;
+    load[home] += kept;
     rest -= kept;
     while (rest > 0) {
-        uint32_t host = least_loaded(solver, expert, true);
-        const int64_t gap = cap - load[hosts->gpu_of_host[host]];
+        uint32_t gpu = least_loaded(solver, expert, true);
+        const int64_t gap = cap - load[gpu];
         int64_t piece = rest < gap ? rest : gap;
-        if (piece < chunk) { /* no host has room for a chunk, or the rest is less than one */
-            host = least_loaded(solver, expert, false);
+        if (piece < chunk) { /* no GPU has room for a chunk, or the rest is less than one */
+            gpu = least_loaded(solver, expert, false);
             piece = rest;
         }
-        solver->goal[hosts->first_copy_of_host[host]] += (uint64_t) piece;
-        load[hosts->gpu_of_host[host]] += piece;
+        if (gpu != home) {
+            moe_fetch_plan_give(&solver->fetch, expert, gpu, piece);
+        }
+        load[gpu] += piece;
         rest -= piece;
     }
+}
+
+/* Makes the plan for what GPUs hold and can fetch. */
+static void make_plan(struct moe_dispatch_solver *solver, const struct moe_dispatch_view *view)
+{
+    const uint32_t gpus = view->shape.gpu_count;
+    uint16_t *order = solver->order;
+    uint32_t count = 0;
+    int64_t sum = 0;
+    int64_t most = 0;
+    moe_dispatch_solver_master(solver, view);
+    moe_fetch_plan_begin(&solver->fetch, view);
+    for (uint32_t gpu = 0; gpu < gpus; gpu++) {
+        sum += solver->gpu_load[gpu];
+        most = solver->gpu_load[gpu] > most ? solver->gpu_load[gpu] : most;
+    }
+    const double mean = (double) sum / gpus;
+    if ((double) most < view->parameters[TRIGGER] * mean) {
+        return;
+    }
+    const int64_t cap = (int64_t) (view->parameters[CAP] * mean);
+    const int64_t chunk = (int64_t) view->parameters[CHUNK];
+    for (uint32_t expert = 0; expert < view->shape.expert_count; expert++) {
+        const uint32_t copies = view->first_copy[expert + 1] - view->first_copy[expert];
+        if (copies < 2 && (view->fetch_limit == 0 || solver->load[expert] < chunk)) {
+            continue; /* it cannot or would not leave */
+        }
+        uint32_t hole = count++;
+        for (; hole > 0 && solver->load[order[hole - 1]] < solver->load[expert]; hole--) {
+            order[hole] = order[hole - 1];
+        }
+        order[hole] = (uint16_t) expert;
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        solver->gpu_load[solver->fetch.home[order[i]]] -= solver->load[order[i]];
+        spill(solver, order[i], cap, chunk);
+    }
+}
+
+static enum moe_status fetch(void *state, const struct moe_dispatch_view *view,
+                             struct moe_dispatch_fetch *copies, uint32_t *count,
+                             struct moe_error *err)
+{
+    (void) err;
+    struct moe_dispatch_solver *solver = state;
+    moe_dispatch_solver_load(solver, view);
+    make_plan(solver, view);
+    moe_fetch_plan_answer(&solver->fetch, copies, count);
+    return MOE_OK;
 }
 
 static enum moe_status split(void *state, const struct moe_dispatch_view *view, uint32_t *quota,
@@ -68,37 +117,11 @@ static enum moe_status split(void *state, const struct moe_dispatch_view *view, 
 {
     (void) err;
     struct moe_dispatch_solver *solver = state;
-    const uint32_t gpus = view->shape.gpu_count;
-    int64_t sum = 0;
-    int64_t most = 0;
-    moe_dispatch_solver_begin(solver, view, quota);
-    moe_dispatch_solver_master(solver, view);
-    for (uint32_t gpu = 0; gpu < gpus; gpu++) {
-        sum += solver->gpu_load[gpu];
-        most = solver->gpu_load[gpu] > most ? solver->gpu_load[gpu] : most;
+    moe_dispatch_solver_begin(solver, view);
+    if (!solver->fetch.made) {
+        make_plan(solver, view);
     }
-    const double mean = (double) sum / gpus;
-    if ((double) most < view->parameters[TRIGGER] * mean) {
-        moe_dispatch_solver_finish(solver, view, MOE_SPREAD_GPU, quota);
-        return MOE_OK;
-    }
-    const int64_t cap = (int64_t) (view->parameters[CAP] * mean);
-    const int64_t chunk = (int64_t) view->parameters[CHUNK];
-    uint16_t *order = solver->order;
-    uint32_t count = 0;
-    for (uint32_t i = 0; i < solver->hosts.replicated_count; i++) {
-        const uint16_t expert = solver->hosts.replicated[i];
-        uint32_t hole = count++;
-        for (; hole > 0 && solver->load[order[hole - 1]] < solver->load[expert]; hole--) {
-            order[hole] = order[hole - 1];
-        }
-        order[hole] = expert;
-    }
-    for (uint32_t i = 0; i < count; i++) {
-        const uint32_t expert = order[i];
-        solver->gpu_load[view->gpu_of_copy[view->first_copy[expert]]] -= solver->load[expert];
-        spill(solver, view, expert, cap, chunk);
-    }
+    moe_fetch_plan_goals(&solver->fetch, view, solver->goal);
     moe_dispatch_solver_finish(solver, view, MOE_SPREAD_GPU, quota);
     return MOE_OK;
 }
@@ -128,6 +151,7 @@ static const struct moe_policy_parameter parameters[] = {
 };
 
 static const struct moe_dispatch_methods dispatch = { .init = moe_dispatch_solver_init,
+                                                      .fetch = fetch,
                                                       .split = split };
 
 MOE_POLICY_DEFINE(dispatch_llep) = {
@@ -135,8 +159,8 @@ MOE_POLICY_DEFINE(dispatch_llep) = {
     .name = "llep",
     .summary = "first copies keep what fits below a cap, the rest spills in chunks to the least "
                "loaded hosts; nothing moves while GPUs are nearly level",
-    .source = "LLEP, arXiv 2601.17111, SalesforceAIResearch/LeastLoadedEP; only to hosts of the "
-              "expert",
+    .source = "LLEP, arXiv 2601.17111, SalesforceAIResearch/LeastLoadedEP; weights move where "
+              "there are temporary slots",
     .tie_rule = "of equal loads the lower expert or GPU",
     .needs = MOE_POLICY_NEEDS_NOTHING,
     MOE_POLICY_PARAMETERS(parameters),

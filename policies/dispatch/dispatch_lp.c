@@ -17,7 +17,7 @@ static enum moe_status split(void *state, const struct moe_dispatch_view *view, 
 {
     (void) err;
     struct moe_dispatch_solver *solver = state;
-    moe_dispatch_solver_begin(solver, view, quota);
+    moe_dispatch_solver_begin(solver, view);
     moe_split_begin(&solver->split, &solver->hosts, solver->load);
     (void) moe_split_level(&solver->split);
     moe_dispatch_solver_flow(solver, view);

@@ -66,7 +66,7 @@ static enum moe_status split(void *state, const struct moe_dispatch_view *view, 
 {
     (void) err;
     struct moe_dispatch_solver *solver = state;
-    moe_dispatch_solver_begin(solver, view, quota);
+    moe_dispatch_solver_begin(solver, view);
     if ((int) view->parameters[METHOD] == METHOD_EXACT) {
         choose_exactly(solver, view);
     } else {

@@ -78,7 +78,7 @@ static enum moe_status split(void *state, const struct moe_dispatch_view *view, 
     const uint32_t gpus = view->shape.gpu_count;
     int64_t sum = 0;
     double deadline = 0.0;
-    moe_dispatch_solver_begin(solver, view, quota);
+    moe_dispatch_solver_begin(solver, view);
     moe_split_begin(split, &solver->hosts, solver->load);
     for (uint32_t expert = 0; expert < view->shape.expert_count; expert++) {
         sum += solver->load[expert];

@@ -4,12 +4,16 @@
  * experts, heaviest first, to the host with the most slack below t, in pieces of at least a
  * floor; a master keeps at least one token. Then tokens go first to a copy on their own GPU.
  *
- * Departures: UltraEP also chooses which copies its redundant slots hold in that step; here the
- * placement has chosen, so a target must host the expert already. Its four-way parallel search
- * for the smallest feasible t is a bisection (feasibility is not strictly monotone, so either may
- * miss a smaller one). Its pieces are at least 1024 tokens there, because an export costs the
- * transfer of an expert's weights; here they lie in place already, so the standard is 1. What its largest remainders round, running sums round (spread.h).
- * When no t up to the heaviest GPU's load works, everything stays with the masters. */
+ * UltraEP also chooses which copies its redundant slots hold in that step: so it does here where
+ * GPUs have temporary slots; without them the placement has chosen, and a target must host the
+ * expert already.
+ *
+ * Departures: its four-way parallel search for the smallest feasible t is a bisection (feasibility
+ * is not strictly monotone, so either may miss a smaller one). Its pieces are at least 1024 tokens,
+ * because an export may cost the transfer of an expert's weights; here that is min_tokens, whose
+ * standard of 1 suits copies that lie in place. What its largest remainders round, running sums
+ * round (spread.h). When no t up to the heaviest GPU's load works, everything stays with the
+ * masters. */
 #include "policies/solve/dispatch_solver.h"
 
 #include <math.h>
@@ -20,9 +24,10 @@
 enum { FAST, THRESHOLD, MARGIN, MIN_TOKENS, WAY };
 enum { FAST_TRIES = 3 };
 
-/* GPUs from order[0], heaviest first; then the replicated experts, heaviest first. */
+/* GPUs, heaviest first; then the experts in of[expert_count], or all for NULL, heaviest first. */
 static void sort_by_load(const struct moe_dispatch_solver *solver, uint16_t *gpu_order,
-                         uint16_t *expert_order, uint32_t gpus)
+                         uint16_t *expert_order, uint32_t gpus, uint32_t expert_count,
+                         const uint16_t *of)
 {
     for (uint32_t i = 0; i < gpus; i++) {
         uint32_t hole = i;
@@ -31,8 +36,8 @@ static void sort_by_load(const struct moe_dispatch_solver *solver, uint16_t *gpu
         }
         gpu_order[hole] = (uint16_t) i;
     }
-    for (uint32_t i = 0; i < solver->hosts.replicated_count; i++) {
-        const uint16_t expert = solver->hosts.replicated[i];
+    for (uint32_t i = 0; i < expert_count; i++) {
+        const uint16_t expert = of == NULL ? (uint16_t) i : of[i];
         uint32_t hole = i;
         for (; hole > 0 && solver->load[expert_order[hole - 1]] < solver->load[expert]; hole--) {
             expert_order[hole] = expert_order[hole - 1];
@@ -112,7 +117,81 @@ static bool feasible(struct moe_dispatch_solver *solver, const struct moe_dispat
     return true;
 }
 
-static void solve(struct moe_dispatch_solver *solver, const struct moe_dispatch_view *view)
+/* As slackest, of the GPUs that hold the expert or can fetch it. */
+static uint32_t slackest_of_all(const struct moe_dispatch_solver *solver, uint32_t expert,
+                                int64_t t, uint32_t *open)
+{
+    const struct moe_fetch_plan *plan = &solver->fetch;
+    uint32_t best = plan->home[expert];
+    int64_t most = 0;
+    *open = 0;
+    for (uint32_t gpu = 0; gpu < plan->gpu_count; gpu++) {
+        const int64_t slack = t - solver->split.load[gpu];
+        if (slack > 0 && gpu != plan->home[expert] && moe_fetch_plan_may(plan, expert, gpu)) {
+            *open += 1;
+            best = slack > most ? gpu : best;
+            most = slack > most ? slack : most;
+        }
+    }
+    return best;
+}
+
+/* The expert's home comes down towards t; left is what it still has of the expert. */
+static void export_fetching(struct moe_dispatch_solver *solver, uint32_t expert, int64_t t,
+                            int64_t floor)
+{
+    int64_t *load = solver->split.load;
+    const uint32_t home = solver->fetch.home[expert];
+    int64_t left = solver->load[expert];
+    while (load[home] > t && left > 1) {
+        uint32_t open;
+        const uint32_t gpu = slackest_of_all(solver, expert, t, &open);
+        if (open == 0) {
+            return;
+        }
+        const int64_t need = load[home] - t;
+        const int64_t slack = t - load[gpu];
+        const int64_t least = floor < 0 ? (need + open - 1) / open : floor;
+        int64_t piece = need < slack ? need : slack;
+        piece = piece < left - 1 ? piece : left - 1;
+        if (piece < least) {
+            return;
+        }
+        moe_fetch_plan_give(&solver->fetch, expert, gpu, piece);
+        load[home] -= piece;
+        load[gpu] += piece;
+        left -= piece;
+    }
+}
+
+/* As feasible, where weights may move; the fetch plan then says how. */
+static bool feasible_fetching(struct moe_dispatch_solver *solver,
+                              const struct moe_dispatch_view *view, int64_t t, int64_t floor)
+{
+    const uint32_t gpus = view->shape.gpu_count;
+    const uint16_t *experts = solver->order + gpus;
+    int64_t *load = solver->split.load;
+    moe_fetch_plan_again(&solver->fetch);
+    memcpy(load, solver->gpu_load, gpus * sizeof *load);
+    for (uint32_t i = 0; i < gpus; i++) {
+        const uint32_t gpu = solver->order[i];
+        for (uint32_t j = 0; j < view->shape.expert_count && load[gpu] > t; j++) {
+            if (solver->fetch.home[experts[j]] == gpu) {
+                export_fetching(solver, experts[j], t, floor);
+            }
+        }
+        if (load[gpu] > t) {
+            return false;
+        }
+    }
+    return true;
+}
+
+typedef bool feasible_at(struct moe_dispatch_solver *solver, const struct moe_dispatch_view *view,
+                         int64_t t, int64_t floor);
+
+static void solve(struct moe_dispatch_solver *solver, const struct moe_dispatch_view *view,
+                  feasible_at *reaches)
 {
     const uint32_t gpus = view->shape.gpu_count;
     const double *value = view->parameters;
@@ -126,25 +205,41 @@ static void solve(struct moe_dispatch_solver *solver, const struct moe_dispatch_
         const int64_t step = (high + 99) / 100 > 1 ? (high + 99) / 100 : 1;
         int64_t t = (int64_t) ceil((double) low * (1.0 + value[MARGIN]));
         for (int i = 0; i < FAST_TRIES; i++, t += step) {
-            if (feasible(solver, view, t, -1)) {
+            if (reaches(solver, view, t, -1)) {
                 return;
             }
         }
         low = t - step;
     }
     const int64_t floor = (int64_t) value[MIN_TOKENS];
-    if (low < high && feasible(solver, view, low, floor)) {
+    if (low < high && reaches(solver, view, low, floor)) {
         return;
     }
     while (high - low > 1) { /* low fails; high, where nothing has to move, does not */
         const int64_t middle = low + (high - low) / 2;
-        if (feasible(solver, view, middle, floor)) {
+        if (reaches(solver, view, middle, floor)) {
             high = middle;
         } else {
             low = middle;
         }
     }
-    (void) feasible(solver, view, high, floor);
+    (void) reaches(solver, view, high, floor);
+}
+
+static enum moe_status fetch(void *state, const struct moe_dispatch_view *view,
+                             struct moe_dispatch_fetch *copies, uint32_t *count,
+                             struct moe_error *err)
+{
+    (void) err;
+    struct moe_dispatch_solver *solver = state;
+    const uint32_t gpus = view->shape.gpu_count;
+    moe_dispatch_solver_load(solver, view);
+    moe_dispatch_solver_master(solver, view);
+    moe_fetch_plan_begin(&solver->fetch, view);
+    sort_by_load(solver, solver->order, solver->order + gpus, gpus, view->shape.expert_count, NULL);
+    solve(solver, view, feasible_fetching);
+    moe_fetch_plan_answer(&solver->fetch, copies, count);
+    return MOE_OK;
 }
 
 static enum moe_status split(void *state, const struct moe_dispatch_view *view, uint32_t *quota,
@@ -152,11 +247,16 @@ static enum moe_status split(void *state, const struct moe_dispatch_view *view, 
 {
     (void) err;
     struct moe_dispatch_solver *solver = state;
-    moe_dispatch_solver_begin(solver, view, quota);
-    moe_dispatch_solver_master(solver, view);
-    sort_by_load(solver, solver->order, solver->order + view->shape.gpu_count,
-                 view->shape.gpu_count);
-    solve(solver, view);
+    const uint32_t gpus = view->shape.gpu_count;
+    moe_dispatch_solver_begin(solver, view);
+    if (solver->fetch.made) {
+        moe_fetch_plan_goals(&solver->fetch, view, solver->goal);
+    } else {
+        moe_dispatch_solver_master(solver, view);
+        sort_by_load(solver, solver->order, solver->order + gpus, gpus,
+                     solver->hosts.replicated_count, solver->hosts.replicated);
+        solve(solver, view, feasible);
+    }
     moe_dispatch_solver_finish(solver, view, (enum moe_spread_way) view->parameters[WAY], quota);
     return MOE_OK;
 }
@@ -199,6 +299,7 @@ static const struct moe_policy_parameter parameters[] = {
 };
 
 static const struct moe_dispatch_methods dispatch = { .init = moe_dispatch_solver_init,
+                                                      .fetch = fetch,
                                                       .split = split };
 
 MOE_POLICY_DEFINE(dispatch_ultraep) = {
@@ -206,7 +307,8 @@ MOE_POLICY_DEFINE(dispatch_ultraep) = {
     .name = "ultraep",
     .summary = "GPUs above a threshold export tokens from master copies to the hosts with most "
                "slack; own tokens stay at home first",
-    .source = "UltraEP, arXiv 2606.04101, Dots-Infra/UltraEP v1.0.0; copies are the placement's",
+    .source = "UltraEP, arXiv 2606.04101, Dots-Infra/UltraEP v1.0.0; copies are the placement's "
+              "and, where there are temporary slots, fetched ones",
     .tie_rule = "of equal loads the lower GPU or expert, of equal slacks the lower GPU",
     .needs = MOE_POLICY_NEEDS_NOTHING,
     MOE_POLICY_PARAMETERS(parameters),

@@ -55,25 +55,9 @@ static enum moe_status choose(void *state, const struct moe_group_view *view,
 }
 
 static const struct moe_policy_parameter parameters[] = {
-    [LOOKAHEAD] = { .name = "lookahead",
-                    .kind = MOE_PARAMETER_WHOLE,
-                    .standard = 64.0,
-                    .min = 1.0,
-                    .max = MOE_GROUP_LOOKAHEAD_LIMIT,
-                    .help = "waiting requests that are looked at",
-                    .source = "own" },
-    [PATIENCE] = { .name = "patience",
-                   .kind = MOE_PARAMETER_WHOLE,
-                   .standard = 64.0,
-                   .min = 1.0,
-                   .max = 1e6,
-                   .help = "how often a request is passed over before it goes anywhere",
-                   .source = "own" },
-    [SPILL] = { .name = "spill",
-                .kind = MOE_PARAMETER_FLAG,
-                .standard = 1.0,
-                .help = "whether requests go elsewhere rather than wait when no home has a seat",
-                .source = "own" },
+    [LOOKAHEAD] = MOE_GROUP_LOOKAHEAD_PARAMETER,
+    [PATIENCE] = MOE_GROUP_PATIENCE_PARAMETER,
+    [SPILL] = MOE_GROUP_SPILL_PARAMETER,
 };
 
 static const struct moe_group_methods group = { .init = init, .choose = choose };

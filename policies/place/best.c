@@ -99,7 +99,8 @@ static const struct recipe recipes[] = {
 };
 enum {
     RECIPES = sizeof recipes / sizeof recipes[0],
-    FOLDS = 4,
+    FOLDS = 4, /* of long windows; of short ones each batch is one */
+    FOLD_LIMIT = 7,
     JUDGED_LAYERS = 12,
     PARTS_TO_START = 4, /* observed parts from which starts are compared by these alone */
     SAMPLE = 12,        /* changes of each start before the best one is chosen */
@@ -399,13 +400,13 @@ static double judge_layer(const struct moe_place_view *view, uint32_t layer, str
 
 /* score[fold]: of some layers' plans on all folds but one, on that one. */
 static void judge_recipe(const struct moe_place_view *view, const struct recipe *recipe,
-                         struct work *work, double score[FOLDS])
+                         uint32_t folds, struct work *work, double score[FOLD_LIMIT])
 {
     const uint32_t all = view->shape.layer_count;
     const uint32_t layers = all < JUDGED_LAYERS ? all : JUDGED_LAYERS;
-    for (uint32_t i = 0; i < FOLDS; i++) {
-        const struct fold fold = { (uint32_t) ((uint64_t) i * view->batch_count / FOLDS),
-                                   (uint32_t) ((i + 1ULL) * view->batch_count / FOLDS) };
+    for (uint32_t i = 0; i < folds; i++) {
+        const struct fold fold = { (uint32_t) ((uint64_t) i * view->batch_count / folds),
+                                   (uint32_t) ((i + 1ULL) * view->batch_count / folds) };
         score[i] = 0.0;
         for (uint32_t j = 0; j < layers; j++) {
             const uint32_t layer = (2 * j + 1) * all / (2 * layers);
@@ -418,7 +419,8 @@ static void judge_recipe(const struct moe_place_view *view, const struct recipe 
 /* The most cautious recipe that is not clearly worse than the best one on folds held back. */
 static struct recipe choose_recipe(const struct moe_place_view *view, struct work *work)
 {
-    double score[RECIPES][FOLDS] = { 0 };
+    const uint32_t folds = view->batch_count <= FOLD_LIMIT ? view->batch_count : FOLDS;
+    double score[RECIPES][FOLD_LIMIT] = { 0 };
     double mean[RECIPES] = { 0 };
     uint32_t top = 0;
     if (view->parameters[CAUTION] != AUTO) {
@@ -432,21 +434,21 @@ static struct recipe choose_recipe(const struct moe_place_view *view, struct wor
         if (recipes[i].flash && !work->with_flash) {
             continue;
         }
-        judge_recipe(view, &recipes[i], work, score[i]);
-        for (uint32_t k = 0; k < FOLDS; k++) {
-            mean[i] += score[i][k] / FOLDS;
+        judge_recipe(view, &recipes[i], folds, work, score[i]);
+        for (uint32_t k = 0; k < folds; k++) {
+            mean[i] += score[i][k] / folds;
         }
         top = mean[i] > mean[top] ? i : top;
     }
     for (uint32_t i = 0; i < top; i++) {
         const double behind = mean[top] - mean[i];
         double square = 0.0;
-        for (uint32_t k = 0; k < FOLDS; k++) {
+        for (uint32_t k = 0; k < folds; k++) {
             const double off = score[top][k] - score[i][k] - behind;
             square += off * off;
         }
-        /* 4 FOLDS (FOLDS - 1): half the standard error. */
-        if (behind * behind <= square / (4.0 * FOLDS * (FOLDS - 1))) {
+        /* 4 folds (folds - 1): half the standard error. */
+        if (behind * behind <= square / (4.0 * folds * (folds - 1))) {
             return recipes[i];
         }
     }

@@ -61,12 +61,8 @@ static enum moe_status step(void *state, const struct moe_predict_view *view, fl
     struct average *average = state;
     const uint32_t experts = view->shape.expert_count;
     const uint32_t lead = (uint32_t) view->parameters[LEAD];
-    const uint32_t back = lead > view->lead_steps ? lead - view->lead_steps : 0;
     (void) err;
-    if (view->last == NULL) {
-        return MOE_OK;
-    }
-    const uint32_t *known = moe_predict_lag_push(&average->lag, view->layer, view->last, back);
+    const uint32_t *known = moe_predict_lag_view(&average->lag, view, lead);
     if (known == NULL) {
         return MOE_OK;
     }
@@ -88,14 +84,7 @@ static const struct moe_policy_parameter parameters[] = {
                 .max = 1.0,
                 .help = "weight of the newest loads; 1 is last, 0 keeps the first",
                 .source = "STARE-LB v15" },
-    [LEAD] = { .name = "lead",
-               .kind = MOE_PARAMETER_WHOLE,
-               .standard = 1.0,
-               .min = 1.0,
-               .max = 32.0,
-               .help = "steps ahead: 1 knows all but the step that is predicted; over a planning "
-                       "window, periods",
-               .source = "own" },
+    [LEAD] = MOE_PREDICT_LEAD_PARAMETER,
     [PERIODS] = MOE_PREDICT_PERIODS_PARAMETER,
 };
 

@@ -40,12 +40,8 @@ static enum moe_status step(void *state, const struct moe_predict_view *view, fl
                             struct moe_error *err)
 {
     const uint32_t lead = (uint32_t) view->parameters[LEAD];
-    const uint32_t back = lead > view->lead_steps ? lead - view->lead_steps : 0;
     (void) err;
-    if (view->last == NULL) {
-        return MOE_OK;
-    }
-    const uint32_t *known = moe_predict_lag_push(state, view->layer, view->last, back);
+    const uint32_t *known = moe_predict_lag_view(state, view, lead);
     for (uint32_t expert = 0; known != NULL && expert < view->shape.expert_count; expert++) {
         predicted[expert] = (float) known[expert];
     }
@@ -53,14 +49,7 @@ static enum moe_status step(void *state, const struct moe_predict_view *view, fl
 }
 
 static const struct moe_policy_parameter parameters[] = {
-    [LEAD] = { .name = "lead",
-               .kind = MOE_PARAMETER_WHOLE,
-               .standard = 1.0,
-               .min = 1.0,
-               .max = 32.0,
-               .help = "steps ahead: 1 knows all but the step that is predicted; over a planning "
-                       "window, periods",
-               .source = "own" },
+    [LEAD] = MOE_PREDICT_LEAD_PARAMETER,
     [PERIODS] = MOE_PREDICT_PERIODS_PARAMETER,
 };
 

@@ -82,18 +82,15 @@ static enum moe_status step(void *state, const struct moe_predict_view *view, fl
     const uint32_t experts = view->shape.expert_count;
     const uint32_t steps = (uint32_t) view->parameters[STEPS];
     const uint32_t lead = (uint32_t) view->parameters[LEAD];
-    const uint32_t back = lead > view->lead_steps ? lead - view->lead_steps : 0;
     (void) err;
-    if (view->last == NULL) {
-        return MOE_OK;
-    }
-    const uint32_t *known = moe_predict_lag_push(&moments->lag, view->layer, view->last, back);
+    const uint32_t *known = moe_predict_lag_view(&moments->lag, view, lead);
     if (known == NULL) {
         return MOE_OK;
     }
     uint64_t *sum = moments->sum + (size_t) view->layer * experts;
     uint64_t *square = moments->square + (size_t) view->layer * experts;
-    const uint32_t *left = moe_predict_lag_at(&moments->lag, view->layer, back + steps);
+    const uint32_t *left =
+        moe_predict_lag_at(&moments->lag, view->layer, moe_predict_lag_back(view, lead) + steps);
     const uint32_t count = left == NULL ? ++moments->count[view->layer] : steps;
     for (uint32_t expert = 0; expert < experts; expert++) {
         const uint64_t x = known[expert];
@@ -121,14 +118,7 @@ static const struct moe_policy_parameter parameters[] = {
             .max = 10.0,
             .help = "standard deviations above the mean",
             .source = "FlashLB (z)" },
-    [LEAD] = { .name = "lead",
-               .kind = MOE_PARAMETER_WHOLE,
-               .standard = 1.0,
-               .min = 1.0,
-               .max = 32.0,
-               .help = "steps ahead: 1 knows all but the step that is predicted; over a planning "
-                       "window, periods",
-               .source = "own" },
+    [LEAD] = MOE_PREDICT_LEAD_PARAMETER,
     [PERIODS] = MOE_PREDICT_PERIODS_PARAMETER,
 };
 

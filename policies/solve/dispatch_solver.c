@@ -26,18 +26,24 @@ enum moe_status moe_dispatch_solver_init(const struct moe_place_view *planning,
     MOE_TRY(moe_hosts_init(&solver->hosts, arena, shape, err));
     MOE_TRY(moe_split_init(&solver->split, arena, shape, err));
     MOE_TRY(moe_spread_init(&solver->spread, arena, shape, err));
+    MOE_TRY(moe_fetch_plan_init(&solver->fetch, arena, shape, err));
     *state = solver;
     return MOE_OK;
 }
 
-void moe_dispatch_solver_begin(struct moe_dispatch_solver *solver,
-                               const struct moe_dispatch_view *view, uint32_t *quota)
+void moe_dispatch_solver_load(struct moe_dispatch_solver *solver,
+                              const struct moe_dispatch_view *view)
 {
     for (uint32_t expert = 0; expert < view->shape.expert_count; expert++) {
         solver->load[expert] = (int64_t) view->expert_total[expert];
     }
+}
+
+void moe_dispatch_solver_begin(struct moe_dispatch_solver *solver,
+                               const struct moe_dispatch_view *view)
+{
+    moe_dispatch_solver_load(solver, view);
     moe_hosts_build(&solver->hosts, view->first_copy, view->gpu_of_copy);
-    moe_spread_first(view, quota);
 }
 
 void moe_dispatch_solver_master(struct moe_dispatch_solver *solver,

@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "policies/policy.h"
+#include "policies/solve/fetch_plan.h"
 #include "policies/solve/hosts.h"
 #include "policies/solve/split.h"
 #include "policies/solve/spread.h"
@@ -16,10 +17,11 @@ struct moe_dispatch_solver {
     struct moe_hosts hosts;
     struct moe_split split;
     struct moe_spread spread;
-    int64_t *load;     /* [expert_count] tokens, after moe_dispatch_solver_begin */
-    int64_t *gpu_load; /* [gpu_count] the policy's own */
-    uint64_t *goal;    /* [slot_count] tokens per copy; the policy's own */
-    uint16_t *order;   /* [expert_count + gpu_count] the policy's own */
+    struct moe_fetch_plan fetch; /* of those policies that fetch */
+    int64_t *load;               /* [expert_count] tokens, after moe_dispatch_solver_begin */
+    int64_t *gpu_load;           /* [gpu_count] the policy's own */
+    uint64_t *goal;              /* [slot_count] tokens per copy; the policy's own */
+    uint16_t *order;             /* [expert_count + gpu_count] the policy's own */
 };
 
 /* The init method of such a policy. Errors: MOE_LIMIT when the arena is full. */
@@ -28,9 +30,13 @@ enum moe_status moe_dispatch_solver_init(const struct moe_place_view *planning,
                                          struct moe_arena *arena, void **state,
                                          struct moe_error *err) MOE_MUST_CHECK;
 
-/* Looks the layer's hosts and loads up, and sends everything to first copies. */
+/* Sets load. */
+void moe_dispatch_solver_load(struct moe_dispatch_solver *solver,
+                              const struct moe_dispatch_view *view);
+
+/* Looks the layer's hosts and loads up. */
 void moe_dispatch_solver_begin(struct moe_dispatch_solver *solver,
-                               const struct moe_dispatch_view *view, uint32_t *quota);
+                               const struct moe_dispatch_view *view);
 
 /* Sets every copy's goal to the whole demand of its expert where it is the first copy, to 0
  * elsewhere, and gpu_load to what that makes: the first copy as the master of all others. */
@@ -42,7 +48,7 @@ void moe_dispatch_solver_master(struct moe_dispatch_solver *solver,
 void moe_dispatch_solver_flow(struct moe_dispatch_solver *solver,
                               const struct moe_dispatch_view *view);
 
-/* Carries out goal[copy]. */
+/* Carries out goal[copy]; quota comes zeroed. */
 void moe_dispatch_solver_finish(struct moe_dispatch_solver *solver,
                                 const struct moe_dispatch_view *view, enum moe_spread_way way,
                                 uint32_t *quota);

@@ -11,14 +11,13 @@ enum { PAIR = 2, TILE = 4 };
 /* gcc and clang know this type by themselves; every 64-bit processor has it. */
 typedef double pair __attribute__((vector_size(PAIR * sizeof(double))));
 
-enum moe_status moe_flash_init(struct moe_flash *flash, struct moe_arena *arena,
+enum moe_status moe_flash_init(struct moe_flash *f, struct moe_arena *arena,
                                const struct moe_placement_shape *shape,
                                const struct moe_flash_rule *rule, uint32_t step_limit,
                                struct moe_error *err)
 {
     const size_t experts = shape->expert_count;
     const size_t padded = (experts + TILE - 1) / TILE * TILE;
-    struct moe_flash *f = flash;
     *f = (struct moe_flash){
         .rule = *rule,
         .expert_count = shape->expert_count,
@@ -126,6 +125,7 @@ static void replicate_proportionally(struct moe_flash *f, const uint32_t *expert
 {
     double total = 0.0;
     uint32_t given = 0;
+    assert(count > 0);
     for (uint32_t i = 0; i < count; i++) {
         total += f->risk[experts[i]];
     }
@@ -342,11 +342,12 @@ static uint32_t split(struct moe_flash *f, uint32_t begin, uint32_t end, uint32_
     return best;
 }
 
-double moe_flash_search(struct moe_flash *f, uint32_t left)
+double moe_flash_search(struct moe_flash *f, uint32_t extra)
 {
     const uint32_t depth = f->rule.depth;
     const uint32_t interval = (f->expert_count + depth - 1) / depth;
     uint32_t begin = 0;
+    uint32_t left = extra;
     for (uint32_t node = 0; node + 1 < depth && left > 0 && begin + interval < f->expert_count;
          node++) {
         const uint32_t end = begin + interval;

@@ -60,21 +60,20 @@ struct moe_flash {
 
 /* For windows of 1 .. step_limit steps. Takes 8 bytes per pair of experts from the arena, and 24
  * per step and expert. Errors: MOE_LIMIT when it is full. */
-enum moe_status moe_flash_init(struct moe_flash *flash, struct moe_arena *arena,
+enum moe_status moe_flash_init(struct moe_flash *f, struct moe_arena *arena,
                                const struct moe_placement_shape *shape,
                                const struct moe_flash_rule *rule, uint32_t step_limit,
                                struct moe_error *err) MOE_MUST_CHECK;
 
 /* Means, covariances and risks of x[step_count][expert_count], which the caller has filled in
  * with loads > 0. */
-void moe_flash_read(struct moe_flash *flash, uint32_t step_count);
+void moe_flash_read(struct moe_flash *f, uint32_t step_count);
 
 /* The plan with extra copies beyond one each comes to stand in slots, its copies in copies.
  * Returns what it is worth: the mean over steps of max / mean GPU load. extra fits the slots. */
-double moe_flash_search(struct moe_flash *flash, uint32_t extra);
+double moe_flash_search(struct moe_flash *f, uint32_t extra);
 
 /* What any plan is worth that has copies[expert_count]. Destroys unit. */
-double moe_flash_worth(const struct moe_flash *flash, const uint16_t *slots,
-                       const uint32_t *copies);
+double moe_flash_worth(const struct moe_flash *f, const uint16_t *slots, const uint32_t *copies);
 
 #endif

@@ -32,4 +32,23 @@ struct moe_group_choice moe_group_home_choose(const struct moe_group_view *view,
                                               const struct moe_group_home *home, uint32_t patience,
                                               bool spill);
 
+/* The parameters of the policies that seat by homes. */
+#define MOE_GROUP_LOOKAHEAD_PARAMETER                                                    \
+    {                                                                                    \
+        .name = "lookahead", .kind = MOE_PARAMETER_WHOLE, .standard = 64.0, .min = 1.0,  \
+        .max = MOE_GROUP_LOOKAHEAD_LIMIT, .help = "waiting requests that are looked at", \
+        .source = "own"                                                                  \
+    }
+#define MOE_GROUP_PATIENCE_PARAMETER                                                               \
+    {                                                                                              \
+        .name = "patience", .kind = MOE_PARAMETER_WHOLE, .standard = 64.0, .min = 1.0, .max = 1e6, \
+        .help = "how often a request is passed over before it goes anywhere", .source = "own"      \
+    }
+#define MOE_GROUP_SPILL_PARAMETER                                                         \
+    {                                                                                     \
+        .name = "spill", .kind = MOE_PARAMETER_FLAG, .standard = 1.0,                     \
+        .help = "whether requests go elsewhere rather than wait when no home has a seat", \
+        .source = "own"                                                                   \
+    }
+
 #endif

@@ -44,6 +44,14 @@ const uint32_t *moe_predict_lag_at(const struct moe_predict_lag *lag, uint32_t s
                         : lag->row + (stream * turns + (seen - 1 - back) % turns) * lag->width;
 }
 
+const uint32_t *moe_predict_lag_view(struct moe_predict_lag *lag,
+                                     const struct moe_predict_view *view, uint32_t lead)
+{
+    return view->last == NULL ? NULL
+                              : moe_predict_lag_push(lag, view->layer, view->last,
+                                                     moe_predict_lag_back(view, lead));
+}
+
 void moe_predict_lag_reset(struct moe_predict_lag *lag, uint32_t stream)
 {
     lag->seen[stream] = 0;

@@ -9,6 +9,7 @@
 
 #include <stdint.h>
 
+#include "policies/policy.h"
 #include "sim/base/arena.h"
 #include "sim/base/error.h"
 
@@ -33,6 +34,26 @@ const uint32_t *moe_predict_lag_push(struct moe_predict_lag *lag, uint32_t strea
 /* The row that came back pushes before the newest, or NULL when there is none. */
 const uint32_t *moe_predict_lag_at(const struct moe_predict_lag *lag, uint32_t stream,
                                    uint32_t back);
+
+/* How many pushes back the row lies that is known lead steps ahead of a prediction. */
+static inline uint32_t moe_predict_lag_back(const struct moe_predict_view *view, uint32_t lead)
+{
+    return lead > view->lead_steps ? lead - view->lead_steps : 0;
+}
+
+/* Pushes the view's last counts (streams are layers) and returns the newest ones that are known
+ * lead steps ahead; NULL when there are none yet. */
+const uint32_t *moe_predict_lag_view(struct moe_predict_lag *lag,
+                                     const struct moe_predict_view *view, uint32_t lead);
+
+/* The parameter of the predictors that look so far ahead. */
+#define MOE_PREDICT_LEAD_PARAMETER                                                             \
+    {                                                                                          \
+        .name = "lead", .kind = MOE_PARAMETER_WHOLE, .standard = 1.0, .min = 1.0, .max = 32.0, \
+        .help = "steps ahead: 1 knows all but the step that is predicted; over a planning "    \
+                "window, periods",                                                             \
+        .source = "own"                                                                        \
+    }
 
 /* Forgets a stream's rows. */
 void moe_predict_lag_reset(struct moe_predict_lag *lag, uint32_t stream);

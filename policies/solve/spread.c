@@ -14,7 +14,8 @@ enum moe_status moe_spread_init(struct moe_spread *spread, struct moe_arena *are
 {
     spread->copy = MOE_NEW(arena, struct moe_spread_copy, shape->slot_count);
     spread->divided = MOE_NEW(arena, uint16_t, shape->expert_count);
-    if (spread->copy == NULL || spread->divided == NULL) {
+    spread->whole = MOE_NEW(arena, uint16_t, shape->expert_count);
+    if (spread->copy == NULL || spread->divided == NULL || spread->whole == NULL) {
         return moe_fail(err, MOE_LIMIT, "no room to spread the tokens of %u experts over %u slots",
                         shape->expert_count, shape->slot_count);
     }
@@ -33,7 +34,7 @@ void moe_spread_first(const struct moe_dispatch_view *view, uint32_t *quota)
     }
 }
 
-/* Experts with tokens whose first copy is not to have them all. */
+/* Experts with tokens whose first copy is not to have them all; and the others. */
 static uint32_t list_divided(struct moe_spread *spread, const struct moe_dispatch_view *view,
                              const uint64_t *goal)
 {
@@ -42,6 +43,7 @@ static uint32_t list_divided(struct moe_spread *spread, const struct moe_dispatc
         const uint32_t begin = view->first_copy[expert];
         const uint32_t end = view->first_copy[expert + 1];
         if (goal[begin] == view->expert_total[expert]) {
+            spread->whole[expert - count] = (uint16_t) expert;
             continue;
         }
         assert(view->expert_total[expert] <= INT32_MAX);
@@ -130,12 +132,7 @@ void moe_spread_goals(struct moe_spread *spread, const struct moe_dispatch_view 
 {
     const uint32_t gpus = view->shape.gpu_count;
     const uint32_t count = list_divided(spread, view, goal);
-    for (uint32_t source = 0; source < gpus; source++) {
-        uint32_t *row = quota + (size_t) source * view->copy_count;
-        for (uint32_t i = 0; i < count; i++) {
-            row[view->first_copy[spread->divided[i]]] = 0;
-        }
-    }
+    const uint32_t whole = view->shape.expert_count - count;
     for (uint32_t i = 0; i < count; i++) {
         if (way != MOE_SPREAD_SHARE) {
             send_all_near(spread, view, spread->divided[i], way, quota);
@@ -145,9 +142,15 @@ void moe_spread_goals(struct moe_spread *spread, const struct moe_dispatch_view 
     for (uint32_t source = 0; source < gpus; source++) {
         const uint32_t *demand = view->demand + (size_t) source * view->shape.expert_count;
         uint32_t *row = quota + (size_t) source * view->copy_count;
+        for (uint32_t i = 0; i < whole; i++) {
+            row[view->first_copy[spread->whole[i]]] = demand[spread->whole[i]];
+        }
         for (uint32_t i = 0; i < count; i++) {
             const uint32_t expert = spread->divided[i];
             const uint32_t begin = view->first_copy[expert];
+            if (demand[expert] == 0) {
+                continue; /* most of them, where few tokens meet many GPUs */
+            }
             share(spread->copy + begin, view->first_copy[expert + 1] - begin, demand[expert],
                   row + begin);
         }

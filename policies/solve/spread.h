@@ -36,7 +36,8 @@ struct moe_spread_copy {
 
 struct moe_spread {
     struct moe_spread_copy *copy; /* [slot_count] */
-    uint16_t *divided;            /* [expert_count] experts that are not all on one copy */
+    uint16_t *divided;            /* [expert_count] experts that are not all on the first copy */
+    uint16_t *whole;              /* [expert_count] the others */
 };
 
 enum moe_spread_way { MOE_SPREAD_SHARE, MOE_SPREAD_GPU, MOE_SPREAD_NODE };
@@ -53,7 +54,7 @@ enum moe_status moe_spread_init(struct moe_spread *spread, struct moe_arena *are
 void moe_spread_first(const struct moe_dispatch_view *view, uint32_t *quota);
 
 /* goal[copy]; over the copies of an expert they sum to at most its demand, and what is missing is
- * dropped, shared as if the floor were one more copy. quota comes as moe_spread_first left it. */
+ * dropped, shared as if the floor were one more copy. quota comes zeroed. */
 void moe_spread_goals(struct moe_spread *spread, const struct moe_dispatch_view *view,
                       const uint64_t *goal, enum moe_spread_way way, uint32_t *quota);
 

@@ -120,7 +120,7 @@ enum moe_status moe_bound_meter_init(struct moe_bound_meter *m, const struct moe
 void moe_bound_meter_replan(struct moe_bound_meter *m, const struct moe_placement *plan,
                             uint32_t layer)
 {
-    moe_copy_index_fill(&m->index[layer], plan, layer);
+    moe_copy_index_build(&m->index[layer], &plan->shape, moe_placement_layer(plan, layer));
 }
 
 /* The fullest GPU under the hindsight plan. */
