@@ -37,11 +37,14 @@ enum moe_status moe_assembly_noise(struct moe_assembly *assembly,
 enum moe_status moe_assembly_quality(struct moe_assembly *assembly, const struct moe_quality *rows,
                                      uint32_t count, struct moe_error *err) MOE_MUST_CHECK;
 
+/* Declares variable, a new row of the table; a declared name cannot stand in parentheses. */
+/* NOLINTBEGIN(bugprone-macro-parentheses) */
 #define MOE_ASSEMBLY_ROW(assembly, table, variable)                                                \
     struct moe_calibration_##table *variable = moe_table_builder_row((assembly)->builder, #table); \
     if (variable == NULL) {                                                                        \
         return moe_fail(err, MOE_LIMIT, "%s: no memory for table " #table,                         \
                         (assembly)->fitter->evidence->name);                                       \
     }
+/* NOLINTEND(bugprone-macro-parentheses) */
 
 #endif

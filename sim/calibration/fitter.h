@@ -16,7 +16,8 @@
 #include "sim/calibration/shape_fit.h"
 #include "sim/calibration/table_builder.h"
 
-enum { MOE_FITTER_NAME_BYTES = 64, MOE_FITTER_DIGITS = 7, MOE_FITTER_NONE = UINT32_MAX };
+enum { MOE_FITTER_NAME_BYTES = 64, MOE_FITTER_DIGITS = 7 };
+#define MOE_FITTER_NONE UINT32_MAX
 
 /* An expert's or a matrix's weights with one backend, over all counts of local experts. */
 struct moe_fitter_shape {
@@ -117,13 +118,13 @@ bool moe_fitter_may_fit(const struct moe_evidence_point *point);
 
 /* What the tables say of a point on a GPU (MOE_OBSERVATION_NO_GPU: on a GPU like the others).
  * false when they say nothing. */
-bool moe_fitter_predict(const struct moe_fitter *fitter, uint32_t point, uint32_t gpu, double *ns);
+bool moe_fitter_predict(const struct moe_fitter *fitter, uint32_t index, uint32_t gpu, double *ns);
 
 /* Tiles of tile rows that an expert point computes, exactly where its rows are stored. */
-double moe_fitter_tiles(const struct moe_fitter *fitter, uint32_t point, double tile);
+double moe_fitter_tiles(const struct moe_fitter *fitter, uint32_t index, double tile);
 
 /* Bytes that the busiest rank of an all-to-all-v sends or receives, whichever is more; the
  * point's own bytes where no matrix is stored. */
-double moe_fitter_busiest(const struct moe_fitter *fitter, uint32_t point);
+double moe_fitter_busiest(const struct moe_fitter *fitter, uint32_t index);
 
 #endif
