@@ -233,6 +233,14 @@ static void write_experts(struct writer *writer)
         expert_point(writer, series, "heldout", heldout[i], i % 4 == 3 ? 16 : SAMPLE_UNITS);
     }
     skew_point(writer, series);
+    /* Under load that lasts, arithmetic takes 1.2 times as long. */
+    const int64_t lasting =
+        add_point(writer, series, "sustained", 512, SAMPLE_UNITS, SAMPLE_UNITS * weights() * 2.0,
+                  SAMPLE_UNITS * 512 * 2.0 * weights());
+    for (uint32_t gpu = 0; gpu < writer->world->gpu_count; gpu++) {
+        add_sample(writer, lasting, gpu, 1,
+                   sample_expert_ns(512, SAMPLE_UNITS, 1.2 * factor_of(writer, gpu)));
+    }
 }
 
 static void write_permutes(struct writer *writer)
@@ -312,6 +320,90 @@ static void write_exchanges(struct writer *writer)
     }
 }
 
+static int64_t overlap_point(struct writer *writer, int64_t series, const char *part, double rows)
+{
+    int64_t id = 0;
+    const struct moe_sample_point point = {
+        .series = series,
+        .role = "anchor",
+        .tokens = rows,
+        .active = 8,
+        .bytes = 4194304.0,
+        .bytes_per_peer = 4194304.0,
+        .flops = 1e9,
+        .histogram = part,
+    };
+    ok(moe_sample_add_point(writer->store, &point, &id, NULL));
+    return id;
+}
+
+/* GEMMs take 1.3 times as long under exchanges, those 1.6 times under GEMMs. */
+static void write_overlap(struct writer *writer)
+{
+    static const struct {
+        const char *part;
+        double ns;
+    } parts[] = {
+        { "gemm-alone", 1e5 },
+        { "gemm-under", 1.3e5 },
+        { "exchange-alone", 5e4 },
+        { "exchange-under", 8e4 },
+    };
+    const int64_t series = add_series(writer, (struct moe_sample_series){ .name = "overlap-2",
+                                                                          .kind = "overlap",
+                                                                          .hidden = 7168,
+                                                                          .inter = 2048,
+                                                                          .units = 8,
+                                                                          .dtype = "bf16",
+                                                                          .activation = "swiglu",
+                                                                          .backend = "own",
+                                                                          .ranks = 2,
+                                                                          .src = -1,
+                                                                          .dst = -1 });
+    for (int load = 1; load <= 3; load++) {
+        for (int i = 0; i < 4; i++) {
+            const int64_t point = overlap_point(writer, series, parts[i].part, 8.0 * load);
+            for (uint32_t gpu = 0; gpu < 2; gpu++) {
+                add_sample(writer, point, gpu, 1, parts[i].ns * load);
+            }
+        }
+    }
+}
+
+/* One-way copies between the first two GPUs; the second sends 4 % slower. */
+static void write_pairs(struct writer *writer)
+{
+    for (int src = 0; src < 2; src++) {
+        char name[32];
+        (void) snprintf(name, sizeof name, "p2p-%d-%d", src, 1 - src);
+        const int64_t series = add_series(writer, (struct moe_sample_series){ .name = name,
+                                                                              .kind = "p2p",
+                                                                              .units = 1,
+                                                                              .dtype = "bf16",
+                                                                              .activation = "",
+                                                                              .backend = "nccl",
+                                                                              .ranks = 2,
+                                                                              .src = src,
+                                                                              .dst = 1 - src });
+        for (int i = 10; i <= 28; i++) {
+            int64_t id = 0;
+            const struct moe_sample_point point = {
+                .series = series,
+                .role = "anchor",
+                .active = 1,
+                .bytes = ldexp(1.0, i),
+                .bytes_per_peer = ldexp(1.0, i),
+                .histogram = "",
+            };
+            ok(moe_sample_add_point(writer->store, &point, &id, NULL));
+            for (uint32_t gpu = 0; gpu < 2; gpu++) {
+                add_sample(writer, id, gpu, 1,
+                           (8e3 + ldexp(1.0, i) / 360.0) * (src == 1 ? 1.04 : 1.0));
+            }
+        }
+    }
+}
+
 static void add_ceiling(struct writer *writer, uint32_t gpu, const char *name, double value)
 {
     ok(moe_sample_add_ceiling(writer->store, writer->run, writer->gpus[gpu], name, value, NULL));
@@ -369,6 +461,8 @@ void sample_world_write(const struct sample_world *world, const char *path)
         write_permutes(&writer);
         if (world->gpu_count >= 2) {
             write_exchanges(&writer);
+            write_pairs(&writer);
+            write_overlap(&writer);
         }
     }
     ok(moe_sample_end_run(writer.store, writer.run, writer.now_s, NULL));

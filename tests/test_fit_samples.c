@@ -116,6 +116,50 @@ Test(fit_samples, finds_what_was_planted)
     expect_near(segment[1].bandwidth_bytes_s, 280e9, 0.02, "bandwidth of the second line");
 }
 
+static double parameter_of(const struct moe_calibration *made, const char *name)
+{
+    for (uint32_t i = 0; i < made->parameter_count; i++) {
+        if (strcmp(made->parameter_rows[i].name, name) == 0) {
+            return made->parameter_rows[i].value;
+        }
+    }
+    return 0.0;
+}
+
+Test(fit_samples, finds_links_overlap_and_lasting_load)
+{
+    struct sample_world world = sample_world_plain(11);
+    world.gpu_count = 2;
+    world.slow_gpu = 2;
+    fit_world(&world);
+    const struct moe_calibration *made = &fit.builder.calibration;
+    expect_near(parameter_of(made, "overlap.compute_factor"), 1.3, 0.01, "GEMM under exchange");
+    expect_near(parameter_of(made, "overlap.comm_factor"), 1.6, 0.01, "exchange under GEMM");
+    expect_near(parameter_of(made, "compute.sustained_factor"), 1.2, 0.01, "lasting load");
+    expect_near(parameter_of(made, "launch.graph_ns"), 510.0, 1e-6, "graph node");
+    cr_expect_eq(made->sustained_count, 1);
+    cr_expect_eq(made->sustained_rows[0].tokens, 512.0);
+    /* Of two GPUs the median lies between them: the slower sender 2 % above it. */
+    expect_near(fit.fitter.gpus[1].factor[MOE_FACTOR_COMM] /
+                    fit.fitter.gpus[0].factor[MOE_FACTOR_COMM],
+                1.04, 0.004, "the second sender against the first");
+    uint32_t pairs = 0;
+    for (uint32_t i = 0; i < made->segment_count; i++) {
+        pairs += made->segment_rows[i].op == MOE_SEGMENT_P2P;
+    }
+    cr_expect_gt(pairs, 0);
+    /* Rows of 8 and 16 active experts end at 256 rows; they follow the full row beyond. */
+    double beyond = 0.0;
+    for (uint32_t i = 0; i < made->point_count; i++) {
+        const struct moe_calibration_point *point = &made->point_rows[i];
+        if (point->active == 8 && point->tokens == 1024.0) {
+            cr_expect_eq(point->provenance, MOE_PROVENANCE_EXTRAPOLATED);
+            beyond = point->median_ns;
+        }
+    }
+    expect_near(beyond, sample_expert_ns(1024, 8, 1.0), 0.02, "8 active at 1024 rows");
+}
+
 Test(fit_samples, what_a_run_reads_is_complete)
 {
     struct moe_error err = { 0 };
