@@ -71,9 +71,11 @@ static enum moe_status fit_all(struct moe_fitter *fitter, struct moe_error *err)
     moe_fitter_centre(fitter);
     MOE_TRY(moe_fitter_fit_shapes(fitter, err));
     MOE_TRY(moe_fitter_fit_lines(fitter, err));
+    MOE_TRY(moe_fitter_fit_levels(fitter, fitter->gpus, err));
+    MOE_TRY(moe_fitter_fit_clock(fitter, err));
     MOE_TRY(moe_fitter_fit_drift(fitter, err));
     for (int round = 0; round < ROUND_COUNT; round++) {
-        MOE_TRY(moe_fitter_fit_levels(fitter, err));
+        MOE_TRY(moe_fitter_fit_levels(fitter, fitter->gpus_at_clock, err));
         moe_fitter_centre(fitter);
         fitter->held_back = 0;
         MOE_TRY(moe_fitter_fit_shapes(fitter, err));

@@ -131,13 +131,13 @@ static double run_spread(const struct moe_fitter *fitter, uint32_t gpu, const do
     return used > 1 ? gsl_stats_sd(scratch, 1, used) : 0.0;
 }
 
-static void store_class(struct moe_fitter *fitter, uint32_t class, const double *estimate,
-                        const double *replicates, const bool *measured, const uint32_t *points,
-                        double *scratch)
+static void store_class(const struct moe_fitter *fitter, struct moe_fitter_gpu *stored,
+                        uint32_t class, const double *estimate, const double *replicates,
+                        const bool *measured, const uint32_t *points, double *scratch)
 {
     const uint32_t gpus = fitter->evidence->gpu_count;
     for (uint32_t g = 0; g < gpus; g++) {
-        struct moe_fitter_gpu *gpu = &fitter->gpus[g];
+        struct moe_fitter_gpu *gpu = &stored[g];
         uint32_t runs = 0;
         const double spread =
             run_spread(fitter, g, fitter->effect[class], measured, scratch, &runs);
@@ -194,7 +194,8 @@ static uint32_t collect_sends(const struct moe_fitter *fitter, struct moe_level_
     return count;
 }
 
-static enum moe_status fit_class(struct moe_fitter *fitter, uint32_t class, struct moe_error *err)
+static enum moe_status fit_class(struct moe_fitter *fitter, struct moe_fitter_gpu *stored,
+                                 uint32_t class, struct moe_error *err)
 {
     const uint32_t gpus = fitter->evidence->gpu_count;
     const uint32_t columns = fitter->level.column_count;
@@ -232,16 +233,17 @@ static enum moe_status fit_class(struct moe_fitter *fitter, uint32_t class, stru
                       by_gpu + (size_t) r * gpus, scratch);
     }
     unite_columns(fitter, fitter->effect[class], measured, estimate, scratch);
-    store_class(fitter, class, estimate, by_gpu, measured, points, scratch);
+    store_class(fitter, stored, class, estimate, by_gpu, measured, points, scratch);
     return MOE_OK;
 }
 
-enum moe_status moe_fitter_fit_levels(struct moe_fitter *fitter, struct moe_error *err)
+enum moe_status moe_fitter_fit_levels(struct moe_fitter *fitter, struct moe_fitter_gpu *gpus,
+                                      struct moe_error *err)
 {
     /* Memory first: what is bound by arithmetic still reads, and takes its effect off. */
-    MOE_TRY(fit_class(fitter, MOE_FACTOR_MEMORY, err));
-    MOE_TRY(fit_class(fitter, MOE_FACTOR_COMPUTE, err));
-    return fit_class(fitter, MOE_FACTOR_COMM, err);
+    MOE_TRY(fit_class(fitter, gpus, MOE_FACTOR_MEMORY, err));
+    MOE_TRY(fit_class(fitter, gpus, MOE_FACTOR_COMPUTE, err));
+    return fit_class(fitter, gpus, MOE_FACTOR_COMM, err);
 }
 
 struct visit {
@@ -276,7 +278,8 @@ static bool same_sequence(const struct visit *a, const struct visit *b)
 
 static double visit_log(const struct moe_fitter *fitter, const struct visit *visit)
 {
-    return log(fitter->evidence->samples[visit->sample].median_us * 1e3);
+    return log(fitter->evidence->samples[visit->sample].median_us * 1e3) -
+           fitter->clock_shift[visit->sample];
 }
 
 /* The class that a point's time follows most. */

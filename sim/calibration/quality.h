@@ -1,8 +1,8 @@
 /*
  * Quality: how far the fitted tables are from points that no fit has seen, against the gates
  * of design section 8. Errors are predicted / measured - 1, over every GPU that measured the
- * point, each predicted with its own factors; held-out times are taken as they were measured,
- * drift and all.
+ * point, each predicted with its own factors at the clock that it ran at (the clock is measured
+ * with every sample); drift is left in.
  */
 #ifndef MOE_SIM_CALIBRATION_QUALITY_H
 #define MOE_SIM_CALIBRATION_QUALITY_H

@@ -155,7 +155,9 @@ static void check_heldout(struct moe_sample_verification *out, const struct moe_
                 heldout += evidence->points[p].role == MOE_EVIDENCE_HELDOUT ? 1 : 0;
             }
         }
-        if (anchors > 0 && heldout == 0) {
+        const enum moe_evidence_kind kind = evidence->series[s].kind;
+        const bool predicted = kind != MOE_EVIDENCE_OVERLAP && kind != MOE_EVIDENCE_LAUNCH;
+        if (predicted && anchors > 0 && heldout == 0) {
             FINDING(out, MOE_SAMPLE_CHECK_HELDOUT, "%s has %u anchors and nothing held out",
                     evidence->series[s].name, anchors);
         }
