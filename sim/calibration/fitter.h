@@ -129,6 +129,11 @@ bool moe_fitter_may_fit(const struct moe_evidence_point *point);
  * false when they say nothing. */
 bool moe_fitter_predict(const struct moe_fitter *fitter, uint32_t index, uint32_t gpu, double *ns);
 
+/* The median of a point's log times as they were measured, and of their clocks (0: not known);
+ * false when nobody measured it. */
+bool moe_fitter_as_measured(const struct moe_fitter *fitter, uint32_t index, double *log_ns,
+                            double *mhz);
+
 /* Tiles of tile rows that an expert point computes, exactly where its rows are stored. */
 double moe_fitter_tiles(const struct moe_fitter *fitter, uint32_t index, double tile);
 

@@ -100,6 +100,30 @@ void moe_fitter_centre(struct moe_fitter *fitter)
     }
 }
 
+bool moe_fitter_as_measured(const struct moe_fitter *fitter, uint32_t index, double *log_ns,
+                            double *mhz)
+{
+    enum { LIMIT = 256 };
+    double values[LIMIT];
+    double clocks[LIMIT];
+    uint32_t used = 0;
+    uint32_t clocked = 0;
+    for (uint32_t i = fitter->seen.first[index]; i < fitter->seen.first[index + 1]; i++) {
+        const struct moe_observation *item = &fitter->seen.items[i];
+        if (used < LIMIT && item->bad_flags == 0) {
+            values[used++] = item->log_ns;
+            clocks[clocked] = item->mhz;
+            clocked += item->mhz > 0.0 ? 1 : 0;
+        }
+    }
+    if (used == 0) {
+        return false;
+    }
+    *log_ns = moe_median(values, used);
+    *mhz = clocked == 0 ? 0.0 : moe_median(clocks, clocked);
+    return true;
+}
+
 double moe_fitter_tiles(const struct moe_fitter *fitter, uint32_t index, double tile)
 {
     const struct moe_evidence_point *point = &fitter->evidence->points[index];
