@@ -167,6 +167,23 @@ static enum moe_status fill_all(struct around *around, uint64_t seed, struct moe
     return moe_device_check((int) cudaDeviceSynchronize(), "moe_permute_plan", err);
 }
 
+static int permute(const struct around *around, bool fp8, int version, void *stream)
+{
+    const struct moe_permute_operands operands = {
+        .dtype = fp8 ? MOE_EXPERT_FP8 : MOE_EXPERT_BF16,
+        .rows_dev = fp8 ? around->rows8_dev : around->rows_dev,
+        .row_scale_dev = fp8 ? around->row_scale_dev : NULL,
+        .row_scale_stride = fp8 ? around->row_stride : 0,
+        .x_dev = fp8 ? around->x8_dev : around->x_dev,
+        .x_scale_dev = fp8 ? around->x_scale_dev : NULL,
+        .x_scale_stride = fp8 ? around->token_stride : 0,
+        .position_dev = around->position_dev,
+        .row_source_dev = around->row_source_dev,
+        .row_offset_dev = around->row_offset_dev,
+    };
+    return moe_permute_rows(&around->shape, &operands, version, stream);
+}
+
 static int gate(const struct around *around, bool groups, int version, void *stream)
 {
     const struct moe_gate gate = {
@@ -197,15 +214,8 @@ static enum moe_status around_launch(void *context, uint32_t set, void *stream,
                                 a->row_source_dev, a->workspace_dev, stream);
         break;
     case PERMUTE_BF16:
-        code = moe_permute_rows(&a->shape, MOE_EXPERT_BF16, a->rows_dev, NULL, 0, a->x_dev, NULL, 0,
-                                a->position_dev, a->row_source_dev, a->row_offset_dev,
-                                work->version, stream);
-        break;
     case PERMUTE_FP8:
-        code = moe_permute_rows(&a->shape, MOE_EXPERT_FP8, a->rows8_dev, a->row_scale_dev,
-                                a->row_stride, a->x8_dev, a->x_scale_dev, a->token_stride,
-                                a->position_dev, a->row_source_dev, a->row_offset_dev,
-                                work->version, stream);
+        code = permute(a, work->kernel == PERMUTE_FP8, work->version, stream);
         break;
     case COMBINE:
         code = moe_combine_rows(&a->shape, a->out_dev, a->rows_dev, a->position_dev, a->weight_dev,

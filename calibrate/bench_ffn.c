@@ -216,7 +216,8 @@ enum moe_status moe_bench_ffn_measure(struct moe_bench_ffn *bench, int32_t row_c
             continue;
         }
         struct moe_bench_cell *cell = &row->cells[row->cell_count++];
-        *cell = (struct moe_bench_cell){ .backend = backend->name, .library = backend->library };
+        *cell =
+            (struct moe_bench_cell){ .backend = backend->name, .is_library = backend->is_library };
         point.entrants[point.count] = (struct entrant){ .backend = backend, .cell = cell };
         status = enter(bench, &point, point.count++, err);
     }

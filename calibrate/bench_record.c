@@ -29,7 +29,7 @@ static void csv_cell(FILE *out, const struct moe_bench_record *record,
         (int) row->rows_per_expert, (int) row->load.row_count, (int) row->load.active_count,
         (int) row->load.row_max, (long long) row->load.tiles64, (long long) row->load.tiles128,
         row->work.weight_bytes, row->work.row_bytes, row->work.flops);
-    (void) fprintf(out, "%s,%d,", cell->backend, cell->library);
+    (void) fprintf(out, "%s,%d,", cell->backend, cell->is_library);
     put_quoted(out, cell->detail);
     (void) fputc(',', out);
     put_quoted(out, cell->refusal);
@@ -108,7 +108,7 @@ static void json_cell(FILE *out, const struct moe_bench_record *record,
     (void) fputs("\n      { ", out);
     put_member(out, "backend", cell->backend);
     put_member(out, "detail", cell->detail);
-    (void) fprintf(out, "\"library\": %s, ", cell->library ? "true" : "false");
+    (void) fprintf(out, "\"library\": %s, ", cell->is_library ? "true" : "false");
     if (!cell->measured) {
         (void) fputs("\"refusal\": ", out);
         put_string(out, cell->refusal);
@@ -170,7 +170,7 @@ static void json_moves(FILE *out, const struct moe_bench_moves *moves)
         put_member(out, "size", move->size);
         put_member(out, "variant", move->variant);
         (void) fprintf(out, "\"library\": %s, \"bytes\": %.0f, \"tokens\": %d, ",
-                       move->library ? "true" : "false", move->bytes, (int) move->tokens);
+                       move->is_library ? "true" : "false", move->bytes, (int) move->tokens);
         if (move->measured) {
             put_timing(out, &move->timing);
             (void) fprintf(out, ", \"sm_mhz\": %.0f, \"watts\": %.0f }", move->mhz, move->watts);

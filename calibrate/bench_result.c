@@ -8,7 +8,7 @@ const struct moe_bench_cell *moe_bench_best(const struct moe_bench_row *row, boo
     const struct moe_bench_cell *best = NULL;
     for (uint32_t i = 0; i < row->cell_count; i++) {
         const struct moe_bench_cell *cell = &row->cells[i];
-        if (!cell->measured || cell->library != library) {
+        if (!cell->measured || cell->is_library != library) {
             continue;
         }
         if (best == NULL || cell->timing.median_us < best->timing.median_us) {
@@ -37,7 +37,7 @@ const struct moe_bench_move *moe_bench_move_best(const struct moe_bench_moves *m
     const struct moe_bench_move *best = NULL;
     for (uint32_t i = 0; i < moves->count; i++) {
         const struct moe_bench_move *move = &moves->items[i];
-        if (!move->measured || move->library != library || strcmp(move->family, family) != 0 ||
+        if (!move->measured || move->is_library != library || strcmp(move->family, family) != 0 ||
             (size != NULL && strcmp(move->size, size) != 0)) {
             continue;
         }

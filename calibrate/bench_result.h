@@ -28,7 +28,7 @@ struct moe_bench_ceilings {
 /* One backend at one point. */
 struct moe_bench_cell {
     const char *backend; /* static */
-    bool library;
+    bool is_library;
     bool measured;
     char refusal[200]; /* why it was not measured; "" when it was */
     char detail[96];   /* what the backend chose */
@@ -58,7 +58,7 @@ struct moe_bench_move {
     char family[32];  /* "copy", "permute bf16" */
     char size[48];    /* "1024 MiB", "4096 tokens x 7168, top 8" */
     char variant[32]; /* "v3", "cudaMemcpyAsync" */
-    bool library;
+    bool is_library;
     bool measured;
     char refusal[200];
     double bytes;   /* moved: read and written */

@@ -107,17 +107,21 @@ static enum moe_status measure_stream(struct moe_graph_timer *timer, const struc
         .size = size,
         .bytes = (double) base->bytes * (kind == STREAM_COPY ? 2.0 : 1.0),
         .launch = stream_launch,
+        /* As a node of a graph cudaMemcpyAsync loses a third of its speed: all are measured where
+         * it is at its best. */
+        .in_stream = kind == STREAM_COPY,
         .variants = variants,
     };
     (void) snprintf(size, sizeof size, "%lld MiB", (long long) (base->bytes >> 20));
-    for (int version = kind == STREAM_READ ? 1 : LIBRARY_VERSION;
-         version <= MOE_STREAM_VERSION_COUNT; version++) {
+    const int least = kind == STREAM_READ ? 1 : LIBRARY_VERSION;
+    const int most = kind == STREAM_READ ? MOE_STREAM_READ_VERSION_COUNT : MOE_STREAM_VERSION_COUNT;
+    for (int version = least; version <= most; version++) {
         const uint32_t i = family.variant_count++;
         works[i] = *base;
         works[i].kind = kind;
         works[i].version = version;
         variants[i].context = &works[i];
-        variants[i].library = version == LIBRARY_VERSION;
+        variants[i].is_library = version == LIBRARY_VERSION;
         (void) snprintf(variants[i].name, sizeof variants[i].name, "v%d", version);
         if (version == LIBRARY_VERSION) {
             (void) snprintf(variants[i].name, sizeof variants[i].name, "%s", library[kind]);

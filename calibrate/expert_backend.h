@@ -27,7 +27,7 @@ struct moe_expert_tools {
 struct moe_expert_backend {
     const char *name;
     const char *help; /* one line */
-    bool library;     /* belongs to the vendor's library, so that ours is measured against it */
+    bool is_library;  /* belongs to the vendor's library, so that ours is measured against it */
     bool chosen;      /* measured unless --backends says otherwise */
     enum moe_expert_dtype dtype;     /* which it takes; MOE_EXPERT_DTYPE_COUNT: each */
     enum moe_expert_scaling scaling; /* fp8: which of the data's scales it takes */

@@ -186,7 +186,7 @@ static const char *grouped_describe(void *state)
 const struct moe_expert_backend moe_expert_backend_blas_grouped = {
     .name = "blas-grouped",
     .help = "cuBLAS grouped, one call per GEMM",
-    .library = true,
+    .is_library = true,
     .chosen = true,
     .dtype = MOE_EXPERT_BF16,
     .create = grouped_create,

@@ -188,7 +188,7 @@ static const char *padded_describe(void *state)
 const struct moe_expert_backend moe_expert_backend_lt_padded = {
     .name = "lt-padded",
     .help = "cuBLASLt, strided batched, padded to the fullest expert",
-    .library = true,
+    .is_library = true,
     .chosen = true,
     .dtype = MOE_EXPERT_BF16,
     .refuse = padded_refuse,

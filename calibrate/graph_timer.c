@@ -207,6 +207,11 @@ enum moe_status moe_graph_capture(struct moe_graph_timer *timer, moe_graph_launc
     return MOE_OK;
 }
 
+void moe_graph_plain(moe_graph_launch launch, void *context, struct moe_graph_work *work)
+{
+    *work = (struct moe_graph_work){ .launch = launch, .context = context, .set_count = 1 };
+}
+
 void moe_graph_release(struct moe_graph_work *work)
 {
     for (uint32_t set = 0; set < work->set_count; set++) {
@@ -230,8 +235,12 @@ bool moe_graph_enough(const struct moe_graph_work *work, double budget_s)
 static enum moe_status replay(struct moe_graph_timer *timer, struct moe_graph_work *work,
                               struct moe_error *err)
 {
-    cudaGraphExec_t exec = work->execs[work->next_set];
-    work->next_set = (work->next_set + 1) % work->set_count;
+    const uint32_t set = work->next_set;
+    cudaGraphExec_t exec = work->execs[set];
+    work->next_set = (set + 1) % work->set_count;
+    if (work->launch != NULL) {
+        return work->launch(work->context, set, timer->stream, err);
+    }
     return moe_device_check((int) cudaGraphLaunch(exec, timer->stream), "cudaGraphLaunch", err);
 }
 

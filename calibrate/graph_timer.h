@@ -2,7 +2,7 @@
  * Graph timer: GPU work captured once into CUDA graphs and replayed under a pair of events each.
  *
  * A graph leaves out what the host does between launches, which a serving engine leaves out
- * too. There is one graph per set of weights; replays take the sets in turn, so that no replay
+ * too. (Work may also be launched into the stream as it is: moe_graph_plain.) There is one graph per set of weights; replays take the sets in turn, so that no replay
  * finds its weights in the cache (see moe_graph_set_count). Several works are measured side by
  * side: the caller gives each a batch in turn until all have enough, so that heat and clock
  * move all of them alike.
@@ -33,6 +33,8 @@ typedef enum moe_status (*moe_graph_launch)(void *context, uint32_t set, void *s
 
 struct moe_graph_work {
     void *execs[MOE_GRAPH_SET_LIMIT]; /* cudaGraphExec_t */
+    moe_graph_launch launch;          /* instead of graphs: see moe_graph_plain */
+    void *context;
     uint32_t set_count;
     uint32_t next_set;
     bool warm;
@@ -75,6 +77,11 @@ uint32_t moe_graph_set_count(double weight_bytes, double cache_bytes);
 enum moe_status moe_graph_capture(struct moe_graph_timer *timer, moe_graph_launch launch,
                                   void *context, uint32_t set_count, struct moe_graph_work *work,
                                   struct moe_error *err) MOE_MUST_CHECK;
+
+/* Work that each replay launches anew, for what is slower in a graph than in a stream, such as
+ * the driver's own copies; it queues behind the hold all the same, so that the host's part is
+ * not timed. context must live as long as *work, which is overwritten. */
+void moe_graph_plain(moe_graph_launch launch, void *context, struct moe_graph_work *work);
 void moe_graph_release(struct moe_graph_work *work); /* a zeroed one is allowed */
 
 /* Mean clock of the SMs during the timed replays; 0 when unknown. */

@@ -12,7 +12,9 @@ static enum moe_status enter(struct moe_graph_timer *timer, const struct moe_mov
     if (status == MOE_OK) {
         status = moe_graph_wait(timer, family->name, &own);
     }
-    if (status == MOE_OK) {
+    if (status == MOE_OK && family->in_stream) {
+        moe_graph_plain(family->launch, context, &contender->work);
+    } else if (status == MOE_OK) {
         status = moe_graph_capture(timer, family->launch, context, 1, &contender->work, &own);
     }
     return moe_contest_absorb(timer, status, &own, contender->failure, contender->failure_size,
@@ -46,7 +48,7 @@ enum moe_status moe_move_contest(struct moe_graph_timer *timer,
            moves->count < MOE_BENCH_MOVE_LIMIT) {
         const struct moe_move_variant *variant = &family->variants[count];
         struct moe_bench_move *move = &moves->items[moves->count++];
-        *move = (struct moe_bench_move){ .library = variant->library,
+        *move = (struct moe_bench_move){ .is_library = variant->is_library,
                                          .bytes = family->bytes,
                                          .tokens = family->tokens };
         (void) snprintf(move->family, sizeof move->family, "%s", family->name);

@@ -14,7 +14,7 @@
 
 struct moe_move_variant {
     char name[32];
-    bool library;
+    bool is_library;
     void *context; /* for launch */
 };
 
@@ -25,6 +25,7 @@ struct moe_move_family {
     double bytes;
     int32_t tokens;
     moe_graph_launch launch;
+    bool in_stream; /* each replay launches anew, in no graph */
     const struct moe_move_variant *variants;
     uint32_t variant_count; /* at most MOE_CONTEST_LIMIT */
 };

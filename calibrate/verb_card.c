@@ -9,13 +9,17 @@
 #include "calibrate/measure/measure_options.h"
 #include "calibrate/verb.h"
 
-/* The median that this run has for a point of a kind and role, over passes; 0 when there is none. */
+enum { PASSES = 3, PASSES_BEFORE_SOAK = 2 };
+
+/* The mean over passes of a point's medians; 0 when there is none. Of the burst only those before
+ * the soak, which leaves the GPU warm. */
 static enum moe_status median_of(struct moe_measure_run *run, uint32_t rank, uint32_t point,
                                  double *us, struct moe_error *err)
 {
     double sum = 0.0;
     double count = 0.0;
-    for (int32_t pass = 1; pass <= 3; pass++) {
+    const int32_t passes = point == run->plan->burst_point ? PASSES_BEFORE_SOAK : PASSES;
+    for (int32_t pass = 1; pass <= passes; pass++) {
         double found = 0.0;
         MOE_TRY(moe_sample_find_median(run->store, run->id, run->gpu_ids[rank],
                                        run->point_ids[point], pass, &found, err));
@@ -81,7 +85,7 @@ static enum moe_status measure(struct moe_measure_run *run, struct moe_error *er
         status = print_gpu(run, i, err);
     }
     if (status == MOE_OK && run->note[0] != '\0') {
-        (void) printf("not as planned: %s\n", run->note);
+        (void) printf("%u visits not as planned, the first: %s\n", run->note_count, run->note);
     }
     moe_measure_run_close(run);
     return status;
@@ -96,6 +100,8 @@ enum moe_status moe_verb_card(int argc, char **argv, struct moe_error *err)
     run.plan = &plan;
     run.limit_s = 38.0;
     run.soak_s = 10.0;
+    run.rest_s = 0.3; /* from rest, and not settled: a burst */
+    run.settle_s = 0.0;
     run.raw_share = 0.0;
     run.product_size = 8192;
     run.version = MOE_VERSION;

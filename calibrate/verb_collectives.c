@@ -228,76 +228,83 @@ static enum moe_status run(const struct request *request, const struct moe_boots
     return status;
 }
 
+/* Where the options below point. */
+static struct request asked = {
+    .seed = 1,
+    .rows_few = 8,
+    .rows_many = 512,
+    .least_bytes = 1024,
+    .most_mib = 256,
+};
+
+static const struct moe_option options[] = {
+    { .name = "gpus",
+      .kind = MOE_OPTION_TEXT,
+      .target = &asked.gpus,
+      .value = "0,1,...",
+      .help = "these GPUs, as `moecal list` numbers them (otherwise all)" },
+    { .name = "ops",
+      .kind = MOE_OPTION_TEXT,
+      .target = &asked.ops,
+      .value = "A,B,...",
+      .help = "only these operations (otherwise all)" },
+    { .name = "limit",
+      .kind = MOE_OPTION_REAL,
+      .target = &asked.limit_s,
+      .value = "SECONDS",
+      .help = "of wall time; what does not fit is left out (0: none)",
+      .max = 1e6 },
+    { .name = "o",
+      .kind = MOE_OPTION_TEXT,
+      .target = &asked.out,
+      .value = "FILE",
+      .help = "store of samples, made or continued (S.cal.db)" },
+    { .name = "seed",
+      .kind = MOE_OPTION_SEED,
+      .target = &asked.seed,
+      .value = "N",
+      .help = "of held-out sizes, matrices and order" },
+    { .name = "min-bytes",
+      .kind = MOE_OPTION_COUNT,
+      .target = &asked.least_bytes,
+      .value = "N",
+      .help = "smallest buffer",
+      .min = 16,
+      .max = 1 << 20 },
+    { .name = "max-mib",
+      .kind = MOE_OPTION_COUNT,
+      .target = &asked.most_mib,
+      .value = "N",
+      .help = "largest buffer",
+      .min = 1,
+      .max = 16384 },
+    { .name = "expert",
+      .kind = MOE_OPTION_TEXT,
+      .target = &asked.expert,
+      .value = "HxIxE",
+      .help = "hidden and expert size and experts of a GPU for overlap (7168x2048x8)" },
+    { .name = "rows-few",
+      .kind = MOE_OPTION_COUNT,
+      .target = &asked.rows_few,
+      .value = "N",
+      .help = "rows of each of them where weights take the time",
+      .min = 1,
+      .max = 1 << 16 },
+    { .name = "rows-many",
+      .kind = MOE_OPTION_COUNT,
+      .target = &asked.rows_many,
+      .value = "N",
+      .help = "and where arithmetic does",
+      .min = 1,
+      .max = 1 << 16 },
+    { .name = "plan-only",
+      .kind = MOE_OPTION_FLAG,
+      .target = &asked.plan_only,
+      .help = "say what would be measured and how long it takes" },
+};
+
 enum moe_status moe_verb_collectives(int argc, char **argv, struct moe_error *err)
 {
-    struct request request = {
-        .seed = 1, .rows_few = 8, .rows_many = 512, .least_bytes = 1024, .most_mib = 256
-    };
-    const struct moe_option options[] = {
-        { .name = "gpus",
-          .kind = MOE_OPTION_TEXT,
-          .target = &request.gpus,
-          .value = "0,1,...",
-          .help = "these GPUs, as `moecal list` numbers them (otherwise all)" },
-        { .name = "ops",
-          .kind = MOE_OPTION_TEXT,
-          .target = &request.ops,
-          .value = "A,B,...",
-          .help = "only these operations (otherwise all)" },
-        { .name = "limit",
-          .kind = MOE_OPTION_REAL,
-          .target = &request.limit_s,
-          .value = "SECONDS",
-          .help = "of wall time; what does not fit is left out (0: none)",
-          .max = 1e6 },
-        { .name = "o",
-          .kind = MOE_OPTION_TEXT,
-          .target = &request.out,
-          .value = "FILE",
-          .help = "store of samples, made or continued (S.cal.db)" },
-        { .name = "seed",
-          .kind = MOE_OPTION_SEED,
-          .target = &request.seed,
-          .value = "N",
-          .help = "of held-out sizes, matrices and order" },
-        { .name = "min-bytes",
-          .kind = MOE_OPTION_COUNT,
-          .target = &request.least_bytes,
-          .value = "N",
-          .help = "smallest buffer",
-          .min = 16,
-          .max = 1 << 20 },
-        { .name = "max-mib",
-          .kind = MOE_OPTION_COUNT,
-          .target = &request.most_mib,
-          .value = "N",
-          .help = "largest buffer",
-          .min = 1,
-          .max = 16384 },
-        { .name = "expert",
-          .kind = MOE_OPTION_TEXT,
-          .target = &request.expert,
-          .value = "HxIxE",
-          .help = "hidden and expert size and experts of a GPU for overlap (7168x2048x8)" },
-        { .name = "rows-few",
-          .kind = MOE_OPTION_COUNT,
-          .target = &request.rows_few,
-          .value = "N",
-          .help = "rows of each of them where weights take the time",
-          .min = 1,
-          .max = 1 << 16 },
-        { .name = "rows-many",
-          .kind = MOE_OPTION_COUNT,
-          .target = &request.rows_many,
-          .value = "N",
-          .help = "and where arithmetic does",
-          .min = 1,
-          .max = 1 << 16 },
-        { .name = "plan-only",
-          .kind = MOE_OPTION_FLAG,
-          .target = &request.plan_only,
-          .help = "say what would be measured and how long it takes" },
-    };
     struct moe_positionals none = { 0 };
     struct moe_bootstrap boot;
     if (argc > 0 && strcmp(argv[0], "--help") == 0) {
@@ -305,15 +312,15 @@ enum moe_status moe_verb_collectives(int argc, char **argv, struct moe_error *er
         return MOE_OK;
     }
     MOE_TRY(moe_options_parse(options, sizeof options / sizeof options[0], &none, argc, argv, err));
-    if (request.rows_few == request.rows_many) {
+    if (asked.rows_few == asked.rows_many) {
         return moe_fail(err, MOE_RANGE, "--rows-few and --rows-many are both %" PRIu32,
-                        request.rows_few);
+                        asked.rows_few);
     }
     MOE_TRY(moe_bootstrap_start(&boot, err));
     const struct sigaction action = { .sa_handler = ask_to_stop, .sa_flags = (int) SA_RESETHAND };
     (void) sigaction(SIGINT, &action, NULL);
     (void) sigaction(SIGTERM, &action, NULL);
-    const enum moe_status status = run(&request, &boot, argc, argv, err);
+    const enum moe_status status = run(&asked, &boot, argc, argv, err);
     moe_bootstrap_end(&boot);
     return status;
 }

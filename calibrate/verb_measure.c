@@ -46,7 +46,7 @@ static void summarise(const struct moe_measure_options *options)
         (void) printf("%u samples have a wrong result and are flagged so\n", wrong);
     }
     if (run.note[0] != '\0') {
-        (void) printf("not as planned: %s\n", run.note);
+        (void) printf("%u visits not as planned, the first: %s\n", run.note_count, run.note);
     }
     if (atomic_load(&run.stop)) {
         (void) printf("not ended: the same command goes on\n");
@@ -100,6 +100,7 @@ enum moe_status moe_verb_measure(int argc, char **argv, struct moe_error *err)
     run.plan = &plan;
     run.limit_s = 480.0;
     run.soak_s = 8.0;
+    run.settle_s = 0.25;
     run.raw_share = 0.02;
     run.product_size = 8192;
     run.version = MOE_VERSION;

@@ -1,9 +1,11 @@
 #include <inttypes.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "calibrate/bandwidth.h"
 #include "calibrate/device.h"
+#include "calibrate/probe_ceilings.h"
 #include "calibrate/verb.h"
 #include "sim/base/options.h"
 
@@ -12,6 +14,7 @@ enum moe_status moe_verb_probe(int argc, char **argv, struct moe_error *err)
     const char *gpu = NULL; /* NULL: each of them */
     uint32_t array_mib = 256;
     uint32_t repeat_count = 20;
+    bool ceilings = false;
     const struct moe_option options[] = {
         { .name = "gpu",
           .kind = MOE_OPTION_TEXT,
@@ -32,6 +35,10 @@ enum moe_status moe_verb_probe(int argc, char **argv, struct moe_error *err)
           .help = "timed runs",
           .min = 1,
           .max = MOE_BANDWIDTH_REPEAT_LIMIT },
+        { .name = "ceilings",
+          .kind = MOE_OPTION_FLAG,
+          .target = &ceilings,
+          .help = "besides: identity, memory read, written and copied, products, launches" },
     };
     struct moe_positionals none = { 0 };
     uint32_t count = 0;
@@ -56,6 +63,9 @@ enum moe_status moe_verb_probe(int argc, char **argv, struct moe_error *err)
                                       err));
         (void) printf("%-4" PRIu64 " %9.1f %9.1f %9.1f\n", i, rate.median_gb_per_s,
                       rate.min_gb_per_s, rate.max_gb_per_s);
+    }
+    for (uint64_t i = first; ceilings && i <= last; i++) {
+        MOE_TRY(moe_probe_ceilings((uint32_t) i, (int64_t) array_mib << 20, err));
     }
     return MOE_OK;
 }

@@ -3,13 +3,13 @@
  * stage by stage. A stage is 128 bytes of depth of
  *   w  256 weight rows in two boxes of 128: gate and up of the same 128 columns when there
  *      are two matrices, else 256 columns of one
- *   x  the tile's tokens, 8, 16, 32, 64 or 128 rows of them
+ *   x  the tile's tokens, 8, 16, 32, 64, 128 or 192 rows of them
  * in fp8 also x_scale[128], and the scales of the two boxes come by ordinary loads.
  *
- * Up to 64 tokens the tile is computed turned: the tokens are wgmma's N, which may be small, and
- * warpgroup g sums rows 64 g .. 64 g + 63 of both boxes. With more it is upright: the 256 weight
- * rows are N, warpgroup g sums tokens 64 g .. 64 g + 63; one instruction then does the work of
- * two and reads less shared memory per product.
+ * Up to 64 tokens, and with 192, the tile is computed turned: the tokens are wgmma's N, which may
+ * be small, and warpgroup g sums rows 64 g .. 64 g + 63 of both boxes. With 128 it is upright: the
+ * 256 weight rows are N, warpgroup g sums tokens 64 g .. 64 g + 63; one instruction then does the
+ * work of two and reads less shared memory per product.
  */
 #ifndef MOE_KERNELS_EXPERT_CONSUME_CUH
 #define MOE_KERNELS_EXPERT_CONSUME_CUH
@@ -18,29 +18,36 @@
 #include "kernels/wgmma.cuh"
 
 enum {
-    STAGES = 4,
-    TILE_SLOTS = 2,
+    CONSUMERS = 2, /* warpgroups */
+    TILE_SLOTS = 4,
     TURN_BARRIER = 4, /* and 5: one per warpgroup */
-    CONSUMERS = 2,    /* warpgroups */
     W_BOX_BYTES = MOE_V3_WEIGHT_ROWS * MOE_V3_ROW_BYTES,
     W_BYTES = 2 * W_BOX_BYTES,
-    X_BYTES = MOE_V3_TOKEN_TILE_MOST * MOE_V3_ROW_BYTES,
     WARPGROUP_BYTES = 64 * MOE_V3_ROW_BYTES, /* 64 rows of either */
     K_STEPS = MOE_V3_ROW_BYTES / 32,         /* instructions per stage and operand */
 };
 
-struct expert_shared {
-    alignas(1024) uint8_t w[STAGES][W_BYTES];
-    alignas(1024) uint8_t x[STAGES][X_BYTES];
+/* How a block is made up: the narrow one has more stages, the wide one larger tiles. */
+template <bool Wide> struct expert_block {
+    static constexpr int32_t TOKENS = Wide ? MOE_V3_WIDE_TILE : MOE_V3_TOKEN_TILE_MOST;
+    static constexpr int32_t STAGES = Wide ? 3 : 4;
+};
+
+template <bool Wide> struct expert_shared {
+    static constexpr int32_t STAGES = expert_block<Wide>::STAGES;
+    /* weights, then tokens */
+    alignas(1024) uint8_t stage[STAGES][W_BYTES + expert_block<Wide>::TOKENS * MOE_V3_ROW_BYTES];
     alignas(1024) uint8_t staging[CONSUMERS][STAGING_ROWS * STAGING_ROW_BYTES];
     alignas(128) float x_scale[STAGES][(MOE_V3_SCALE_BOX + 31) / 32 * 32];
     float exchange[9 * STAGING_ROWS];
     uint64_t full[STAGES];
     uint64_t empty[STAGES];
     uint64_t tile_full[TILE_SLOTS];
+    uint64_t tile_stored[TILE_SLOTS];
     uint64_t tile_empty[TILE_SLOTS];
     expert_tile tile[TILE_SLOTS];
-    int32_t tile_start[MOE_EXPERT_COUNT_LIMIT + 1];
+    int32_t row_tile_start[MOE_EXPERT_COUNT_LIMIT + 1];
+    moe_expert_split split[Wide ? MOE_EXPERT_COUNT_LIMIT : 1];
 };
 
 /* A place in the ring of stages; parity flips when it comes round. */
@@ -56,7 +63,7 @@ template <int Size> struct ring {
         }
     }
 };
-using stage_ring = ring<STAGES>;
+template <bool Wide> using stage_ring = ring<expert_block<Wide>::STAGES>;
 using tile_ring = ring<TILE_SLOTS>;
 
 /* Output columns of one tile. */
@@ -72,7 +79,8 @@ static __device__ __forceinline__ int32_t depth_steps(const moe_expert_gemm &gem
 }
 
 /* The stage is read: its place may be filled again. One thread per warpgroup says so. */
-static __device__ __forceinline__ void release(expert_shared &sm, int32_t stage)
+template <bool Wide>
+static __device__ __forceinline__ void release(expert_shared<Wide> &sm, int32_t stage)
 {
     if (threadIdx.x % WARPGROUP == 0) {
         mbarrier_arrive(shared_address(&sm.empty[stage]));
@@ -94,9 +102,9 @@ static __device__ __forceinline__ void multiply(float *sums, uint64_t a, uint64_
 
 /* bf16: sums over the whole depth, one stage's products in flight while the next is awaited.
  * multiply(stage) issues the wgmma instructions. */
-template <typename Multiply, typename Keep>
-static __device__ __forceinline__ void sum_bf16(expert_shared &sm, stage_ring &at, int32_t steps,
-                                                Multiply multiply, Keep keep)
+template <bool Wide, typename Multiply, typename Keep>
+static __device__ __forceinline__ void sum_bf16(expert_shared<Wide> &sm, stage_ring<Wide> &at,
+                                                int32_t steps, Multiply multiply, Keep keep)
 {
     int32_t before = at.stage;
     for (int32_t s = 0; s < steps; s++) {
@@ -148,10 +156,10 @@ static __device__ __forceinline__ void activate(int epilogue, float (&sums)[Coun
     }
 }
 
-template <int N, bool Gated, bool Fp8>
-static __device__ __forceinline__ void consume_turned(const moe_expert_gemm &gemm,
-                                                      expert_shared &sm, const expert_tile &tile,
-                                                      const expert_output &o, stage_ring &at)
+template <int N, bool Gated, bool Fp8, bool Wide>
+static __device__ __forceinline__ void
+consume_turned(const moe_expert_gemm &gemm, expert_shared<Wide> &sm, const expert_tile &tile,
+               const expert_output &o, stage_ring<Wide> &at)
 {
     const int32_t steps = depth_steps(gemm, Fp8);
     const uint32_t rows = (uint32_t) o.warpgroup * WARPGROUP_BYTES;
@@ -159,9 +167,9 @@ static __device__ __forceinline__ void consume_turned(const moe_expert_gemm &gem
     float first[N / 2] = {};
     float second[N / 2] = {};
     const auto stage_products = [&](int32_t stage, float *a, float *b) {
-        const uint64_t w0 = wgmma_descriptor(shared_address(sm.w[stage]) + rows);
-        const uint64_t w1 = wgmma_descriptor(shared_address(sm.w[stage]) + W_BOX_BYTES + rows);
-        const uint64_t x = wgmma_descriptor(shared_address(sm.x[stage]));
+        const uint64_t w0 = wgmma_descriptor(shared_address(sm.stage[stage]) + rows);
+        const uint64_t w1 = wgmma_descriptor(shared_address(sm.stage[stage]) + W_BOX_BYTES + rows);
+        const uint64_t x = wgmma_descriptor(shared_address(sm.stage[stage]) + W_BYTES);
 #pragma unroll
         for (uint64_t k = 0; k < 2 * K_STEPS; k += 2) { /* addresses count 16 bytes */
             multiply<N, Fp8>(a, w0 + k, x + k, k == 0);
@@ -223,8 +231,8 @@ static __device__ __forceinline__ void consume_turned(const moe_expert_gemm &gem
  * other's are made. Without the turns both ask and then both add, and the tensor cores rest. */
 template <bool Gated>
 static __device__ __forceinline__ void
-sum_upright_e4m3(const moe_expert_gemm &gemm, expert_shared &sm, const expert_tile &tile,
-                 int32_t warpgroup, stage_ring &at, float (&sum)[128])
+sum_upright_e4m3(const moe_expert_gemm &gemm, expert_shared<false> &sm, const expert_tile &tile,
+                 int32_t warpgroup, stage_ring<false> &at, float (&sum)[128])
 {
     const int32_t steps = depth_steps(gemm, true);
     const box_scales w = find_box_scales(gemm, tile, Gated, steps);
@@ -236,12 +244,12 @@ sum_upright_e4m3(const moe_expert_gemm &gemm, expert_shared &sm, const expert_ti
         mbarrier_wait(shared_address(&sm.full[at.stage]), at.parity);
         const float upper = sm.x_scale[at.stage][row];
         const float lower = sm.x_scale[at.stage][row + 8];
-        const uint64_t x = wgmma_descriptor(shared_address(sm.x[at.stage]) +
+        const uint64_t x = wgmma_descriptor(shared_address(sm.stage[at.stage]) + W_BYTES +
                                             (uint32_t) warpgroup * WARPGROUP_BYTES);
 #pragma unroll
         for (int box = 0; box < 2; box++) {
             const uint64_t b =
-                wgmma_descriptor(shared_address(sm.w[at.stage]) + (uint32_t) box * W_BOX_BYTES);
+                wgmma_descriptor(shared_address(sm.stage[at.stage]) + (uint32_t) box * W_BOX_BYTES);
             float part[64];
             named_barrier(TURN_BARRIER + warpgroup, BOTH_WARPGROUPS);
             wgmma_fence();
@@ -266,21 +274,21 @@ sum_upright_e4m3(const moe_expert_gemm &gemm, expert_shared &sm, const expert_ti
     }
 }
 
-template <bool Gated, bool Fp8>
-static __device__ __forceinline__ void consume_upright(const moe_expert_gemm &gemm,
-                                                       expert_shared &sm, const expert_tile &tile,
-                                                       const expert_output &o, stage_ring &at)
+template <bool Gated, bool Fp8, bool Wide>
+static __device__ __forceinline__ void
+consume_upright(const moe_expert_gemm &gemm, expert_shared<Wide> &sm, const expert_tile &tile,
+                const expert_output &o, stage_ring<Wide> &at)
 {
     float sum[128] = {}; /* [box][16 groups of 8 columns][4] */
-    if (Fp8) {
+    if constexpr (Fp8) {
         sum_upright_e4m3<Gated>(gemm, sm, tile, o.warpgroup, at, sum);
     } else {
         sum_bf16(
             sm, at, depth_steps(gemm, false),
             [&](int32_t stage) {
-                const uint64_t x = wgmma_descriptor(shared_address(sm.x[stage]) +
+                const uint64_t x = wgmma_descriptor(shared_address(sm.stage[stage]) + W_BYTES +
                                                     (uint32_t) o.warpgroup * WARPGROUP_BYTES);
-                const uint64_t w = wgmma_descriptor(shared_address(sm.w[stage]));
+                const uint64_t w = wgmma_descriptor(shared_address(sm.stage[stage]));
 #pragma unroll
                 for (uint64_t k = 0; k < 2 * K_STEPS; k += 2) {
                     Wgmma<256>::bf16(sum, x + k, w + k);

@@ -13,8 +13,7 @@ struct moe_expert_ffn {
     int version;
     struct moe_expert_gemm first;
     struct moe_expert_gemm second;
-    struct moe_expert_v3 *v3; /* [2], version 3 only */
-    int32_t *counters_dev;    /* [2][2], likewise */
+    struct moe_expert_v3 *v3; /* version 3 only */
     char text[64];
 };
 
@@ -101,6 +100,13 @@ static enum moe_expert_epilogue epilogue_of(enum moe_expert_activation activatio
     return MOE_EPILOGUE_NONE;
 }
 
+/* Only bf16 has a wide launch. */
+static int is_wide(const struct moe_expert_gemm *gemm, const int32_t *row_offset)
+{
+    return gemm->dtype == MOE_EXPERT_BF16 &&
+           moe_expert_split_is_wide(row_offset, gemm->expert_count);
+}
+
 static void describe_gemms(struct moe_expert_ffn *ffn, const struct moe_expert_ffn_shape *shape,
                            const struct moe_expert_ffn_weights *weights,
                            const struct moe_expert_ffn_batch *batch)
@@ -139,24 +145,25 @@ static void describe_gemms(struct moe_expert_ffn *ffn, const struct moe_expert_f
     ffn->second.out_scale_dev = NULL;
 }
 
-static int prepare_v3(struct moe_expert_ffn *ffn)
+static int prepare_v3(struct moe_expert_ffn *ffn, const int32_t *row_offset)
 {
+    const size_t queue_bytes =
+        (size_t) moe_expert_v3_queue_count(ffn->first.expert_count) * sizeof(int32_t);
     /* A tensor map must lie on a 64-byte boundary. */
-    ffn->v3 = aligned_alloc(64, (2 * sizeof *ffn->v3 + 63) / 64 * 64);
+    ffn->v3 = aligned_alloc(64, (sizeof *ffn->v3 + 63) / 64 * 64);
     if (ffn->v3 == NULL) {
         return (int) cudaErrorMemoryAllocation;
     }
-    int error = (int) cudaMalloc((void **) &ffn->counters_dev, 4 * sizeof *ffn->counters_dev);
+    ffn->v3->queue_dev = NULL;
+    ffn->v3->is_wide = is_wide(&ffn->first, row_offset);
+    int error = (int) cudaMalloc((void **) &ffn->v3->queue_dev, queue_bytes);
     if (error == 0) {
-        error = (int) cudaMemset(ffn->counters_dev, 0, 4 * sizeof *ffn->counters_dev);
+        error = (int) cudaMemset(ffn->v3->queue_dev, 0, queue_bytes);
     }
-    if (error != 0) {
-        return error;
+    if (error == 0) {
+        error = moe_expert_v3_init(&ffn->v3->first, &ffn->first);
     }
-    ffn->first.counter_dev = ffn->counters_dev;
-    ffn->second.counter_dev = ffn->counters_dev + 2;
-    error = moe_expert_v3_init(&ffn->v3[0], &ffn->first);
-    return error != 0 ? error : moe_expert_v3_init(&ffn->v3[1], &ffn->second);
+    return error != 0 ? error : moe_expert_v3_init(&ffn->v3->second, &ffn->second);
 }
 
 int moe_expert_ffn_create(const struct moe_expert_ffn_shape *shape,
@@ -176,12 +183,13 @@ int moe_expert_ffn_create(const struct moe_expert_ffn_shape *shape,
     }
     ffn->version = version != 0 ? version : capability() == 90 ? FASTEST : PORTABLE;
     describe_gemms(ffn, shape, weights, batch);
-    const int error = ffn->version == FASTEST ? prepare_v3(ffn) : 0;
+    const int error = ffn->version == FASTEST ? prepare_v3(ffn, batch->row_offset) : 0;
     if (error != 0) {
         moe_expert_ffn_destroy(ffn);
         return error;
     }
-    (void) snprintf(ffn->text, sizeof ffn->text, "v%d", ffn->version);
+    (void) snprintf(ffn->text, sizeof ffn->text, "v%d%s", ffn->version,
+                    ffn->v3 != NULL && ffn->v3->is_wide ? " wide" : "");
     *out = ffn;
     return 0;
 }
@@ -189,8 +197,10 @@ int moe_expert_ffn_create(const struct moe_expert_ffn_shape *shape,
 void moe_expert_ffn_destroy(struct moe_expert_ffn *ffn)
 {
     if (ffn != NULL) {
-        (void) cudaFree(ffn->counters_dev); /* nothing to be done about a failure here */
-        free(ffn->v3);
+        if (ffn->v3 != NULL) {
+            (void) cudaFree(ffn->v3->queue_dev); /* nothing to be done about a failure here */
+            free(ffn->v3);
+        }
         free(ffn);
     }
 }
@@ -211,7 +221,6 @@ int moe_expert_ffn_run(const struct moe_expert_ffn *ffn, void *stream)
         error = moe_expert_gemm_v2(&ffn->first, stream);
         return error != 0 ? error : moe_expert_gemm_v2(&ffn->second, stream);
     default:
-        error = moe_expert_v3_run(&ffn->v3[0], 0, stream);
-        return error != 0 ? error : moe_expert_v3_run(&ffn->v3[1], 1, stream);
+        return moe_expert_v3_run(ffn->v3, stream);
     }
 }

@@ -3,7 +3,8 @@
  *
  *     mid = activation(x W1^T),    out = mid W2^T
  *
- * in two grouped GEMMs, one launch each, whatever the counts per expert (zeros included).
+ * in two grouped GEMMs, one launch each or (version 3) one for both, whatever the counts per expert
+ * (zeros included).
  * Rows come in expert order, as the permute kernel (permute.h) leaves them; the weights of
  * the combine are not applied here.
  *
@@ -104,10 +105,11 @@ int moe_expert_ffn_create(const struct moe_expert_ffn_shape *shape,
                           struct moe_expert_ffn **out);
 void moe_expert_ffn_destroy(struct moe_expert_ffn *ffn); /* NULL is allowed */
 
-/* The version and the tile shapes in use, such as "v3 256x64"; valid as long as ffn. */
+/* The version and the tile shapes in use, such as "v3 wide"; valid as long as ffn. */
 const char *moe_expert_ffn_describe(const struct moe_expert_ffn *ffn);
 
-/* Both GEMMs, asynchronous on stream; may be captured into a graph. */
+/* Both GEMMs, asynchronous on stream; may be captured into a graph. Runs of one ffn must not
+ * overlap: they share mid and a queue. */
 int moe_expert_ffn_run(const struct moe_expert_ffn *ffn, void *stream);
 
 #ifdef __cplusplus

@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 #include "kernels/expert_ffn.h"
+#include "kernels/expert_split.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -43,7 +44,6 @@ struct moe_expert_gemm {
     const float *w_scale_dev;
     void *out_dev;
     float *out_scale_dev;
-    int32_t *counter_dev; /* [2], zero between launches: version 3's tile queue */
 };
 
 static inline int32_t moe_expert_gemm_matrix_count(const struct moe_expert_gemm *gemm)
@@ -57,26 +57,34 @@ int moe_expert_gemm_v2(const struct moe_expert_gemm *gemm, void *stream);
 
 /* Version 3 reads through tensor maps, which are made once. */
 enum {
-    MOE_V3_TOKEN_TILE_COUNT = 5, /* 8, 16, 32, 64, 128 rows of x */
-    MOE_V3_TOKEN_TILE_LEAST = 8,
-    MOE_V3_TOKEN_TILE_MOST = 128,
     MOE_V3_WEIGHT_ROWS = 128, /* of one tensor map box */
     MOE_V3_ROW_BYTES = 128,   /* of depth in a box: the width of the swizzle */
     /* Row scales of a tile: a box must start at a multiple of 16 bytes, a tile starts anywhere. */
     MOE_V3_SCALE_BOX = MOE_V3_TOKEN_TILE_MOST + 4,
 };
 
-struct moe_expert_v3 {
+struct moe_expert_v3_gemm {
     CUtensorMap w;                          /* [expert * matrix][columns][depth] */
     CUtensorMap x[MOE_V3_TOKEN_TILE_COUNT]; /* [row][depth] */
     CUtensorMap x_scale;                    /* [depth block][row], fp8 only */
     struct moe_expert_gemm gemm;
 };
 
-int moe_expert_v3_init(struct moe_expert_v3 *v3, const struct moe_expert_gemm *gemm);
+/* Both GEMMs of the FFN: x of the second is out of the first. */
+struct moe_expert_v3 {
+    struct moe_expert_v3_gemm first;
+    struct moe_expert_v3_gemm second;
+    int is_wide;        /* its wide launch (expert_split.h) */
+    int32_t *queue_dev; /* [moe_expert_v3_queue_count], zero between launches (expert_tiles.cuh) */
+};
 
-/* second: starts while the launch before it drains, and waits for its results itself. */
-int moe_expert_v3_run(const struct moe_expert_v3 *v3, int second, void *stream);
+static inline int32_t moe_expert_v3_queue_count(int32_t expert_count)
+{
+    return 3 + expert_count;
+}
+
+int moe_expert_v3_init(struct moe_expert_v3_gemm *v3, const struct moe_expert_gemm *gemm);
+int moe_expert_v3_run(const struct moe_expert_v3 *v3, void *stream);
 
 #ifdef __cplusplus
 }

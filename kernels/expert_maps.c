@@ -57,7 +57,7 @@ static int encode(encode_function function, CUtensorMap *map, const struct tenso
     return result == CUDA_SUCCESS ? 0 : (int) cudaErrorInvalidValue;
 }
 
-int moe_expert_v3_init(struct moe_expert_v3 *v3, const struct moe_expert_gemm *gemm)
+int moe_expert_v3_init(struct moe_expert_v3_gemm *v3, const struct moe_expert_gemm *gemm)
 {
     const encode_function function = find_encode();
     if (function == NULL) {
@@ -81,7 +81,7 @@ int moe_expert_v3_init(struct moe_expert_v3 *v3, const struct moe_expert_gemm *g
     tensor.rank = 2;
     tensor.size[1] = (cuuint64_t) gemm->row_count;
     for (int i = 0; error == 0 && i < MOE_V3_TOKEN_TILE_COUNT; i++) {
-        tensor.box[1] = (cuuint32_t) MOE_V3_TOKEN_TILE_LEAST << i;
+        tensor.box[1] = (cuuint32_t) moe_token_tile_rows(i);
         error = encode(function, &v3->x[i], &tensor);
     }
     if (error == 0 && fp8) {

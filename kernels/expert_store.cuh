@@ -17,7 +17,12 @@
 #include "kernels/expert_tiles.cuh"
 #include "kernels/tma.cuh"
 
-enum { STAGING_ROWS = 64, STAGING_ROW_BYTES = 128, WARPGROUP = 128, BOTH_WARPGROUPS = 256 };
+enum {
+    STAGING_ROWS = 64,
+    STAGING_ROW_BYTES = 128,
+    WARPGROUP = 128,
+    BOTH_WARPGROUPS = 2 * WARPGROUP,
+};
 
 /* Where a warpgroup's results go. */
 struct expert_output {
@@ -186,27 +191,35 @@ static __device__ __forceinline__ void store_upright_e4m3(const expert_output &o
     }
 }
 
-/* Turned, bf16: N tokens (64 at most), the warpgroup's 64 columns from `column`. */
+/* Turned, bf16: N tokens, the warpgroup's 64 columns from `column`, by as many tokens at a time as
+ * the staging area holds. */
 template <int N, typename Value>
 static __device__ __forceinline__ void store_turned_bf16(const expert_output &o, int32_t column,
                                                          Value value)
 {
+    constexpr int32_t ROUND = N < STAGING_ROWS ? N : STAGING_ROWS;
     const int32_t thread = (int32_t) threadIdx.x % WARPGROUP;
     const int32_t lane = thread % 32;
     const int32_t chunk = thread / 32 * 2 + lane / 8 % 2;
     const uint32_t base = shared_address(o.staging);
-    named_barrier(1 + o.warpgroup, WARPGROUP);
 #pragma unroll
-    for (int j = 0; j < N / 8; j += 2) {
-        /* With one group of 8 tokens the other two matrices fall on rows that nobody reads. */
-        const int other = N == 8 ? j : j + 1;
-        store_matrices(base + staging_offset(8 * (j + lane / 16) + lane % 8, chunk),
-                       pack_bf16(value(j, 0), value(j, 1)), pack_bf16(value(j, 2), value(j, 3)),
-                       pack_bf16(value(other, 0), value(other, 1)),
-                       pack_bf16(value(other, 2), value(other, 3)));
+    for (int first = 0; first < N; first += ROUND) {
+        named_barrier(1 + o.warpgroup, WARPGROUP);
+#pragma unroll
+        for (int j = 0; j < ROUND / 8; j += 2) {
+            const int here = first / 8 + j;
+            /* With one group of 8 tokens the other two matrices fall on rows that nobody reads. */
+            const int other = N == 8 ? here : here + 1;
+            store_matrices(base + staging_offset(8 * (j + lane / 16) + lane % 8, chunk),
+                           pack_bf16(value(here, 0), value(here, 1)),
+                           pack_bf16(value(here, 2), value(here, 3)),
+                           pack_bf16(value(other, 0), value(other, 1)),
+                           pack_bf16(value(other, 2), value(other, 3)));
+        }
+        named_barrier(1 + o.warpgroup, WARPGROUP);
+        copy_out<__nv_bfloat16>(o, thread, WARPGROUP, 0, ROUND, o.row + first, column,
+                                STAGING_ROW_BYTES);
     }
-    named_barrier(1 + o.warpgroup, WARPGROUP);
-    copy_out<__nv_bfloat16>(o, thread, WARPGROUP, 0, N, o.row, column, STAGING_ROW_BYTES);
 }
 
 /* scale[token] of N tokens over the 128 columns that both warpgroups hold together, in

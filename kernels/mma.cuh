@@ -15,6 +15,8 @@
 
 #include <stdint.h>
 
+#include "kernels/warp_mma.cuh" /* copy_async_commit, copy_async_wait */
+
 static __device__ __forceinline__ uint32_t mma_shared_address(const void *shared)
 {
     return (uint32_t) __cvta_generic_to_shared(shared);
@@ -26,18 +28,6 @@ static __device__ __forceinline__ void copy_async(uint32_t to, const void *from,
     asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(to), "l"(from),
                  "r"(inside ? 16 : 0)
                  : "memory");
-}
-
-/* Closes this thread's group of copies; an empty group counts. */
-static __device__ __forceinline__ void copy_async_commit()
-{
-    asm volatile("cp.async.commit_group;" ::: "memory");
-}
-
-/* This thread's copies have arrived, but for those of the youngest Pending groups. */
-template <int Pending> static __device__ __forceinline__ void copy_async_wait()
-{
-    asm volatile("cp.async.wait_group %0;" ::"n"(Pending) : "memory");
 }
 
 /* Four matrices of 8 rows of 16 bytes; lane l gives the address of row l % 8 of matrix l / 8. */

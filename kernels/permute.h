@@ -63,13 +63,22 @@ int moe_permute_plan(const struct moe_permute_shape *shape, const int32_t *exper
  *      it): each row of x is read up to top_k times
  *   2  128 threads per token: read once, written top_k times, 16 bytes at a time
  *   3  the copy engine brings up to 16 KiB of a token's row to shared memory, and takes them from
- *      there to all its places: 128 KiB under way per SM (compute capability 9.0)
- * scale pointers and strides: fp8 only, else NULL and 0. */
-int moe_permute_rows(const struct moe_permute_shape *shape, enum moe_expert_dtype dtype,
-                     void *rows_dev, float *row_scale_dev, int32_t row_scale_stride,
-                     const void *x_dev, const float *x_scale_dev, int32_t x_scale_stride,
-                     const int32_t *position_dev, const int32_t *row_source_dev,
-                     const int32_t *row_offset_dev, int version, void *stream);
+ *      there to all its places: 128 KiB under way per SM (compute capability 9.0) */
+struct moe_permute_operands {
+    enum moe_expert_dtype dtype; /* of rows and x */
+    void *rows_dev;
+    float *row_scale_dev; /* scale pointers and strides: fp8 only, else NULL and 0 */
+    int32_t row_scale_stride;
+    const void *x_dev;
+    const float *x_scale_dev;
+    int32_t x_scale_stride;
+    const int32_t *position_dev;
+    const int32_t *row_source_dev; /* these two: version 1 only, else may be NULL */
+    const int32_t *row_offset_dev;
+};
+
+int moe_permute_rows(const struct moe_permute_shape *shape,
+                     const struct moe_permute_operands *operands, int version, void *stream);
 
 /* out[token] = sum over places, ascending, of weight[token][place] * rows[position[token][place]],
  * places without a row left out: fused multiply-adds in fp32 from 0, rounded to bf16 once. rows

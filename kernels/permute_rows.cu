@@ -189,43 +189,56 @@ static cudaError_t run_v3(const rows_case &c, cudaStream_t stream)
     return cudaGetLastError();
 }
 
-extern "C" int moe_permute_rows(const struct moe_permute_shape *shape, enum moe_expert_dtype dtype,
-                                void *rows_dev, float *row_scale_dev, int32_t row_scale_stride,
-                                const void *x_dev, const float *x_scale_dev, int32_t x_scale_stride,
-                                const int32_t *position_dev, const int32_t *row_source_dev,
-                                const int32_t *row_offset_dev, int version, void *stream)
+// What the contract says of the operands.
+static bool is_valid(const struct moe_permute_shape *shape,
+                     const struct moe_permute_operands *operands, int version)
 {
-    const auto to = (cudaStream_t) stream;
-    const bool scaled = dtype == MOE_EXPERT_FP8;
     const int64_t choices = (int64_t) shape->token_count * shape->top_k;
     if (shape->token_count < 1 || shape->top_k < 1 || shape->top_k > MOE_PERMUTE_TOP_K_LIMIT ||
         choices > INT32_MAX || shape->hidden < 16 || shape->hidden % 16 != 0 ||
         shape->hidden > MOE_PERMUTE_HIDDEN_LIMIT || version < 1 ||
-        version > MOE_PERMUTE_VERSION_COUNT || !launch_is_aligned(rows_dev, 16) ||
-        !launch_is_aligned(x_dev, 16) || !launch_is_aligned(position_dev, 4) ||
-        (version == 1 &&
-         (!launch_is_aligned(row_source_dev, 4) || !launch_is_aligned(row_offset_dev, 4))) ||
-        (!scaled && dtype != MOE_EXPERT_BF16) ||
-        (scaled && (!launch_is_aligned(row_scale_dev, 4) || !launch_is_aligned(x_scale_dev, 4) ||
-                    x_scale_stride < shape->token_count || row_scale_stride < 1))) {
+        version > MOE_PERMUTE_VERSION_COUNT || !launch_is_aligned(operands->rows_dev, 16) ||
+        !launch_is_aligned(operands->x_dev, 16) || !launch_is_aligned(operands->position_dev, 4)) {
+        return false;
+    }
+    if (version == 1 && (!launch_is_aligned(operands->row_source_dev, 4) ||
+                         !launch_is_aligned(operands->row_offset_dev, 4))) {
+        return false;
+    }
+    if (operands->dtype != MOE_EXPERT_FP8) {
+        return operands->dtype == MOE_EXPERT_BF16;
+    }
+    return launch_is_aligned(operands->row_scale_dev, 4) &&
+           launch_is_aligned(operands->x_scale_dev, 4) &&
+           operands->x_scale_stride >= shape->token_count && operands->row_scale_stride >= 1;
+}
+
+extern "C" int moe_permute_rows(const struct moe_permute_shape *shape,
+                                const struct moe_permute_operands *operands, int version,
+                                void *stream)
+{
+    const auto to = (cudaStream_t) stream;
+    const bool scaled = operands->dtype == MOE_EXPERT_FP8;
+    const int64_t choices = (int64_t) shape->token_count * shape->top_k;
+    if (!is_valid(shape, operands, version)) {
         return (int) cudaErrorInvalidValue;
     }
     const rows_case c = {
-        (unsigned char *) rows_dev,
-        (const unsigned char *) x_dev,
-        row_scale_dev,
-        x_scale_dev,
-        row_scale_stride,
-        x_scale_stride,
-        position_dev,
+        (unsigned char *) operands->rows_dev,
+        (const unsigned char *) operands->x_dev,
+        operands->row_scale_dev,
+        operands->x_scale_dev,
+        operands->row_scale_stride,
+        operands->x_scale_stride,
+        operands->position_dev,
         shape->token_count,
         shape->top_k,
         scaled ? shape->hidden : shape->hidden * 2,
         scaled ? (int32_t) launch_ceil(shape->hidden, MOE_EXPERT_SCALE_BLOCK) : 0,
     };
     if (version == 1) {
-        rows_v1<<<(unsigned) choices, THREADS, 0, to>>>(c, row_source_dev,
-                                                        row_offset_dev + shape->expert_count);
+        rows_v1<<<(unsigned) choices, THREADS, 0, to>>>(
+            c, operands->row_source_dev, operands->row_offset_dev + shape->expert_count);
     } else if (version == 2) {
         const int64_t scale_blocks =
             launch_ceil((int64_t) c.scale_columns * c.token_count, THREADS);

@@ -12,6 +12,11 @@
  *      is held by bytes under way, and 192 KiB per SM are more than registers could hold
  *   5  as 4 in pieces of 64 KiB, marked to leave the L2 cache first: longer runs in one direction,
  *      and a memory that turns around between reading and writing less often
+ *   6  write and copy only: one 16-byte access per thread, blocks of 128 threads, as many as there
+ *      are bytes. Found by a sweep, not foreseen: a small block holds its place only while
+ *      its own two accesses last, so loads and stores of a whole GPU stay close together in
+ *      memory. H200, 1 GiB copied in a stream: 4.263 TB/s, cudaMemcpyAsync 4.237; with blocks of 64
+ *      threads 3.37, of 256 4.21
  * 4 and 5 need compute capability 9.0.
  *
  * bytes: a multiple of 16, at least 16; pointers aligned to 16 bytes; arrays do not overlap. As in
@@ -28,7 +33,8 @@ extern "C" {
 #endif
 
 enum {
-    MOE_STREAM_VERSION_COUNT = 5,
+    MOE_STREAM_VERSION_COUNT = 6, /* of write and copy */
+    MOE_STREAM_READ_VERSION_COUNT = 5,
     MOE_STREAM_SUM_COUNT = 64,
 };
 

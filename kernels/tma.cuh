@@ -78,16 +78,12 @@ static __device__ __forceinline__ void tma_load_3d(uint32_t to, const CUtensorMa
                  : "memory");
 }
 
-/* What the launch before this one in the stream wrote may be read from here on. */
-static __device__ __forceinline__ void wait_for_previous_launch()
+/* Between ordinary stores to global memory and reads of them by the copy engine, which does not
+ * keep their order otherwise: by whoever stores, before saying so, and by whoever reads, after
+ * hearing it. */
+static __device__ __forceinline__ void copy_engine_fence()
 {
-    asm volatile("griddepcontrol.wait;" ::: "memory");
-}
-
-/* The next launch in the stream may start where there is room. */
-static __device__ __forceinline__ void allow_next_launch()
-{
-    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+    asm volatile("fence.proxy.async.global;" ::: "memory");
 }
 
 template <int Count> static __device__ __forceinline__ void registers_give()

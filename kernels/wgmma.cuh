@@ -53,6 +53,7 @@ template <int N> struct Wgmma;
 #define MOE_D16(how, i)  MOE_D8(how, i), MOE_D8(how, i + 8)
 #define MOE_D32(how, i)  MOE_D16(how, i), MOE_D16(how, i + 16)
 #define MOE_D64(how, i)  MOE_D32(how, i), MOE_D32(how, i + 32)
+#define MOE_D96(how, i)  MOE_D64(how, i), MOE_D32(how, i + 64)
 #define MOE_D128(how, i) MOE_D64(how, i), MOE_D64(how, i + 64)
 #define MOE_ADD          "+f"
 #define MOE_WRITE        "=f"
@@ -91,10 +92,13 @@ template <int N> struct Wgmma;
     MOE_R32                                                                            \
     ",%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51" \
     ",%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63"
-#define MOE_R128                                                                       \
+#define MOE_R96                                                                        \
     MOE_R64                                                                            \
     ",%64,%65,%66,%67,%68,%69,%70,%71,%72,%73,%74,%75,%76,%77,%78,%79,%80,%81,%82,%83" \
-    ",%84,%85,%86,%87,%88,%89,%90,%91,%92,%93,%94,%95,%96,%97,%98,%99,%100,%101,%102"  \
+    ",%84,%85,%86,%87,%88,%89,%90,%91,%92,%93,%94,%95"
+#define MOE_R128                                                                       \
+    MOE_R96                                                                            \
+    ",%96,%97,%98,%99,%100,%101,%102"                                                  \
     ",%103,%104,%105,%106,%107,%108,%109,%110,%111,%112,%113,%114,%115,%116,%117,%118" \
     ",%119,%120,%121,%122,%123,%124,%125,%126,%127"
 
@@ -103,6 +107,7 @@ MOE_WGMMA(16, MOE_R8, MOE_D8, "%8", "%9")
 MOE_WGMMA(32, MOE_R16, MOE_D16, "%16", "%17")
 MOE_WGMMA(64, MOE_R32, MOE_D32, "%32", "%33")
 MOE_WGMMA(128, MOE_R64, MOE_D64, "%64", "%65")
+MOE_WGMMA(192, MOE_R96, MOE_D96, "%96", "%97")
 MOE_WGMMA(256, MOE_R128, MOE_D128, "%128", "%129")
 
 #undef MOE_WGMMA
@@ -113,12 +118,14 @@ MOE_WGMMA(256, MOE_R128, MOE_D128, "%128", "%129")
 #undef MOE_D16
 #undef MOE_D32
 #undef MOE_D64
+#undef MOE_D96
 #undef MOE_D128
 #undef MOE_R4
 #undef MOE_R8
 #undef MOE_R16
 #undef MOE_R32
 #undef MOE_R64
+#undef MOE_R96
 #undef MOE_R128
 
 #endif

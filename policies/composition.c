@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "policies/parameter.h"
+#include "policies/plan/plan_policy.h"
 #include "policies/plugin.h"
 
 /* What decides where nobody is named. */
@@ -34,17 +35,23 @@ static enum moe_status find_kind(const char *name, enum moe_policy_kind *kind,
                     "no kind of decision '%.64s'; there are: place dispatch predict group", name);
 }
 
+static bool is_plugin(const char *path)
+{
+    const size_t length = strlen(path);
+    return length > 3 && strcmp(path + length - 3, ".so") == 0;
+}
+
 static enum moe_status find_policy(enum moe_policy_kind kind, const char *name,
                                    const struct moe_policy **out, struct moe_error *err)
 {
     if (strchr(name, '/') == NULL) {
-        const size_t length = strlen(name);
-        if (length > 3 && strcmp(name + length - 3, ".so") == 0) {
+        if (is_plugin(name)) {
             return moe_fail(err, MOE_RANGE, "the path of a plug-in has a '/': ./%.100s", name);
         }
         return moe_policy_find(kind, name, out, err);
     }
-    MOE_TRY(moe_plugin_load(out, name, err));
+    MOE_TRY(is_plugin(name) ? moe_plugin_load(out, name, err)
+                            : moe_plan_policy_load(out, name, err));
     return moe_policy_is(*out, kind)
                ? MOE_OK
                : moe_fail(err, MOE_RANGE, "%.160s: policy %s makes no %s decision", name,

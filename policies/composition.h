@@ -6,8 +6,8 @@
  * A term for each kind of decision, joined by '+'; KIND= before all but the place policy (where
  * it may stand too); behind a policy's name its parameters, each ':name=value'. What is left out
  * is decided as the engine does by itself: dispatch=even, group=round_robin, no prediction.
- * A name with a '/' is the path of a plug-in (policies/plugin.h); such a path has no '+', ':'
- * or ','.
+ * A name with a '/' is the path of a plug-in (policies/plugin.h) when it ends with ".so", else of
+ * a plan file (policies/plan/plan_policy.h); such a path has no '+', ':' or ','.
  *
  * Canonical text (the label): kinds in the order place, dispatch, predict, group; no "place=";
  * parameters in declared order, those at their default left out, numbers as short as they read
@@ -34,7 +34,7 @@ struct moe_composition {
 };
 
 /* Errors: MOE_RANGE quoting the term and naming what is allowed there; MOE_IO, MOE_POLICY,
- * MOE_UNSUPPORTED from a plug-in. */
+ * MOE_UNSUPPORTED from a plug-in or a plan. */
 enum moe_status moe_composition_parse(struct moe_composition *out, const char *text,
                                       struct moe_error *err) MOE_MUST_CHECK;
 

@@ -23,4 +23,8 @@ enum moe_status moe_copy_index_init(struct moe_copy_index *index,
                                     const struct moe_placement *placement, uint32_t layer,
                                     struct moe_arena *arena, struct moe_error *err) MOE_MUST_CHECK;
 
+/* The same anew, for another placement of the shape that it was made for. */
+void moe_copy_index_fill(struct moe_copy_index *index, const struct moe_placement *placement,
+                         uint32_t layer);
+
 #endif

@@ -11,9 +11,11 @@
  * the engine owns its state. Equal views give equal answers, on any machine: no clock, no
  * global, no address, and every tie has a stated rule.
  *
- * To add one: write policies/NAME.c with `MOE_POLICY_DEFINE(NAME) = { MOE_POLICY_HEADER, ... };`
- * and add its line to policies/registry.def. The contract tests then run over it. The same file
- * compiled with -DMOE_POLICY_PLUGIN as a shared object is a plug-in (policies/plugin.h).
+ * To add one: write NAME.c in place/, dispatch/, predict/ or group/ with
+ * `MOE_POLICY_DEFINE(NAME) = { MOE_POLICY_HEADER, ... };` and add its line to
+ * policies/registry.def. The contract tests then run over it. The same file compiled with
+ * -DMOE_POLICY_PLUGIN as a shared object is a plug-in (policies/plugin.h). A policy includes this
+ * header and what solve/ offers, never another policy.
  */
 #ifndef MOE_POLICIES_POLICY_H
 #define MOE_POLICIES_POLICY_H

@@ -4,12 +4,12 @@
 
 #include "policies/policy.h"
 
-#define MOE_POLICY(name) extern const struct moe_policy moe_policy_##name;
+#define MOE_POLICY(folder, name) extern const struct moe_policy moe_policy_##name;
 #include "policies/registry.def"
 #undef MOE_POLICY
 
 static const struct moe_policy *const policies[] = {
-#define MOE_POLICY(name) &moe_policy_##name,
+#define MOE_POLICY(folder, name) &moe_policy_##name,
 #include "policies/registry.def"
 #undef MOE_POLICY
 };

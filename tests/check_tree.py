@@ -19,19 +19,25 @@ TREE_BYTES_MAX = 40 << 20
 
 # Part of the tree: the parts it may include besides itself. Inside sim each part may include
 # all to its left.
-SIM = ['sim/base', 'sim/settings', 'sim/model', 'sim/scenario', 'sim/cost', 'sim/calibration', 'sim/engine',
-       'sim/report', 'sim/command']
+SIM = ['sim/base', 'sim/settings', 'sim/model', 'sim/scenario', 'sim/cost', 'sim/calibration',
+       'sim/arrival', 'sim/engine', 'sim/report', 'sim/command']
+# A policy is one file that stands alone: of policies/ it knows the interface and the solvers.
+POLICY_KINDS = ['policies/place', 'policies/dispatch', 'policies/predict', 'policies/group']
+POLICIES = {'policies', 'policies/solve', 'policies/check'}
 MAY_INCLUDE = {
     'sim/base': set(),
     'traces': {'sim/base'},
     'policies': {'sim/base', 'traces'},
+    'policies/solve': {'sim/base', 'traces', 'policies'},
+    'policies/check': {'sim/base', 'traces', 'policies'},
+    **{kind: {'sim/base', 'traces', 'policies', 'policies/solve'} for kind in POLICY_KINDS},
     'kernels': {'sim/base'},
     'calibrate/samples': {'sim/base'},
     'calibrate': {'sim/base', 'kernels', 'calibrate/samples'},
-    'sim': {'traces', 'policies', 'calibrate/samples', *SIM},  # sim/main.c
+    'sim': {'traces', *POLICIES, 'calibrate/samples', *SIM},  # sim/main.c
 }
 for place, name in enumerate(SIM[1:], start=1):
-    MAY_INCLUDE[name] = {'traces', 'policies', 'calibrate/samples', *SIM[:place]}
+    MAY_INCLUDE[name] = {'traces', *POLICIES, 'calibrate/samples', *SIM[:place]}
 
 INCLUDE = re.compile(r'^\s*#\s*include\s*"([^"]+)"', re.MULTILINE)
 
@@ -135,10 +141,14 @@ def self_check():
                ('sim/model/a.c', 'sim/scenario/b.h'), ('kernels/a.cu', 'calibrate/b.h'),
                ('calibrate/a.c', 'sim/cost/b.h'), ('calibrate/a.c', 'traces/b.h'),
                ('sim/engine/a.c', 'tests/b.h'), ('sim/engine/a.c', 'b.h'),
+               ('policies/place/a.c', 'policies/dispatch/b.h'),
+               ('policies/solve/a.c', 'policies/place/b.h'),
+               ('policies/a.c', 'policies/solve/b.h'), ('sim/cost/a.c', 'policies/place/b.h'),
                ('sim/unlisted/a.c', 'sim/base/b.h'), ('calibrate/samples/a.c', 'kernels/b.h'),
                ('sim/cost/a.c', 'calibrate/b.h'), ('tests/engine_twin.c', 'sim/cost/b.h')]
     allowed = [('sim/engine/a.c', 'sim/cost/b.h'), ('sim/main.c', 'sim/command/b.h'),
-               ('policies/a.c', 'traces/b.h'), ('calibrate/a.c', 'kernels/b.h'),
+               ('policies/a.c', 'traces/b.h'), ('policies/place/a.c', 'policies/solve/b.h'),
+               ('sim/engine/a.c', 'policies/solve/b.h'), ('calibrate/a.c', 'kernels/b.h'),
                ('tests/test_a.c', 'sim/engine/b.h'), ('sim/report/a.c', 'sim/report/b.h'),
                ('sim/cost/a.c', 'calibrate/samples/b.h'), ('calibrate/measure/a.c', 'kernels/b.h')]
     for path, target in refused:

@@ -101,7 +101,7 @@ void count_twin_row(struct twin_counted *counted, const struct twin_case *c, uin
     const struct twin_model *m = &c->cost.model;
     const uint32_t slots_per_gpu = c->slots / gpus_of(c);
     for (uint32_t layer = 0; layer < m->moe_layers; layer++) {
-        bool wanted[TWIN_GPUS] = { false };
+        uint32_t wanted[TWIN_GPUS] = { 0 };
         bool wanted_node[TWIN_GPUS] = { false };
         for (uint32_t k = 0; k < m->top_k; k++) {
             const uint16_t id = c->route[row][layer % c->trace_layers][k];
@@ -120,11 +120,12 @@ void count_twin_row(struct twin_counted *counted, const struct twin_case *c, uin
             }
             assert(to < gpus_of(c));
             counted->slot[layer][slot]++;
-            wanted[to] = true;
+            wanted[to]++;
             wanted_node[to / c->cost.gpus_per_node] = true;
         }
         for (uint32_t g = 0; g < gpus_of(c); g++) {
-            counted->copies[layer][gpu][g] += wanted[g];
+            counted->copies[layer][gpu][g] +=
+                c->exchange == TWIN_EACH ? wanted[g] : wanted[g] > 0;
             counted->nodes[layer][gpu][g] += wanted_node[g];
         }
     }

@@ -317,7 +317,7 @@ void engine_case_make(uint64_t seed, const char *table, struct twin_case *c, cha
     c->step_tokens = budgets[twin_below(&draw, 8)];
     c->plan_share = shares[twin_below(&draw, 4)];
     c->passes = between(&draw, 1, TWIN_PASSES);
-    c->exchange = twin_below(&draw, 3);
+    c->exchange = twin_below(&draw, 4);
     c->common_exit = one_in(&draw, 2);
     c->serial = one_in(&draw, 2);
     c->noise = !one_in(&draw, 3);

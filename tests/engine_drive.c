@@ -217,6 +217,8 @@ void engine_drive_scenario(const struct twin_case *c, struct moe_scenario *scena
         .exchange = (enum moe_exchange_mode) c->exchange,
         .common_exit = c->common_exit,
         .shared = c->serial ? MOE_SHARED_SERIAL : MOE_SHARED_OVERLAPPED,
+        .page_tokens = 1,
+        .attention_ranks = 1,
     };
     scenario->attribution = true;
     scenario->noise = c->noise;
@@ -276,6 +278,21 @@ static uint64_t longest_request(const struct twin_case *c)
     return longest;
 }
 
+/* Of what really comes. */
+static enum moe_status longest_arrival(struct engine_drive *drive, const struct twin_case *c,
+                                       const struct moe_arrival_source *arrivals,
+                                       const struct moe_trace *trace, uint64_t *longest,
+                                       struct moe_error *err)
+{
+    struct moe_arrival_survey survey;
+    *longest = longest_request(c);
+    if (arrivals->is_stretched) {
+        MOE_TRY(moe_arrival_survey(arrivals, trace, c->seed, &drive->setup, &survey, err));
+        *longest = survey.longest_tokens;
+    }
+    return MOE_OK;
+}
+
 static enum moe_status run_stored(struct engine_drive *drive, const struct twin_case *c,
                                   const char *calibration, bool events, struct moe_trace *trace,
                                   struct moe_run_result *result, struct moe_error *err)
@@ -285,42 +302,60 @@ static enum moe_status run_stored(struct engine_drive *drive, const struct twin_
     struct moe_replay_map map;
     MOE_TRY(moe_calibration_parse(&table, calibration, strlen(calibration), "case",
                                   MOE_CALIBRATION_FITTED, &drive->setup, err));
-    MOE_TRY(moe_cost_init(&cost, table, &drive->scenario.model, &drive->scenario.cluster,
-                          &drive->setup, err));
+    MOE_TRY(moe_cost_init_serving(&cost, table, &drive->scenario.model, &drive->scenario.cluster,
+                                  &drive->scenario.serving, &drive->setup, err));
     MOE_TRY(moe_replay_map_init(&map, moe_trace_model(trace), c->cost.model.moe_layers,
                                 &drive->setup, err));
     const struct moe_planning planning = { 0 };
+    const struct moe_arrival_setup setup = { &drive->scenario.arrivals, trace, c->plan_share,
+                                             c->passes };
+    struct moe_arrival_source arrivals;
     struct moe_composition composition;
+    uint64_t longest = 0;
+    MOE_TRY(moe_arrival_source_init(&arrivals, &setup, err));
+    MOE_TRY(longest_arrival(drive, c, &arrivals, trace, &longest, err));
     compose(c, &composition);
     const struct moe_run_input input = {
         .scenario = &drive->scenario,
         .cost = cost,
         .map = &map,
         .planning = &planning,
-        .longest_request = longest_request(c),
+        .arrivals = &arrivals,
+        .longest_request = longest,
+        .audit = true,
+        .kv_limit = drive->kv_limit,
         .detail = events ? drive->log : NULL,
         .detail_steps = UINT64_MAX,
     };
     planned = c;
     assert(moe_run_result_bytes(&input) <= drive->results.size_bytes);
     assert(moe_run_work_bytes(&input, trace) <= drive->work.size_bytes);
-    return moe_run(&input, &composition, c->seed, trace, &drive->results, &drive->work, result,
-                   err);
+    const enum moe_status status =
+        moe_run(&input, &composition, c->seed, trace, &drive->results, &drive->work, result, err);
+    moe_arrival_source_finish(&arrivals);
+    return status;
 }
 
-enum moe_status engine_drive_run(struct engine_drive *drive, const struct twin_case *c,
-                                 const char *calibration, bool events,
-                                 struct moe_run_result *result, struct moe_error *err)
+enum moe_status engine_drive_scene(struct engine_drive *drive, const struct twin_case *c,
+                                   const char *calibration, bool events,
+                                   struct moe_run_result *result, struct moe_error *err)
 {
     struct moe_trace *trace = NULL;
     moe_arena_reset(&drive->setup);
     moe_arena_reset(&drive->results);
     moe_arena_reset(&drive->work);
-    engine_drive_scenario(c, &drive->scenario);
     MOE_TRY(moe_model_check(&drive->scenario.model, err));
     MOE_TRY(engine_drive_store(drive, c, err));
     MOE_TRY(moe_trace_open(&trace, drive->path, err));
     const enum moe_status status = run_stored(drive, c, calibration, events, trace, result, err);
     moe_trace_close(trace);
     return status;
+}
+
+enum moe_status engine_drive_run(struct engine_drive *drive, const struct twin_case *c,
+                                 const char *calibration, bool events,
+                                 struct moe_run_result *result, struct moe_error *err)
+{
+    engine_drive_scenario(c, &drive->scenario);
+    return engine_drive_scene(drive, c, calibration, events, result, err);
 }

@@ -15,6 +15,7 @@ struct engine_drive {
     struct moe_arena work;
     FILE *log; /* where event logs go */
     struct moe_scenario scenario;
+    uint64_t kv_limit; /* tokens of a rank's pool at most; 0: as memory says */
 };
 
 /* Makes a folder of its own under the system's, and memory for every case. */
@@ -35,5 +36,11 @@ enum moe_status engine_drive_run(struct engine_drive *drive, const struct twin_c
                                  const char *calibration, bool events,
                                  struct moe_run_result *result,
                                  struct moe_error *err) MOE_MUST_CHECK;
+
+/* The same with drive->scenario as it is, for ways to serve that the twin does not know. */
+enum moe_status engine_drive_scene(struct engine_drive *drive, const struct twin_case *c,
+                                   const char *calibration, bool events,
+                                   struct moe_run_result *result,
+                                   struct moe_error *err) MOE_MUST_CHECK;
 
 #endif

@@ -16,6 +16,7 @@ struct sequence {
     uint32_t now; /* rows of this step */
     int64_t admitted;
     int64_t first_token;
+    int64_t last_token;
 };
 
 struct waiting {
@@ -419,7 +420,7 @@ static void end_request(struct run *run, const struct sequence *s)
 }
 
 /* The step is over at run->now: who has sampled what, who is done. Returns the samples. */
-static uint32_t end_step(struct run *run, uint32_t *firsts)
+static uint32_t end_step(struct run *run)
 {
     const struct twin_case *c = run->c;
     uint32_t outputs = 0;
@@ -434,11 +435,13 @@ static uint32_t end_step(struct run *run, uint32_t *firsts)
                 outputs++;
                 if (s->done == c->prompt[s->request]) {
                     s->first_token = run->now;
-                    *firsts += 1;
                     if (run->phase == TWIN_SCORED) {
                         sample(&run->r->ttft, run->now - s->admitted);
                     }
+                } else if (run->phase == TWIN_SCORED) {
+                    sample(&run->r->itl, run->now - s->last_token);
                 }
+                s->last_token = run->now;
             }
             if (s->running && s->done == c->prompt[s->request] + c->output[s->request] - 1) {
                 end_request(run, s);
@@ -484,8 +487,7 @@ static bool one_step(struct run *run)
     step_twin_times(&run->step, TWIN_SUBSETS - 1, &times);
     step_twin_play(&run->step, &times, &played);
     run->now += played.length;
-    uint32_t firsts = 0;
-    const uint32_t outputs = end_step(run, &firsts);
+    const uint32_t outputs = end_step(run);
     struct twin_account *account = &r->account[run->phase];
     account->steps++;
     account->tokens += (uint64_t) tokens;
@@ -498,9 +500,6 @@ static bool one_step(struct run *run)
         score_barriers(run, &played);
         score_replays(run);
         sample(&r->step, played.length);
-        for (uint32_t i = firsts; i < outputs; i++) {
-            sample(&r->itl, played.length);
-        }
     }
     run->number++;
     return true;

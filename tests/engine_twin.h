@@ -29,7 +29,7 @@ enum {
     TWIN_EMPTY = 0xffff
 };
 
-enum { TWIN_EXACT, TWIN_PADDED, TWIN_RELAYED };
+enum { TWIN_EXACT, TWIN_PADDED, TWIN_RELAYED, TWIN_EACH };
 /* Who gives the copies of an expert their tokens. TWIN_UNEVEN: of n copies, copy j has weight
  * 1 + (j + source + step + layer) % n, and tokens of a source, in their order, fill the copies in
  * ascending order up to the rounded-down sums of their shares. TWIN_CAPPED: the same, but no copy

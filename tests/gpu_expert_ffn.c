@@ -2,12 +2,13 @@
  * GPU.
  *
  * Counts per expert are ragged, with zeros and with the edges of the row tiles; outputs are
- * poisoned before each run; the rows behind the last one must stay as they were. Two kinds of
- * data: small whole numbers whose sums are exact, where the answer must be right to the last
- * bit (bf16, ReLU), and random ones. Each GEMM is judged by itself: out by what the twin makes of
- * the mid that the kernel stored; mid by the twin's, from which an element may differ by
- * one step of its type, and in e4m3 few may, since the tensor cores keep about 14 bits of a
- * sum of 128 products and only what lies that close to a middle can fall to the other side.
+ * poisoned before each run; replays of a graph must say what the first run said; the rows behind
+ * the last one must stay as they were. Two kinds of data: small whole numbers whose sums are
+ * exact, where the answer must be right to the last bit (bf16, ReLU), and random ones. Each GEMM is
+ * judged by itself: out by what the twin makes of the mid that the kernel stored; mid by the
+ * twin's, from which an element may differ by one step of its type, and in e4m3 few may, since the
+ * tensor cores keep about 14 bits of a sum of 128 products and only what lies that close to a
+ * middle can fall to the other side.
  * --small leaves out the larger shapes, for slow checkers such as compute-sanitizer. */
 #include <cuda_runtime_api.h>
 #include <inttypes.h>
@@ -46,9 +47,25 @@ static const struct test_case cases[] = {
     { 80, 176, MOE_EXPERT_SWIGLU, false, 3, { 12, 0, 70 } },
     { 592, 336, MOE_EXPERT_SWIGLU, false, 3, { 3, 16, 9 } }, /* few rows, rings that come round */
     { 64, 64, MOE_EXPERT_RELU, false, 70, { [2] = 3, [32] = 17, [33] = 1, [69] = 5 } },
+    /* More tiles than blocks in both GEMMs, whose second waits for the first, expert by expert. */
+    { 512, 256, MOE_EXPERT_SWIGLU, true, 70, { 70, 3, 5, 0, 4, 1,   3, 5, 2, 4, 1, 3, 5, 2,
+                                               4,  1, 3, 5, 2, 130, 1, 3, 5, 2, 4, 1, 3, 5,
+                                               2,  4, 1, 3, 5, 2,   4, 1, 3, 5, 2, 4, 0, 3,
+                                               5,  2, 4, 1, 3, 5,   2, 4, 1, 3, 5, 2, 4, 1,
+                                               3,  5, 2, 4, 1, 3,   5, 2, 4, 1, 3, 5, 2, 9 } },
+    { 2048, 256, MOE_EXPERT_SWIGLU, true, 1, { 300 } },
     { 512, 384, MOE_EXPERT_SWIGLU, true, 8, { 129, 0, 256, 1, 31, 127, 0, 300 } },
     { 1024, 768, MOE_EXPERT_RELU, true, 4, { 100, 7, 40, 0 } },
-    { 2880, 720, MOE_EXPERT_SWIGLU, true, 2, { 30, 66 } },
+    /* Wide tiles (expert_split.h): alone, beside all smaller ones, several and a rest. */
+    { 128, 128, MOE_EXPERT_RELU, false, 1, { 192 } },
+    { 272, 144, MOE_EXPERT_SWIGLU, false, 3, { 129, 0, 191 } },
+    { 256, 512, MOE_EXPERT_RELU, true, 9, { 192, 0, 384, 1, 150, 320, 16, 33, 512 } },
+    { 192, 272, MOE_EXPERT_GELU, true, 6, { 320, 3, 0, 130, 192, 70 } },
+    { 192, 320, MOE_EXPERT_GELU, true, 6, { 193, 5, 576, 0, 192, 100 } },
+    { 448, 400, MOE_EXPERT_SWIGLU, true, 5, { 0, 1024, 185, 9, 385 } },
+    /* More than 128 rows and nothing wide. */
+    { 192, 192, MOE_EXPERT_RELU, false, 1, { 256 } },
+    { 176, 96, MOE_EXPERT_SWIGLU, false, 3, { 193, 0, 255 } },
 };
 
 /* One case in host memory. */
@@ -70,7 +87,8 @@ struct host_data {
     void *mid_found;
     float *mid_scale_found;
     double *expected; /* of out, from mid_found */
-    uint16_t *found;
+    uint16_t *found;  /* after replays; found_first: after the first run */
+    uint16_t *found_first;
     struct moe_reference_expert twin;
 };
 
@@ -173,6 +191,7 @@ static void host_init(struct host_data *d, const struct test_case *c, enum moe_e
     d->mid_scale_found = allocate(d->mid_scale_count, sizeof(float));
     d->expected = allocate(d->out_count, sizeof *d->expected);
     d->found = allocate(d->out_count, sizeof *d->found);
+    d->found_first = allocate(d->out_count, sizeof *d->found_first);
     d->twin = (struct moe_reference_expert){ d->shape,    d->row_offset, d->scale_stride,
                                              d->x,        d->x_scale,    d->w1,
                                              d->w1_scale, d->w2,         d->w2_scale };
@@ -200,6 +219,7 @@ static void host_finish(struct host_data *d)
     free(d->mid_scale_found);
     free(d->expected);
     free(d->found);
+    free(d->found_first);
 }
 
 /* Device memory with a copy of `from`, or poisoned with NaNs when that is NULL. */
@@ -218,6 +238,27 @@ static void *upload(const void *from, size_t bytes)
 static void download(void *to, const void *from_dev, size_t bytes)
 {
     demand((int) cudaMemcpy(to, from_dev, bytes, cudaMemcpyDeviceToHost), "cudaMemcpy");
+}
+
+/* Twice in a graph, the graph twice, back to back: a run must find what the one before it left. */
+static void replay(const struct moe_expert_ffn *ffn)
+{
+    cudaStream_t stream = NULL;
+    cudaGraph_t graph = NULL;
+    cudaGraphExec_t exec = NULL;
+    demand((int) cudaStreamCreate(&stream), "cudaStreamCreate");
+    demand((int) cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal),
+           "cudaStreamBeginCapture");
+    demand(moe_expert_ffn_run(ffn, stream), "moe_expert_ffn_run");
+    demand(moe_expert_ffn_run(ffn, stream), "moe_expert_ffn_run");
+    demand((int) cudaStreamEndCapture(stream, &graph), "cudaStreamEndCapture");
+    demand((int) cudaGraphInstantiate(&exec, graph, 0), "cudaGraphInstantiate");
+    demand((int) cudaGraphLaunch(exec, stream), "cudaGraphLaunch");
+    demand((int) cudaGraphLaunch(exec, stream), "cudaGraphLaunch");
+    demand((int) cudaStreamSynchronize(stream), "cudaGraphLaunch");
+    demand((int) cudaGraphExecDestroy(exec), "cudaGraphExecDestroy");
+    demand((int) cudaGraphDestroy(graph), "cudaGraphDestroy");
+    demand((int) cudaStreamDestroy(stream), "cudaStreamDestroy");
 }
 
 static void run_on_gpu(struct host_data *d, int version)
@@ -251,6 +292,11 @@ static void run_on_gpu(struct host_data *d, int version)
            "moe_expert_ffn_create");
     demand(moe_expert_ffn_run(ffn, NULL), "moe_expert_ffn_run");
     demand((int) cudaDeviceSynchronize(), "moe_expert_ffn_run");
+    download(d->found_first, dev[9], d->out_count * sizeof(uint16_t));
+    demand((int) cudaMemset(dev[7], 0xff, d->mid_count * d->element_bytes), "cudaMemset");
+    demand((int) cudaMemset(dev[8], 0xff, d->mid_scale_count * sizeof(float)), "cudaMemset");
+    demand((int) cudaMemset(dev[9], 0xff, d->out_count * sizeof(uint16_t)), "cudaMemset");
+    replay(ffn);
     download(d->found, dev[9], d->out_count * sizeof(uint16_t));
     download(d->mid_found, dev[7], d->mid_count * d->element_bytes);
     download(d->mid_scale_found, dev[8], d->mid_scale_count * sizeof(float));
@@ -349,12 +395,15 @@ static bool check(const struct test_case *c, enum moe_expert_dtype dtype, bool e
         moe_reference_expert_second(&d.twin, d.mid_found, d.mid_scale_found, d.scratch, d.expected);
         const double steps = mid_error(&d);
         const double error = largest_error(&d, &row);
-        const bool passed = exact ? steps == 0.0 && error == 0.0
-                                  : steps <= STEP_BOUND[dtype] && error <= OUT_BOUND[dtype];
-        (void) printf("%s v%d %s %dx%d%s: mid %.2e a step off; largest error of a row of out %.2e "
-                      "(row %d)\n",
-                      passed ? "ok  " : "FAIL", version, dtypes[dtype], c->hidden, c->inter,
-                      exact ? " exact" : "", steps, error, row);
+        const bool same = memcmp(d.found, d.found_first, d.out_count * sizeof *d.found) == 0;
+        const bool passed =
+            same && (exact ? steps == 0.0 && error == 0.0
+                           : steps <= STEP_BOUND[dtype] && error <= OUT_BOUND[dtype]);
+        (void) printf(
+            "%s v%d %s %dx%d%s%s: mid %.2e a step off; largest error of a row of out %.2e "
+            "(row %d)\n",
+            passed ? "ok  " : "FAIL", version, dtypes[dtype], c->hidden, c->inter,
+            exact ? " exact" : "", same ? "" : " REPLAY DIFFERS", steps, error, row);
         good = good && passed;
     }
     host_finish(&d);

@@ -158,12 +158,19 @@ static void check_rows(const struct drawn *d, enum moe_expert_dtype dtype)
     for (int version = 1; version <= MOE_PERMUTE_VERSION_COUNT; version++) {
         gpu_poison(rows_dev, rows_bytes);
         gpu_poison(scale_dev, scale_bytes);
-        gpu_demand(moe_permute_rows(shape, dtype, rows_dev, fp8 ? scale_dev : NULL,
-                                    fp8 ? stride : 0, x_dev, fp8 ? x_scale_dev : NULL,
-                                    fp8 ? shape->token_count : 0, position_dev,
-                                    version == 1 ? source_dev : NULL,
-                                    version == 1 ? offset_dev : NULL, version, NULL),
-                   "moe_permute_rows");
+        const struct moe_permute_operands operands = {
+            .dtype = dtype,
+            .rows_dev = rows_dev,
+            .row_scale_dev = fp8 ? scale_dev : NULL,
+            .row_scale_stride = fp8 ? stride : 0,
+            .x_dev = x_dev,
+            .x_scale_dev = fp8 ? x_scale_dev : NULL,
+            .x_scale_stride = fp8 ? shape->token_count : 0,
+            .position_dev = position_dev,
+            .row_source_dev = version == 1 ? source_dev : NULL,
+            .row_offset_dev = version == 1 ? offset_dev : NULL,
+        };
+        gpu_demand(moe_permute_rows(shape, &operands, version, NULL), "moe_permute_rows");
         compare_dev(d, fp8 ? "permute fp8" : "permute bf16", version, rows_dev, rows, rows_bytes);
         compare_dev(d, "permute scales", version, scale_dev, scale, scale_bytes);
     }
@@ -242,21 +249,20 @@ static void check_refusals(void)
     gpu_require(moe_permute_plan(&good, index, index, index, index, NULL, NULL) == bad,
                 "no workspace");
     shape = good, shape.hidden = 24;
-    gpu_require(moe_permute_rows(&shape, MOE_EXPERT_BF16, dev, NULL, 0, dev, NULL, 0, index, index,
-                                 index, 2, NULL) == bad,
-                "hidden 24");
-    gpu_require(moe_permute_rows(&good, MOE_EXPERT_BF16, dev + 8, NULL, 0, dev, NULL, 0, index,
-                                 index, index, 2, NULL) == bad,
-                "unaligned rows");
-    gpu_require(moe_permute_rows(&good, MOE_EXPERT_FP8, dev, scale, 4, dev, scale, 1, index, index,
-                                 index, 2, NULL) == bad,
-                "a scale stride below the tokens");
-    gpu_require(moe_permute_rows(&good, MOE_EXPERT_BF16, dev, NULL, 0, dev, NULL, 0, index, NULL,
-                                 index, 1, NULL) == bad,
-                "version 1 without sources");
-    gpu_require(moe_permute_rows(&good, MOE_EXPERT_BF16, dev, NULL, 0, dev, NULL, 0, index, index,
-                                 index, MOE_PERMUTE_VERSION_COUNT + 1, NULL) == bad,
+    const struct moe_permute_operands fine = { MOE_EXPERT_BF16, dev,   NULL, 0, dev, NULL, 0,
+                                               index,           index, index };
+    struct moe_permute_operands broken = fine;
+    gpu_require(moe_permute_rows(&shape, &fine, 2, NULL) == bad, "hidden 24");
+    gpu_require(moe_permute_rows(&good, &fine, MOE_PERMUTE_VERSION_COUNT + 1, NULL) == bad,
                 "a version too many");
+    broken.rows_dev = dev + 8;
+    gpu_require(moe_permute_rows(&good, &broken, 2, NULL) == bad, "unaligned rows");
+    broken = fine, broken.row_source_dev = NULL;
+    gpu_require(moe_permute_rows(&good, &broken, 1, NULL) == bad, "version 1 without sources");
+    broken = (struct moe_permute_operands){ MOE_EXPERT_FP8, dev, scale, 4,     dev,
+                                            scale,          1,   index, index, index };
+    gpu_require(moe_permute_rows(&good, &broken, 2, NULL) == bad,
+                "a scale stride below the tokens");
     gpu_require(moe_combine_rows(&good, dev, dev, index, scale, 0, NULL) == bad, "version 0");
     gpu_require(moe_quantise_rows(4, 64, dev, scale, 3, dev, 2, NULL) == bad,
                 "a scale stride below the rows");

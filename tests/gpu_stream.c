@@ -38,10 +38,10 @@ static void compare(const char *what, int64_t bytes, int version)
     }
 }
 
-static void check(int64_t bytes, int version)
+/* Twice, so that adding is told from setting. */
+static void check_read(int64_t bytes, int version)
 {
     uint32_t sums[MOE_STREAM_SUM_COUNT] = { 0 };
-    /* Twice, so that adding is told from setting. */
     gpu_demand((int) cudaMemset(sum_dev, 0, sizeof sums), "cudaMemset");
     for (int i = 0; i < 2; i++) {
         gpu_demand(moe_stream_read(sum_dev, src_dev, bytes, version, NULL), "moe_stream_read");
@@ -51,7 +51,13 @@ static void check(int64_t bytes, int version)
     gpu_require(total(sums) == twin,
                 "read version %d of %" PRId64 " bytes: sum %" PRIu32 ", its twin says %" PRIu32,
                 version, bytes, total(sums), twin);
+}
 
+static void check(int64_t bytes, int version)
+{
+    if (version <= MOE_STREAM_READ_VERSION_COUNT) {
+        check_read(bytes, version);
+    }
     memset(expected, GPU_POISON, (size_t) bytes + GUARD);
     gpu_poison(dst_dev, (size_t) bytes + GUARD);
     moe_reference_stream_write(expected, 0x12345678, bytes);
@@ -76,13 +82,27 @@ static void check_refusals(void)
     gpu_require(moe_stream_write(dst_dev, 1, 16, MOE_STREAM_VERSION_COUNT + 1, NULL) == bad,
                 "a version too many");
     gpu_require(moe_stream_read(NULL, src_dev, 16, 1, NULL) == bad, "no sum");
+    gpu_require(moe_stream_read(sum_dev, src_dev, 16, MOE_STREAM_READ_VERSION_COUNT + 1, NULL) ==
+                    bad,
+                "a version of read too many");
 }
 
 int main(int argc, char **argv)
 {
     const int64_t sizes[] = {
-        16,        32,        TILE / 4 - 16,     TILE / 4,        TILE / 2 + 16, TILE,
-        TILE + 16, 13 * TILE, 997 * INT64_C(64), (16 << 20) + 48, BYTES_MAX,
+        16,
+        32,
+        2048,
+        2064,
+        TILE / 4 - 16,
+        TILE / 4,
+        TILE / 2 + 16,
+        TILE,
+        TILE + 16,
+        13 * TILE,
+        997 * INT64_C(64),
+        (16 << 20) + 48,
+        BYTES_MAX,
     };
     const int small = gpu_begin(argc, argv);
     const uint64_t key = moe_random_key(1, MOE_RANDOM_TEST);

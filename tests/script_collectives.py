@@ -23,10 +23,10 @@ def require(good, text):
         faults.append(text)
 
 
-def run(program, gpus, *arguments, **variables):
+def run(program, gpus, *arguments, verb='collectives', **variables):
     environment = dict(os.environ, PRETEND_GPUS=str(gpus), **variables)
-    return subprocess.run([program, 'collectives', *arguments], capture_output=True, text=True,
-                          check=False, env=environment)
+    return subprocess.run([program, verb, *arguments], capture_output=True, text=True, check=False,
+                          env=environment)
 
 
 def check_store(path, gpus):
@@ -129,12 +129,41 @@ def check_faults(program, folder):
     check_text(chosen, 0, 'p2p-3-1', 'p2p-1-3')
 
 
+def check_resume(program, folder):
+    """A run of `moecal measure` that broke off among the links goes on there."""
+    path = os.path.join(folder, 'resumed.cal.db')
+    arguments = ['--sentinel', '64x64x2', '--sentinel-rows', '5', '--stream-mib', '1', '--product',
+                 '32', '--soak', '0', '--shape', '64x128x2', '--kinds', 'expert', '--rows-max', '2',
+                 '--link-mib', '1', '-o', path]
+    broken = run(program, 2, *arguments, verb='measure', PRETEND_FAULT='hang')
+    check_text(broken, 1, 'reduce_scatter of')
+    rows = sqlite3.connect(path)
+    links = ("FROM sample x JOIN sample_point p ON p.id = x.point JOIN sample_series s "
+             "ON s.id = p.series WHERE s.backend IN ('nccl', 'nccl-api', 'copy-engine') OR "
+             "s.kind = 'overlap'")
+    kept = set(rows.execute('SELECT x.id ' + links).fetchall())
+    require(len(kept) > 4, f'a broken run kept {len(kept)} samples of links')
+    done = run(program, 2, *arguments, verb='measure')
+    require(done.returncode == 0, f'resume: exit code {done.returncode}: {done.stderr[-300:]}')
+    now = set(rows.execute('SELECT x.id ' + links).fetchall())
+    require(kept < now, 'resume: samples were lost')
+    twice = rows.execute('SELECT s.name, p.bytes_per_peer, x.pass, count(*) ' + links +
+                         ' GROUP BY x.point, x.gpu, x.pass HAVING count(*) > 1').fetchall()
+    require(not twice, f'resume: measured twice: {twice[:3]}')
+    require(rows.execute('SELECT count(*), min(wall_s > 0) FROM sample_run').fetchone() == (1, 1),
+            'resume: not one ended run')
+    require(rows.execute("SELECT count(*) FROM sample_point WHERE role <> 'refine' AND id NOT IN "
+                         '(SELECT point FROM sample)').fetchone()[0] == 0,
+            'resume: points without a sample')
+
+
 def main():
     program = sys.argv[1]
     with tempfile.TemporaryDirectory() as folder:
         for gpus in (1, 2, 3):
             check_whole(program, folder, gpus)
         check_faults(program, folder)
+        check_resume(program, folder)
     for fault in faults[:20]:
         print(fault)
     sys.exit(1 if faults else 0)

@@ -107,9 +107,9 @@ static inline void fixture_tables(struct moe_run_result *r, struct moe_arena *ar
 static inline void fixture_account(struct moe_run_result *r, moe_time_ns time_ns)
 {
     const struct moe_token_account phases[MOE_PHASE_COUNT] = {
-        { 10, 400, 100, 5, UINT64_C(400) * 4, time_ns / 10 },
-        { FIXTURE_STEPS, 1900, 950, 38, UINT64_C(1900) * 4, time_ns },
-        { 12, 300, 150, 9, UINT64_C(300) * 4, time_ns / 8 },
+        { 10, 400, 100, 5, UINT64_C(400) * 4, time_ns / 10, 0 },
+        { FIXTURE_STEPS, 1900, 950, 38, UINT64_C(1900) * 4, time_ns, 0 },
+        { 12, 300, 150, 9, UINT64_C(300) * 4, time_ns / 8, 0 },
     };
     memcpy(r->account, phases, sizeof phases);
     r->unknown_assignments = 13;

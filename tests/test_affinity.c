@@ -3,9 +3,9 @@
 #include <math.h>
 #include <string.h>
 
-#include "policies/affinity_solver.h"
-#include "policies/count_clusters.h"
 #include "policies/policy.h"
+#include "policies/solve/affinity_solver.h"
+#include "policies/solve/count_clusters.h"
 #include "sim/base/random.h"
 #include "tests/node_traffic.h"
 #include "tests/trace_window.h"

@@ -42,7 +42,7 @@ static struct moe_bench_cell cell(const char *backend, bool library, double us)
 {
     return (struct moe_bench_cell){
         .backend = backend,
-        .library = library,
+        .is_library = library,
         .measured = true,
         .timing = { .count = 20, .median_us = us, .low_us = us * 0.999, .high_us = us * 1.001 },
         .mhz = 1500.0
@@ -134,7 +134,7 @@ Test(bench_bar, hot_expert_is_predicted_by_its_tiles)
 static void add_move(const char *family, const char *size, bool library, int32_t tokens, double us)
 {
     struct moe_bench_move *move = &moves.items[moves.count++];
-    *move = (struct moe_bench_move){ .library = library,
+    *move = (struct moe_bench_move){ .is_library = library,
                                      .measured = true,
                                      .bytes = 4e9,
                                      .tokens = tokens,

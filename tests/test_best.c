@@ -3,8 +3,8 @@
 #include <math.h>
 #include <string.h>
 
-#include "policies/best_solver.h"
 #include "policies/policy.h"
+#include "policies/solve/best_solver.h"
 #include "sim/base/random.h"
 
 enum { ARENA_BYTES = 8 << 20 };
@@ -43,7 +43,10 @@ static struct moe_best draw_layer(uint16_t *slots, uint32_t columns, float risk)
     shape.expert_count = 1 + below(30);
     shape.slot_count =
         shape.gpu_count * ((shape.expert_count - 1) / shape.gpu_count + 1 + below(3));
-    cr_assert_eq(moe_best_init(&best, &arena, &shape, columns, risk, NULL), MOE_OK);
+    cr_assert_eq(moe_best_init(&best, &arena, &shape, columns, NULL), MOE_OK);
+    for (uint32_t e = 0; e < shape.expert_count; e++) {
+        best.risk[e] = risk * (float) uniform();
+    }
     for (uint32_t c = 0; c < best.column_count; c++) {
         double sum = 0.0;
         double load[32] = { 0 };
@@ -87,7 +90,7 @@ static double slow_score(const struct moe_best *best, const uint16_t *slots)
                 if (slots[s] != MOE_SLOT_EMPTY) {
                     const double x =
                         (double) best->load[slots[s] * best->column_count + c] / copies;
-                    load += x + (double) best->risk * x * x;
+                    load += x + (double) best->risk[slots[s]] * x * x;
                 }
             }
             total += pow(load, 16.0);
@@ -111,16 +114,34 @@ static bool has_duplicate(const struct moe_best *best, const uint16_t *slots)
     return false;
 }
 
-/* The score is what the header says; every further exchange raises it; experts, copies and
- * empty slots stay; no GPU gets a second copy of one expert. */
+/* Exchanges keep every expert's copies; recopying keeps their number and one of each. */
+static void check_copies(const struct moe_best *best, const uint16_t *before, const uint16_t *after)
+{
+    int change[32] = { 0 };
+    uint32_t copies[32] = { 0 };
+    for (uint32_t s = 0; s < best->slot_count; s++) {
+        change[before[s] == MOE_SLOT_EMPTY ? 31 : before[s]]--;
+        change[after[s] == MOE_SLOT_EMPTY ? 31 : after[s]]++;
+        copies[after[s] == MOE_SLOT_EMPTY ? 31 : after[s]]++;
+    }
+    cr_assert_eq(change[31], 0);
+    for (uint32_t e = 0; e < best->expert_count; e++) {
+        cr_assert(best->recopy ? copies[e] > 0 : change[e] == 0, "expert %u", e);
+    }
+}
+
+/* The score is what the header says; every further change raises it; copies stay as they may; no
+ * GPU gets a second copy of one expert. */
 Test(best, exchanges_raise_a_true_score)
 {
     uint32_t exchanged = 0;
+    uint32_t recopied = 0;
     for (int i = 0; i < 300; i++) {
         uint16_t slots[256] = { 0 };
         uint16_t moved[256] = { 0 };
         moe_arena_reset(&arena);
         struct moe_best best = draw_layer(slots, 1 + below(20), (float) (2.0 * uniform()));
+        best.recopy = i % 2 == 1;
         double before = moe_best_score(&best, slots);
         cr_assert_float_eq(before, slow_score(&best, slots), 1e-5 * before, "case %d", i);
         const bool duplicate = has_duplicate(&best, slots);
@@ -134,16 +155,33 @@ Test(best, exchanges_raise_a_true_score)
             before = after;
             exchanged += made;
         }
-        uint32_t balance[32] = { 0 };
-        for (uint32_t s = 0; s < best.slot_count; s++) {
-            balance[slots[s] == MOE_SLOT_EMPTY ? 31 : slots[s]]++;
-            balance[moved[s] == MOE_SLOT_EMPTY ? 31 : moved[s]]--;
-        }
-        for (uint32_t e = 0; e < 32; e++) {
-            cr_assert_eq(balance[e], 0);
-        }
+        check_copies(&best, slots, moved);
+        recopied += best.recopy && memcmp(slots, moved, sizeof moved) != 0;
     }
     cr_assert_gt(exchanged, 1000);
+    cr_assert_gt(recopied, 50);
+}
+
+/* Three GPUs, loads 8 1 1, the lighter ones twice: both spare copies go to the first, and an empty
+ * slot stays empty. */
+Test(best, recopy_by_hand)
+{
+    const struct moe_placement_shape shape = { 1, 3, 6, 3, 1, 1 };
+    const float load[3] = { 2.4f, 0.3f, 0.3f };
+    struct moe_best best;
+    uint16_t slots[6] = { 0, 2, 1, 2, 1, MOE_SLOT_EMPTY };
+    uint32_t copies = 0;
+    cr_assert_eq(moe_best_init(&best, &arena, &shape, 1, NULL), MOE_OK);
+    for (uint32_t e = 0; e < 3; e++) {
+        best.load[(size_t) e * 8] = load[e];
+    }
+    best.weight[0] = 1.0f;
+    cr_assert_gt(moe_best_improve(&best, 10, slots), 0);
+    for (uint32_t s = 0; s < 6; s++) {
+        copies += slots[s] == 0;
+    }
+    cr_assert_eq(copies, 3);
+    cr_assert_eq(slots[5], MOE_SLOT_EMPTY);
 }
 
 /* Two GPUs, loads 3 2 2 1 with 3 and 2 on one: one exchange balances them, the first of two. */
@@ -152,7 +190,7 @@ Test(best, exchange_by_hand)
     const struct moe_placement_shape shape = { 1, 4, 4, 2, 1, 1 };
     struct moe_best best;
     uint16_t slots[4] = { 0, 1, 2, 3 };
-    cr_assert_eq(moe_best_init(&best, &arena, &shape, 1, 0.0f, NULL), MOE_OK);
+    cr_assert_eq(moe_best_init(&best, &arena, &shape, 1, NULL), MOE_OK);
     cr_assert_eq(best.column_count, 8);
     const float load[4] = { 0.75f, 0.5f, 0.5f, 0.25f };
     for (uint32_t e = 0; e < 4; e++) {

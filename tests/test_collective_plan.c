@@ -10,6 +10,8 @@
 
 enum { CELLS = 1 << 14 };
 
+static const int64_t KNEE = 524288;
+
 static struct moe_collective_plan plan_of(uint32_t ranks, uint64_t seed)
 {
     struct moe_error err = { 0 };
@@ -70,10 +72,10 @@ Test(collective_plan, series_of_two_ranks)
     cr_assert_eq(role_count(&plan, exchange, MOE_COLLECTIVE_ANCHOR), 21);
     cr_assert(has_size(&plan, exchange, 512));
     cr_assert(has_size(&plan, exchange, INT64_C(128) << 20));
-    cr_assert(has_size(&plan, exchange, 524288 / 16 * 15));
-    cr_assert(has_size(&plan, exchange, 524288));
-    cr_assert(has_size(&plan, exchange, 524288 / 16 * 17));
-    cr_assert(has_size(&plan, series_named(&plan, "p2p-0-1"), 524288 / 16 * 17));
+    cr_assert(has_size(&plan, exchange, KNEE / 16 * 15));
+    cr_assert(has_size(&plan, exchange, KNEE));
+    cr_assert(has_size(&plan, exchange, KNEE / 16 * 17));
+    cr_assert(has_size(&plan, series_named(&plan, "p2p-0-1"), KNEE / 16 * 17));
     cr_assert_eq(role_count(&plan, exchange, MOE_COLLECTIVE_HELD_OUT), 12);
     cr_assert_eq(role_count(&plan, series_named(&plan, "all_to_all_v-2"), MOE_COLLECTIVE_SKEW), 16);
     moe_collective_plan_free(&plan);
@@ -204,9 +206,9 @@ Test(collective_plan, order_is_a_permutation_by_seed_and_pass)
     cr_assert_not_null(order);
     uint32_t moved = 0;
     for (uint32_t pass = 0; pass < 3; pass++) { /* the last is the first again */
-        moe_collective_plan_shuffle(&plan, 5, count, pass % 2, order + pass * count);
+        moe_collective_plan_shuffle(&plan, 5, count, pass % 2, order + (size_t) pass * count);
     }
-    cr_assert_arr_eq(order, order + 2 * count, count * sizeof *order);
+    cr_assert_arr_eq(order, order + 2 * (size_t) count, count * sizeof *order);
     bool *seen = calloc(plan.point_count, sizeof *seen);
     cr_assert_not_null(seen);
     for (uint32_t i = 0; i < count; i++) {
@@ -387,7 +389,7 @@ Test(collective_op, bytes)
     cr_assert_eq(moe_collective_wire_bytes(&call), 160);
     call.op = MOE_COLLECTIVE_ALL_REDUCE;
     call.ranks = 4;
-    cr_assert_eq(moe_collective_wire_bytes(&call), 2 * 3 * 48);
+    cr_assert_eq(moe_collective_wire_bytes(&call), INT64_C(288));
     cr_assert_eq(moe_collective_send_bytes(&call, 4), 0, "a rank that takes no part");
     call = (struct moe_collective_call){
         .op = MOE_COLLECTIVE_P2P, .ranks = 2, .src = 3, .dst = 1, .bytes_per_peer = 65536

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "policies/craft_solver.h"
+#include "policies/solve/craft_solver.h"
 #include "sim/base/random.h"
 
 enum { ARENA_BYTES = 64 << 20 };

@@ -21,7 +21,7 @@ static_assert((int) TWIN_SOURCES == (int) MOE_PROVENANCE_COUNT, "sources in one 
 static_assert((int) TWIN_BY_JITTER == (int) MOE_CAUSE_JITTER, "causes in one order");
 static_assert((int) TWIN_BY_COMM == (int) MOE_CAUSE_COMM, "causes in one order");
 static_assert((int) TWIN_LANES == (int) MOE_SENSITIVITY_LANES, "as many lanes");
-static_assert((int) TWIN_RELAYED == (int) MOE_EXCHANGE_HIERARCHICAL, "modes in one order");
+static_assert((int) TWIN_EACH == (int) MOE_EXCHANGE_LOW_LATENCY, "modes in one order");
 static_assert((int) TWIN_DRAIN == (int) MOE_PHASE_DRAIN, "phases in one order");
 
 /* Where the two part, in words. */

@@ -3,8 +3,8 @@
 #include <criterion/criterion.h>
 #include <math.h>
 
-#include "policies/eplb_solver.h"
 #include "policies/policy.h"
+#include "policies/solve/eplb_solver.h"
 #include "sim/base/random.h"
 #include "tests/eplb_twin.h"
 

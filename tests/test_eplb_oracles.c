@@ -3,8 +3,8 @@
 #include <jansson.h>
 #include <math.h>
 
-#include "policies/eplb_solver.h"
 #include "policies/policy.h"
+#include "policies/solve/eplb_solver.h"
 
 static json_t *load_vectors(const char *name)
 {

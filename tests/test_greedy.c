@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "policies/greedy.h"
+#include "policies/solve/greedy.h"
 #include "tests/property.h"
 
 enum { LIMIT = 300, ARENA_BYTES = 1 << 16 };

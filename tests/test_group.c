@@ -3,8 +3,8 @@
 #include <criterion/criterion.h>
 #include <string.h>
 
-#include "policies/group_home.h"
 #include "policies/policy.h"
+#include "policies/solve/group_home.h"
 #include "sim/base/random.h"
 
 enum { GPUS = 4, LAYERS = 2, EXPERTS = 8, TOKENS = 6, REQUESTS = 12, WAITING = 8, ROOMS = 3000 };

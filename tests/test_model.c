@@ -99,7 +99,7 @@ Test(model, cards_are_listed_in_order_and_unknown_ones_refused_with_the_list)
     const char *const *names = moe_model_card_names(&count);
     struct moe_model model;
     struct moe_error err = { 0 };
-    cr_assert_eq(count, 13);
+    cr_assert_eq(count, 14);
     for (uint32_t i = 0; i < count; i++) {
         const struct moe_model card = load(names[i]);
         cr_expect_str_eq(card.name, names[i]);

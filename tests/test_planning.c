@@ -7,7 +7,7 @@
 
 #include "sim/cost/calibration.h"
 #include "sim/engine/planning.h"
-#include "sim/engine/workload.h"
+#include "sim/arrival/workload.h"
 #include "tests/engine_case.h"
 #include "tests/engine_drive.h"
 #include "tests/workload_twin.h"

@@ -4,8 +4,8 @@
 #include <string.h>
 
 #include "policies/policy.h"
-#include "policies/predict_periods.h"
 #include "policies/predict_score.h"
+#include "policies/solve/predict_periods.h"
 #include "sim/base/random.h"
 
 enum { LAYERS = 2, EXPERTS = 4, STEPS = 40, BATCHES = 6, ARENA_BYTES = 1 << 20 };

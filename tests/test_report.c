@@ -113,7 +113,7 @@ Test(report, csv_has_the_same_columns_in_every_row)
                                    "half_width,seed_7,seed_8,seed_9");
         }
     }
-    cr_assert_eq(rows, 1 + FIXTURE_POLICIES * (MOE_METRIC_COUNT + 1 + MOE_PLAN_FIGURE_COUNT));
+    cr_assert_eq(rows, 1 + FIXTURE_POLICIES * (MOE_METRIC_EVERY_COUNT + 1 + MOE_PLAN_FIGURE_COUNT));
     free(text);
     expect_words("csv", "\neplb,best,1,0,speedup,,1,1.21000000");
     expect_words("csv", "\nlpt,does not fit,0,0,output_tokens_per_s,1/s,1,,,,,\n");

@@ -53,7 +53,7 @@ static void write_store(void)
 Test(run_store, keeps_what_a_repeat_needs)
 {
     struct moe_run_record record;
-    char scenario[32768];
+    char scenario[65536];
     char *report = NULL;
     write_store();
     cr_assert_eq(moe_run_store_read(&record, "run.db", NULL), MOE_OK);

@@ -49,8 +49,8 @@ Test(scenario, canonical_text_reads_back_to_the_same_scenario)
     for (size_t i = 0; i < sizeof changes / sizeof changes[0]; i++) {
         static struct moe_scenario first;
         static struct moe_scenario second;
-        char text[32768];
-        char again[32768];
+        char text[65536];
+        char again[65536];
         struct moe_error err = { 0 };
         cr_assert_eq(load(&first, changes[i], &err), MOE_OK, "%s", err.text);
         moe_scenario_write(&first, text, sizeof text);
@@ -100,11 +100,11 @@ Test(scenario, what_cannot_be_is_refused_before_any_trace_is_opened)
         { "model=", "model: none is named; `moesim models` lists the cards" },
         { "attribution=1", "attribution: '1' is not true or false" },
         { "serving.exchange=exactly",
-          "serving.exchange: 'exactly' is not one of exact, padded, hierarchical" },
+          "serving.exchange: 'exactly' is not one of exact, padded, hierarchical, low_latency, all_gather" },
         { "gpus=32",
           "setting gpus: no such key (did you mean cluster.gpu?); allowed here: name "
-          "trace model calibration cluster slots replicas serving policies baseline seeds "
-          "first_seed attribution noise" },
+          "trace model calibration cluster slots replicas serving arrivals slo hardware online policies "
+          "baseline seeds first_seed attribution noise" },
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct moe_scenario scenario = { .slot_count = 77 };

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "sim/base/random.h"
-#include "sim/engine/serving.h"
+#include "sim/engine/serving/serving.h"
 #include "tests/engine_case.h"
 #include "tests/engine_drive.h"
 
@@ -37,6 +37,7 @@ struct served {
     uint64_t finished;
     uint64_t finished_outputs;
     uint64_t first_tokens;
+    uint64_t next_tokens;
     uint64_t steps;
     uint64_t digest; /* of all work of all steps */
     int64_t now_ns;
@@ -49,15 +50,23 @@ static void on_first_token(void *context, moe_time_ns ttft_ns)
     served->first_tokens++;
 }
 
+static void on_next_token(void *context, moe_time_ns gap_ns)
+{
+    struct served *served = context;
+    cr_assert_gt(gap_ns, 0);
+    served->next_tokens++;
+}
+
 static void on_finish(void *context, const struct moe_finished *finished)
 {
     struct served *served = context;
     cr_assert_eq(finished->finished_ns, served->now_ns);
     cr_assert_lt(finished->admitted_ns, finished->first_token_ns);
     cr_assert_leq(finished->first_token_ns, finished->finished_ns);
-    cr_assert_eq(finished->output_tokens == 1, finished->first_token_ns == finished->finished_ns);
+    cr_assert_eq(finished->arrival->output_tokens == 1,
+                 finished->first_token_ns == finished->finished_ns);
     served->finished++;
-    served->finished_outputs += finished->output_tokens;
+    served->finished_outputs += finished->arrival->output_tokens;
     cr_assert_leq(served->finished, served->first_tokens);
 }
 
@@ -77,7 +86,7 @@ static uint64_t check_step(const struct moe_serving_state *state, const struct m
                            uint64_t kv_tokens)
 {
     uint64_t sum = 0;
-    for (uint32_t g = 0; g < state->setup.gpu_count; g++) {
+    for (uint32_t g = 0; g < state->setup.rank_count; g++) {
         uint32_t running = 0;
         const uint32_t held = kv_of(state, g, &running);
         cr_assert_eq(state->kv_used[g], held);
@@ -97,27 +106,39 @@ static uint64_t check_step(const struct moe_serving_state *state, const struct m
     return sum;
 }
 
+/* A closed loop over the trace. */
+static void open_stream(struct moe_trace *trace, double plan_share, uint32_t passes,
+                        struct moe_arrival_stream *stream)
+{
+    static struct moe_arrival_source source;
+    const struct moe_arrival_setup setup = { &drive.scenario.arrivals, trace, plan_share, passes };
+    moe_arrival_source_finish(&source);
+    cr_assert_eq(moe_arrival_source_init(&source, &setup, NULL), MOE_OK);
+    cr_assert_eq(moe_arrival_stream_init(stream, &source, trace, c.seed, &drive.work, NULL),
+                 MOE_OK);
+}
+
 static struct served serve(struct moe_trace *trace, uint64_t kv_tokens)
 {
     struct moe_serving_state state;
-    struct moe_workload workload;
+    struct moe_arrival_stream stream;
+    struct moe_intake intake = { .stream = &stream };
     struct moe_token_work work[TWIN_GPUS];
     struct served served = { 0 };
     uint64_t tokens = 0;
     engine_drive_scenario(&c, &drive.scenario);
     moe_arena_reset(&drive.work);
-    cr_assert_eq(
-        moe_workload_init(&workload, trace, c.plan_share, c.passes, c.seed, &drive.work, NULL),
-        MOE_OK);
+    open_stream(trace, c.plan_share, c.passes, &stream);
     const struct moe_serving_setup options = {
         .options = &drive.scenario.serving,
         .trace = trace,
-        .workload = &workload,
-        .gpu_count = c.cost.nodes * c.cost.gpus_per_node,
+        .intake = &intake,
+        .rank_count = c.cost.nodes * c.cost.gpus_per_node,
         .kv_tokens = kv_tokens,
         .window_size = c.cost.model.window,
     };
-    const struct moe_serving_observer observer = { &served, on_first_token, on_finish };
+    const struct moe_serving_observer observer = { &served, on_first_token, on_next_token,
+                                                   on_finish };
     cr_assert_eq(moe_serving_init(&state, &options, &drive.work, NULL), MOE_OK);
     for (;;) {
         uint64_t outputs = 0;
@@ -126,7 +147,7 @@ static struct served serve(struct moe_trace *trace, uint64_t kv_tokens)
             return served;
         }
         cr_assert_eq(check_step(&state, work, kv_tokens), tokens);
-        for (uint32_t g = 0; g < options.gpu_count; g++) {
+        for (uint32_t g = 0; g < options.rank_count; g++) {
             served.digest = moe_random_mix(served.digest ^ (uint64_t) work[g].tokens);
             served.digest = moe_random_mix(served.digest ^ (uint64_t) work[g].score_pairs);
         }
@@ -179,6 +200,7 @@ Test(serving, serves_every_token_once_within_budget_and_memory)
         cr_assert_eq(served.finished_outputs, outputs, "seed %" PRIu64, seed);
         cr_assert_eq(served.finished, requests, "seed %" PRIu64, seed);
         cr_assert_eq(served.first_tokens, requests, "seed %" PRIu64, seed);
+        cr_assert_eq(served.first_tokens + served.next_tokens, outputs, "seed %" PRIu64, seed);
         const struct served again = serve(trace, kv_tokens);
         cr_assert(again.digest == served.digest && again.steps == served.steps);
         moe_trace_close(trace);
@@ -188,16 +210,19 @@ Test(serving, serves_every_token_once_within_budget_and_memory)
 Test(serving, a_request_longer_than_an_empty_pool_is_refused)
 {
     struct moe_serving_state state;
-    struct moe_workload workload;
+    struct moe_arrival_stream stream;
+    struct moe_intake intake = { .stream = &stream };
     struct moe_token_work work[TWIN_GPUS];
     struct moe_error err = { 0 };
     uint64_t tokens = 0;
     struct moe_trace *trace = open_case(5);
     engine_drive_scenario(&c, &drive.scenario);
-    cr_assert_eq(moe_workload_init(&workload, trace, 0.1, 1, 1, &drive.work, NULL), MOE_OK);
-    const struct moe_serving_setup options = {
-        &drive.scenario.serving, trace, &workload, 1, 1, 0, NULL
-    };
+    open_stream(trace, 0.1, 1, &stream);
+    const struct moe_serving_setup options = { .options = &drive.scenario.serving,
+                                               .trace = trace,
+                                               .intake = &intake,
+                                               .rank_count = 1,
+                                               .kv_tokens = 1 };
     cr_assert_eq(moe_serving_init(&state, &options, &drive.work, NULL), MOE_OK);
     cr_assert_eq(moe_serving_plan_step(&state, 0, work, &tokens, &err), MOE_LIMIT);
     cr_assert_not_null(strstr(err.text, "holds 1"), "%s", err.text);

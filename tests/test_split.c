@@ -4,7 +4,7 @@
 #include <jansson.h>
 #include <unistd.h>
 
-#include "policies/split.h"
+#include "policies/solve/split.h"
 #include "tests/split_case.h"
 
 enum { CASES = 4000, TWIN_GPUS = 8 };

@@ -3,7 +3,7 @@
 #include <criterion/criterion.h>
 #include <glpk.h>
 
-#include "policies/split.h"
+#include "policies/solve/split.h"
 #include "tests/split_case.h"
 
 enum { CASES = 400, ENTRIES = 4 * CASE_SLOTS + CASE_GPUS };

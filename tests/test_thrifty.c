@@ -4,8 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "policies/realign.h"
-#include "policies/thrifty.h"
+#include "policies/solve/realign.h"
+#include "policies/solve/thrifty.h"
 #include "tests/place_case.h"
 
 enum { CASES = 3000 };

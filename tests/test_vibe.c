@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "policies/policy.h"
-#include "policies/vibe_solver.h"
+#include "policies/solve/vibe_solver.h"
 #include "sim/base/random.h"
 
 enum { ARENA_BYTES = 1 << 20, POINTS = 3 };

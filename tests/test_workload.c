@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "sim/engine/replay_map.h"
-#include "sim/engine/workload.h"
+#include "sim/arrival/workload.h"
 #include "tests/engine_case.h"
 #include "tests/engine_drive.h"
 

@@ -48,13 +48,10 @@ static enum moe_status read_meta(struct moe_route_gather *gather, const json_t *
 static enum moe_status read_record(struct moe_route_gather *gather, const json_t *line,
                                    const char *place, struct moe_error *err)
 {
+    static const struct moe_jsonl_keys keys = { "token_position", "layer", "selected_experts",
+                                                true };
     const char *type = json_string_value(json_object_get(line, "record_type"));
     const char *phase = json_string_value(json_object_get(line, "phase"));
-    const json_t *ids = json_object_get(line, "selected_experts");
-    const size_t count = json_array_size(ids);
-    uint16_t experts[MOE_TRACE_TOP_K_LIMIT];
-    int64_t token = 0;
-    int64_t layer = 0;
     if (json_object_get(line, "format") != NULL) {
         return read_meta(gather, line, place, err);
     }
@@ -62,25 +59,15 @@ static enum moe_status read_record(struct moe_route_gather *gather, const json_t
                                              strcmp(phase, "decoder_generated") == 0);
     const bool is_prompt =
         phase != NULL && (strcmp(phase, "prompt") == 0 || strcmp(phase, "decoder_prompt") == 0);
-    if (type == NULL || strcmp(type, "routing_selection") != 0 || !(is_output || is_prompt) ||
-        !json_is_array(ids) || count > MOE_TRACE_TOP_K_LIMIT) {
+    if (type == NULL || strcmp(type, "routing_selection") != 0 || !(is_output || is_prompt)) {
         return moe_fail(err, MOE_PARSE,
                         "%s: \"record_type\" must be routing_selection, \"phase\" one of the "
-                        "decoder's, \"selected_experts\" at most %d choices",
-                        place, MOE_TRACE_TOP_K_LIMIT);
+                        "decoder's",
+                        place);
     }
-    MOE_TRY(moe_json_whole(line, "token_position", place, 0, INT32_MAX, -1, &token, err));
-    MOE_TRY(moe_json_whole(line, "layer", place, 0, MOE_GATHER_LAYER_END - 1, -1, &layer, err));
-    MOE_TRY(moe_json_experts(ids, count, "selected_experts", place, experts, err));
-    const struct moe_gather_choice choice = {
-        .request = gather->request_in_turn,
-        .token = (uint64_t) token,
-        .layer = (uint32_t) layer,
-        .is_output = is_output,
-        .count = (uint32_t) count,
-        .experts = experts,
-    };
-    return moe_route_gather_take(gather, &choice, place, err);
+    const struct moe_gather_choice choice = { .request = gather->request_in_turn,
+                                              .is_output = is_output };
+    return moe_jsonl_take(gather, line, place, &keys, &choice, err);
 }
 
 static enum moe_status open_import(void **state, struct moe_import_input *input,

@@ -82,42 +82,39 @@ static enum moe_status read_blocks(const struct mooncake *import, const json_t *
     return MOE_OK;
 }
 
-static enum moe_status send(const struct mooncake *import, const json_t *line, const char *place,
-                            int64_t *last, struct moe_import_sink *sink, struct moe_error *err)
+/* A pass over the file. */
+struct pass {
+    const struct mooncake *import;
+    struct moe_import_sink *sink;
+    int64_t last; /* milliseconds */
+};
+
+static enum moe_status send(void *context, const json_t *line, const char *place,
+                            struct moe_error *err)
 {
+    struct pass *pass = context;
     int64_t time = 0;
     int64_t prompt = 0;
     int64_t output = 0;
     size_t blocks = 0;
-    MOE_TRY(moe_json_whole(line, "timestamp", place, *last, INT64_MAX / 1000000, -1, &time, err));
+    MOE_TRY(
+        moe_json_whole(line, "timestamp", place, pass->last, INT64_MAX / 1000000, -1, &time, err));
     MOE_TRY(moe_json_whole(line, "input_length", place, 1, UINT32_MAX, -1, &prompt, err));
     MOE_TRY(moe_json_whole(line, "output_length", place, 1, UINT32_MAX, -1, &output, err));
-    MOE_TRY(read_blocks(import, line, prompt, place, &blocks, err));
+    MOE_TRY(read_blocks(pass->import, line, prompt, place, &blocks, err));
     const struct moe_trace_request request = {
         .arrival_ns = time * 1000000,
         .prompt_tokens = (uint32_t) prompt,
         .output_tokens = (uint32_t) output,
     };
-    *last = time;
-    return sink->request(sink, &request, import->blocks, blocks, err);
+    pass->last = time;
+    return pass->sink->request(pass->sink, &request, pass->import->blocks, blocks, err);
 }
 
 static enum moe_status feed(void *state, struct moe_import_sink *sink, struct moe_error *err)
 {
-    const struct mooncake *import = state;
-    struct moe_json_documents documents;
-    const json_t *line = NULL;
-    int64_t last = 0;
-    MOE_TRY(moe_json_documents_open(&documents, import->path, err));
-    enum moe_status status = moe_json_documents_next(&documents, &line, err);
-    while (status == MOE_OK && line != NULL) {
-        status = send(import, line, documents.place, &last, sink, err);
-        if (status == MOE_OK) {
-            status = moe_json_documents_next(&documents, &line, err);
-        }
-    }
-    moe_json_documents_close(&documents);
-    return status;
+    struct pass pass = { .import = state, .sink = sink };
+    return moe_json_documents_read(pass.import->path, send, &pass, err);
 }
 
 const struct moe_import_format moe_import_mooncake = {

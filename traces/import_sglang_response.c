@@ -15,28 +15,18 @@
 #include <string.h>
 
 #include "traces/base64.h"
-#include "traces/json_documents.h"
-#include "traces/route_list.h"
-
-struct response {
-    struct moe_route_list list;
-    struct moe_import_description *out;
-    uint32_t top_k_option;
-};
+#include "traces/response_file.h"
 
 static bool recognise(const struct moe_import_input *input)
 {
-    struct moe_json_documents documents;
-    const json_t *document = NULL;
-    if (input->file_count == 0 || !moe_import_file_is_json(&input->files[0]) ||
-        !(moe_import_file_has(&input->files[0], "\"meta_info\"") ||
-          moe_import_file_has(&input->files[0], "\"sglext\"")) ||
-        moe_json_documents_open(&documents, input->files[0].path, NULL) != MOE_OK) {
-        return false;
+    struct moe_json_documents documents = { 0 };
+    if (input->file_count == 0 || !(moe_import_file_has(&input->files[0], "\"meta_info\"") ||
+                                    moe_import_file_has(&input->files[0], "\"sglext\""))) {
+        return false; /* before a whole document is read, which may be huge */
     }
-    const bool found = moe_json_documents_next(&documents, &document, NULL) == MOE_OK &&
-                       (json_object_get(document, "meta_info") != NULL ||
-                        json_object_get(document, "sglext") != NULL);
+    const json_t *document = moe_response_first(&documents, input);
+    const bool found = json_object_get(document, "meta_info") != NULL ||
+                       json_object_get(document, "sglext") != NULL;
     moe_json_documents_close(&documents);
     return found;
 }
@@ -68,24 +58,6 @@ static enum moe_status read_type(const json_t *object, const char *key, const ch
                           place, key, text == NULL ? moe_json_kind_text(value) : text);
 }
 
-/* Fixes the axes at the first response; later ones must agree. */
-static enum moe_status set_axes(struct response *import, int64_t layers, int64_t top_k,
-                                const char *place, struct moe_error *err)
-{
-    struct moe_route_list *list = &import->list;
-    if (list->request_count == 0) {
-        list->layer_count = (uint32_t) layers;
-        list->top_k = (uint32_t) top_k;
-    }
-    return list->layer_count == layers && list->top_k == top_k
-               ? MOE_OK
-               : moe_fail(err, MOE_PARSE,
-                          "%s: %" PRId64 " layers and %" PRId64
-                          " choices, but the responses before "
-                          "it have %u and %u",
-                          place, layers, top_k, list->layer_count, list->top_k);
-}
-
 static enum moe_status decode(const json_t *object, const char *key, const char *place,
                               unsigned char **bytes, size_t *size, struct moe_error *err)
 {
@@ -101,7 +73,7 @@ static enum moe_status decode(const json_t *object, const char *key, const char 
 }
 
 /* The schema's list of MoE layers, once. */
-static enum moe_status read_moe_layers(struct response *import, const json_t *schema,
+static enum moe_status read_moe_layers(struct moe_response_file *import, const json_t *schema,
                                        const char *place, struct moe_error *err)
 {
     const json_t *ids = json_object_get(schema, "moe_layer_ids");
@@ -122,9 +94,9 @@ static enum moe_status read_moe_layers(struct response *import, const json_t *sc
 }
 
 /* One of the two parts: rows from a position on. */
-static enum moe_status fill_part(const struct response *import, const json_t *meta, const char *key,
-                                 enum moe_tensor_type type, uint64_t row_count, uint16_t *rows,
-                                 const char *place, struct moe_error *err)
+static enum moe_status fill_part(const struct moe_response_file *import, const json_t *meta,
+                                 const char *key, enum moe_tensor_type type, uint64_t row_count,
+                                 uint16_t *rows, const char *place, struct moe_error *err)
 {
     unsigned char *bytes = NULL;
     size_t size = 0;
@@ -157,8 +129,9 @@ static enum moe_status fill_part(const struct response *import, const json_t *me
     return status;
 }
 
-static enum moe_status read_parts(struct response *import, const json_t *meta, const json_t *schema,
-                                  int64_t prompt, const char *place, struct moe_error *err)
+static enum moe_status read_parts(struct moe_response_file *import, const json_t *meta,
+                                  const json_t *schema, int64_t prompt, const char *place,
+                                  struct moe_error *err)
 {
     enum { MOST = INT32_MAX };
     enum moe_tensor_type type = MOE_TENSOR_I32;
@@ -195,7 +168,7 @@ static enum moe_status read_parts(struct response *import, const json_t *meta, c
         return moe_fail(err, MOE_PARSE,
                         "%s: a layout or id_space other than row_major and logical_global", place);
     }
-    MOE_TRY(set_axes(import, layers, top_k, place, err));
+    MOE_TRY(moe_response_axes(import, (uint64_t) layers, (uint64_t) top_k, place, err));
     MOE_TRY(read_moe_layers(import, schema, place, err));
     MOE_TRY(moe_route_list_split((uint64_t) (out_start + out_rows), (uint64_t) prompt, place,
                                  &request, err));
@@ -207,8 +180,9 @@ static enum moe_status read_parts(struct response *import, const json_t *meta, c
                      rows + (size_t) out_start * per_row, place, err);
 }
 
-static enum moe_status read_whole(struct response *import, const json_t *meta, int64_t prompt,
-                                  int64_t completion, const char *place, struct moe_error *err)
+static enum moe_status read_whole(struct moe_response_file *import, const json_t *meta,
+                                  int64_t prompt, int64_t completion, const char *place,
+                                  struct moe_error *err)
 {
     static const char key[] = "routed_experts";
     const int64_t rows = prompt + completion - 1;
@@ -218,14 +192,14 @@ static enum moe_status read_whole(struct response *import, const json_t *meta, i
     size_t size = 0;
     uint16_t *to = NULL;
     MOE_TRY(read_type(meta, "routed_experts_dtype", place, &type, err));
-    if (import->top_k_option == 0 && import->list.top_k == 0) {
+    if (import->options->top_k == 0 && import->list.top_k == 0) {
         return moe_fail(err, MOE_RANGE,
                         "%s: does not state how many experts a token chooses; give --top-k N",
                         place);
     }
     MOE_TRY(decode(meta, key, place, &bytes, &size, err));
     free(bytes); /* only its size, for the layers; it is decoded again into its place */
-    const uint64_t top_k = import->list.top_k != 0 ? import->list.top_k : import->top_k_option;
+    const uint64_t top_k = import->list.top_k != 0 ? import->list.top_k : import->options->top_k;
     const uint64_t row_bytes = (uint64_t) rows * top_k * moe_tensor_item_bytes(type);
     const uint64_t layers = row_bytes == 0 ? 0 : size / row_bytes;
     if (layers < 1 || layers > MOE_TRACE_LAYER_LIMIT || layers * row_bytes != size) {
@@ -234,13 +208,13 @@ static enum moe_status read_whole(struct response *import, const json_t *meta, i
                         " rows (prompt + completion - 1) of %" PRIu64 " choices",
                         place, key, size, rows, top_k);
     }
-    MOE_TRY(set_axes(import, (int64_t) layers, (int64_t) top_k, place, err));
+    MOE_TRY(moe_response_axes(import, layers, top_k, place, err));
     MOE_TRY(moe_route_list_split((uint64_t) rows, (uint64_t) prompt, place, &request, err));
     MOE_TRY(moe_route_list_add(&import->list, &request, &to, place, err));
     return fill_part(import, meta, key, type, (uint64_t) rows, to, place, err);
 }
 
-static enum moe_status read_response(struct response *import, const json_t *document,
+static enum moe_status read_response(struct moe_response_file *import, const json_t *document,
                                      const char *place, struct moe_error *err)
 {
     const json_t *meta = json_object_get(document, "meta_info");
@@ -263,59 +237,10 @@ static enum moe_status read_response(struct response *import, const json_t *docu
                           : read_whole(import, meta, prompt, completion, place, err);
 }
 
-static enum moe_status read_file(struct response *import, const char *path, struct moe_error *err)
-{
-    struct moe_json_documents documents;
-    const json_t *document = NULL;
-    MOE_TRY(moe_json_documents_open(&documents, path, err));
-    enum moe_status status = moe_json_documents_next(&documents, &document, err);
-    while (status == MOE_OK && document != NULL) {
-        status = read_response(import, document, documents.place, err);
-        if (status == MOE_OK) {
-            status = moe_json_documents_next(&documents, &document, err);
-        }
-    }
-    moe_json_documents_close(&documents);
-    return status;
-}
-
-static void close_import(void *state)
-{
-    struct response *import = state;
-    if (import != NULL) {
-        moe_route_list_finish(&import->list);
-        free(import);
-    }
-}
-
 static enum moe_status open_import(void **state, struct moe_import_input *input,
                                    struct moe_import_description *out, struct moe_error *err)
 {
-    struct response *import = calloc(1, sizeof *import);
-    if (import == NULL) {
-        return moe_fail(err, MOE_LIMIT, "no memory to import");
-    }
-    *state = import;
-    import->out = out;
-    import->top_k_option = input->options.top_k;
-    for (size_t i = 0; i < input->file_count; i++) {
-        input->files[i].is_used = true;
-        MOE_TRY(read_file(import, input->files[i].path, err));
-    }
-    out->model.content = MOE_TRACE_ROUTES;
-    out->model.layer_count = import->list.layer_count;
-    out->model.top_k = import->list.top_k;
-    for (uint32_t i = 0; i < import->list.layer_count; i++) {
-        out->layer_number[i] = i;
-    }
-    (void) snprintf(out->record->engine, sizeof out->record->engine, "SGLang");
-    return MOE_OK;
-}
-
-static enum moe_status feed(void *state, struct moe_import_sink *sink, struct moe_error *err)
-{
-    const struct response *import = state;
-    return moe_route_list_feed(&import->list, sink, err);
+    return moe_response_open(state, input, out, "SGLang", read_response, err);
 }
 
 const struct moe_import_format moe_import_sglang_response = {
@@ -323,6 +248,6 @@ const struct moe_import_format moe_import_sglang_response = {
     .summary = "SGLang's responses with routed experts: JSON, or a line each",
     .recognise = recognise,
     .open = open_import,
-    .feed = feed,
-    .close = close_import,
+    .feed = moe_response_feed,
+    .close = moe_response_close,
 };

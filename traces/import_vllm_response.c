@@ -13,51 +13,24 @@
 #include <string.h>
 
 #include "traces/base64.h"
-#include "traces/json_documents.h"
 #include "traces/npy.h"
-#include "traces/route_list.h"
-
-struct response {
-    struct moe_route_list list;
-    bool has_lists; /* layers are MoE layers, all recorded */
-    char model[64];
-};
+#include "traces/response_file.h"
 
 static bool recognise(const struct moe_import_input *input)
 {
-    struct moe_json_documents documents;
-    const json_t *document = NULL;
-    if (input->file_count == 0 || !moe_import_file_is_json(&input->files[0]) ||
-        !moe_import_file_has(&input->files[0], "\"object\"") ||
-        moe_json_documents_open(&documents, input->files[0].path, NULL) != MOE_OK) {
-        return false;
+    struct moe_json_documents documents = { 0 };
+    if (input->file_count == 0 || !moe_import_file_has(&input->files[0], "\"object\"")) {
+        return false; /* before a whole document is read, which may be huge */
     }
-    const bool read = moe_json_documents_next(&documents, &document, NULL) == MOE_OK;
+    const json_t *document = moe_response_first(&documents, input);
     const json_t *choice = json_array_get(json_object_get(document, "choices"), 0);
-    const bool found = read && json_object_get(choice, "routed_experts") != NULL;
+    const bool found = json_object_get(choice, "routed_experts") != NULL;
     moe_json_documents_close(&documents);
     return found;
 }
 
-static enum moe_status set_axes(struct response *import, uint64_t layers, uint64_t top_k,
-                                const char *place, struct moe_error *err)
-{
-    struct moe_route_list *list = &import->list;
-    if (list->request_count == 0 && layers <= MOE_TRACE_LAYER_LIMIT &&
-        top_k <= MOE_TRACE_TOP_K_LIMIT) {
-        list->layer_count = (uint32_t) layers;
-        list->top_k = (uint32_t) top_k;
-    }
-    return list->layer_count == layers && list->top_k == top_k
-               ? MOE_OK
-               : moe_fail(err, MOE_PARSE,
-                          "%s: %" PRIu64 " layers and %" PRIu64
-                          " choices; the same in all responses, and at most %d and %d are allowed",
-                          place, layers, top_k, MOE_TRACE_LAYER_LIMIT, MOE_TRACE_TOP_K_LIMIT);
-}
-
-static enum moe_status read_npy(struct response *import, const json_t *value, int64_t prompt,
-                                const char *place, struct moe_error *err)
+static enum moe_status read_npy(struct moe_response_file *import, const json_t *value,
+                                int64_t prompt, const char *place, struct moe_error *err)
 {
     struct moe_trace_request request;
     struct moe_tensor tensor = { 0 };
@@ -73,7 +46,7 @@ static enum moe_status read_npy(struct response *import, const json_t *value, in
                           place, tensor.dimension_count);
     }
     if (status == MOE_OK) {
-        status = set_axes(import, tensor.shape[1], tensor.shape[2], place, err);
+        status = moe_response_axes(import, tensor.shape[1], tensor.shape[2], place, err);
     }
     if (status == MOE_OK) {
         status = moe_route_list_split(tensor.shape[0], (uint64_t) prompt, place, &request, err);
@@ -86,8 +59,9 @@ static enum moe_status read_npy(struct response *import, const json_t *value, in
 }
 
 /* Rows of a nested list [row][layer][k]. */
-static enum moe_status fill_rows(const struct response *import, const json_t *list, const char *key,
-                                 uint16_t *rows, const char *place, struct moe_error *err)
+static enum moe_status fill_rows(const struct moe_response_file *import, const json_t *list,
+                                 const char *key, uint16_t *rows, const char *place,
+                                 struct moe_error *err)
 {
     const struct moe_route_list *axes = &import->list;
     for (size_t row = 0; row < json_array_size(list); row++) {
@@ -106,25 +80,28 @@ static enum moe_status fill_rows(const struct response *import, const json_t *li
     return MOE_OK;
 }
 
-static enum moe_status read_lists(struct response *import, const json_t *prompt,
+static enum moe_status read_lists(struct moe_response_file *import, const json_t *prompt,
                                   const json_t *generated, const char *place, struct moe_error *err)
 {
     const json_t *row = json_array_get(json_array_size(prompt) > 0 ? prompt : generated, 0);
+    const struct moe_route_list *axes = &import->list;
     struct moe_trace_request request;
     uint16_t *rows = NULL;
-    MOE_TRY(set_axes(import, json_array_size(row), json_array_size(json_array_get(row, 0)), place,
-                     err));
+    MOE_TRY(moe_response_axes(import, json_array_size(row), json_array_size(json_array_get(row, 0)),
+                              place, err));
     MOE_TRY(moe_route_list_split(json_array_size(prompt) + json_array_size(generated),
                                  json_array_size(prompt), place, &request, err));
     MOE_TRY(moe_route_list_add(&import->list, &request, &rows, place, err));
     MOE_TRY(fill_rows(import, prompt, "prompt_routed_experts", rows, place, err));
-    import->has_lists = true;
+    import->out->layers_stated = true; /* lists have MoE layers only, and all of them */
+    for (uint32_t i = 0; i < axes->layer_count; i++) {
+        import->out->is_moe_layer[i] = true;
+    }
     return fill_rows(import, generated, "routed_experts",
-                     rows + json_array_size(prompt) * import->list.layer_count * import->list.top_k,
-                     place, err);
+                     rows + json_array_size(prompt) * axes->layer_count * axes->top_k, place, err);
 }
 
-static enum moe_status read_response(struct response *import, const json_t *document,
+static enum moe_status read_response(struct moe_response_file *import, const json_t *document,
                                      const char *place, struct moe_error *err)
 {
     const json_t *choices = json_object_get(document, "choices");
@@ -137,7 +114,8 @@ static enum moe_status read_response(struct response *import, const json_t *docu
     }
     MOE_TRY(moe_json_whole(usage, "prompt_tokens", place, 1, INT32_MAX, -1, &prompt, err));
     if (json_is_string(model)) {
-        (void) snprintf(import->model, sizeof import->model, "%.60s", json_string_value(model));
+        (void) snprintf(import->out->model.name, sizeof import->out->model.name, "%.60s",
+                        json_string_value(model));
     }
     for (size_t i = 0; i < json_array_size(choices); i++) {
         char where[4300];
@@ -159,60 +137,10 @@ static enum moe_status read_response(struct response *import, const json_t *docu
     return MOE_OK;
 }
 
-static enum moe_status read_file(struct response *import, const char *path, struct moe_error *err)
-{
-    struct moe_json_documents documents;
-    const json_t *document = NULL;
-    MOE_TRY(moe_json_documents_open(&documents, path, err));
-    enum moe_status status = moe_json_documents_next(&documents, &document, err);
-    while (status == MOE_OK && document != NULL) {
-        status = read_response(import, document, documents.place, err);
-        if (status == MOE_OK) {
-            status = moe_json_documents_next(&documents, &document, err);
-        }
-    }
-    moe_json_documents_close(&documents);
-    return status;
-}
-
-static void close_import(void *state)
-{
-    struct response *import = state;
-    if (import != NULL) {
-        moe_route_list_finish(&import->list);
-        free(import);
-    }
-}
-
 static enum moe_status open_import(void **state, struct moe_import_input *input,
                                    struct moe_import_description *out, struct moe_error *err)
 {
-    struct response *import = calloc(1, sizeof *import);
-    if (import == NULL) {
-        return moe_fail(err, MOE_LIMIT, "no memory to import");
-    }
-    *state = import;
-    for (size_t i = 0; i < input->file_count; i++) {
-        input->files[i].is_used = true;
-        MOE_TRY(read_file(import, input->files[i].path, err));
-    }
-    out->model.content = MOE_TRACE_ROUTES;
-    out->model.layer_count = import->list.layer_count;
-    out->model.top_k = import->list.top_k;
-    memcpy(out->model.name, import->model, sizeof import->model);
-    out->layers_stated = import->has_lists;
-    for (uint32_t i = 0; i < import->list.layer_count; i++) {
-        out->layer_number[i] = i;
-        out->is_moe_layer[i] = true;
-    }
-    (void) snprintf(out->record->engine, sizeof out->record->engine, "vLLM");
-    return MOE_OK;
-}
-
-static enum moe_status feed(void *state, struct moe_import_sink *sink, struct moe_error *err)
-{
-    const struct response *import = state;
-    return moe_route_list_feed(&import->list, sink, err);
+    return moe_response_open(state, input, out, "vLLM", read_response, err);
 }
 
 const struct moe_import_format moe_import_vllm_response = {
@@ -220,6 +148,6 @@ const struct moe_import_format moe_import_vllm_response = {
     .summary = "vLLM's responses with routed experts: JSON, or a line each",
     .recognise = recognise,
     .open = open_import,
-    .feed = feed,
-    .close = close_import,
+    .feed = moe_response_feed,
+    .close = moe_response_close,
 };

@@ -160,3 +160,23 @@ enum moe_status moe_json_experts(const json_t *list, size_t count, const char *k
     }
     return MOE_OK;
 }
+
+enum moe_status
+moe_json_documents_read(const char *path,
+                        enum moe_status (*take)(void *context, const json_t *document,
+                                                const char *place, struct moe_error *err),
+                        void *context, struct moe_error *err)
+{
+    struct moe_json_documents documents;
+    const json_t *document = NULL;
+    MOE_TRY(moe_json_documents_open(&documents, path, err));
+    enum moe_status status = moe_json_documents_next(&documents, &document, err);
+    while (status == MOE_OK && document != NULL) {
+        status = take(context, document, documents.place, err);
+        if (status == MOE_OK) {
+            status = moe_json_documents_next(&documents, &document, err);
+        }
+    }
+    moe_json_documents_close(&documents);
+    return status;
+}

@@ -38,6 +38,14 @@ void moe_json_documents_close(struct moe_json_documents *documents);
 enum moe_status moe_json_documents_next(struct moe_json_documents *documents, const json_t **out,
                                         struct moe_error *err) MOE_MUST_CHECK;
 
+/* Opens path and hands every document to take, which ends the reading when it fails. Errors: those
+ * of open, next and take. */
+enum moe_status
+moe_json_documents_read(const char *path,
+                        enum moe_status (*take)(void *context, const json_t *document,
+                                                const char *place, struct moe_error *err),
+                        void *context, struct moe_error *err) MOE_MUST_CHECK;
+
 /* "a list", "missing" (NULL), ... for errors. */
 const char *moe_json_kind_text(const json_t *value);
 

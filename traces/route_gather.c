@@ -233,21 +233,60 @@ void moe_route_gather_finish(struct moe_route_gather *gather)
     gather->table_size = 0;
 }
 
-static enum moe_status read_lines(struct moe_route_gather *gather, const char *path,
-                                  const struct moe_jsonl_dialect *dialect, struct moe_error *err)
+enum moe_status moe_jsonl_take(struct moe_route_gather *gather, const json_t *line,
+                               const char *place, const struct moe_jsonl_keys *keys,
+                               const struct moe_gather_choice *choice, struct moe_error *err)
 {
-    struct moe_json_documents documents;
-    const json_t *line = NULL;
-    MOE_TRY(moe_json_documents_open(&documents, path, err));
-    enum moe_status status = moe_json_documents_next(&documents, &line, err);
-    while (status == MOE_OK && line != NULL) {
-        status = dialect->record(gather, line, documents.place, err);
-        if (status == MOE_OK) {
-            status = moe_json_documents_next(&documents, &line, err);
-        }
+    const json_t *ids = json_object_get(line, keys->experts);
+    const size_t count = json_array_size(ids);
+    uint16_t experts[MOE_TRACE_TOP_K_LIMIT];
+    struct moe_gather_choice whole = *choice;
+    int64_t token = 0;
+    int64_t layer = 0;
+    MOE_TRY(moe_json_whole(line, keys->token, place, 0, INT32_MAX, -1, &token, err));
+    MOE_TRY(moe_json_whole(line, keys->layer, place, 0, MOE_GATHER_LAYER_END - 1, -1, &layer, err));
+    if (!json_is_array(ids) || count > MOE_TRACE_TOP_K_LIMIT ||
+        (count == 0 && !keys->may_be_empty)) {
+        return moe_fail(err, MOE_PARSE,
+                        "%s: \"%s\" is %s of %zu; a list of %d to %d choices is "
+                        "expected",
+                        place, keys->experts, moe_json_kind_text(ids), count,
+                        keys->may_be_empty ? 0 : 1, MOE_TRACE_TOP_K_LIMIT);
     }
-    moe_json_documents_close(&documents);
-    return status;
+    MOE_TRY(moe_json_experts(ids, count, keys->experts, place, experts, err));
+    whole.token = (uint64_t) token;
+    whole.layer = (uint32_t) layer;
+    whole.count = (uint32_t) count;
+    whole.experts = experts;
+    return moe_route_gather_take(gather, &whole, place, err);
+}
+
+enum moe_status moe_jsonl_request(const json_t *line, const char *key, const char *place,
+                                  uint64_t salt, uint64_t *out, struct moe_error *err)
+{
+    const json_t *value = json_object_get(line, key);
+    const int64_t number = json_integer_value(value);
+    if (!json_is_string(value) && !json_is_integer(value)) {
+        return moe_fail(err, MOE_PARSE, "%s: \"%s\" is %s; a text or number is expected", place,
+                        key, moe_json_kind_text(value));
+    }
+    *out = json_is_string(value)
+               ? moe_hash_bytes(json_string_value(value), json_string_length(value), salt)
+               : moe_hash_bytes(&number, sizeof number, salt);
+    return MOE_OK;
+}
+
+/* A pass over the files of a dialect. */
+struct jsonl_pass {
+    struct moe_route_gather *gather;
+    const struct moe_jsonl_dialect *dialect;
+};
+
+static enum moe_status take_line(void *context, const json_t *line, const char *place,
+                                 struct moe_error *err)
+{
+    const struct jsonl_pass *pass = context;
+    return pass->dialect->record(pass->gather, line, place, err);
 }
 
 enum moe_status moe_jsonl_open(void **state, struct moe_import_input *input,
@@ -258,12 +297,13 @@ enum moe_status moe_jsonl_open(void **state, struct moe_import_input *input,
     if (gather == NULL) {
         return moe_fail(err, MOE_LIMIT, "no memory to import");
     }
+    struct jsonl_pass pass = { gather, dialect };
     *state = gather;
     gather->sorts_requests = dialect->sorts_requests;
     for (int time = 0; time < 2; time++) {
         for (size_t i = 0; i < input->file_count; i++) {
             input->files[i].is_used = true;
-            MOE_TRY(read_lines(gather, input->files[i].path, dialect, err));
+            MOE_TRY(moe_json_documents_read(input->files[i].path, take_line, &pass, err));
         }
         MOE_TRY(time == 0 ? moe_route_gather_turn(gather, input->options.prompt_tokens,
                                                   input->paths[0], err)

@@ -74,6 +74,27 @@ void moe_route_gather_describe(const struct moe_route_gather *gather,
 /* Safe on a zeroed struct and safe twice. */
 void moe_route_gather_finish(struct moe_route_gather *gather);
 
+/* Where a line of one token in one layer states these. */
+struct moe_jsonl_keys {
+    const char *token;
+    const char *layer;
+    const char *experts;
+    bool may_be_empty; /* no expert at all: all are unknown */
+};
+
+/* Takes such a line; choice says the rest: request, domain, is_output. Errors: MOE_PARSE; those of
+ * moe_route_gather_take. */
+enum moe_status moe_jsonl_take(struct moe_route_gather *gather, const json_t *line,
+                               const char *place, const struct moe_jsonl_keys *keys,
+                               const struct moe_gather_choice *choice,
+                               struct moe_error *err) MOE_MUST_CHECK;
+
+/* The request that a text or whole number names, told apart from others by salt. Errors:
+ * MOE_PARSE when key holds neither. */
+enum moe_status moe_jsonl_request(const json_t *line, const char *key, const char *place,
+                                  uint64_t salt, uint64_t *out,
+                                  struct moe_error *err) MOE_MUST_CHECK;
+
 /* Dialects of JSONL: what a line means. */
 struct moe_jsonl_dialect {
     const char *engine;

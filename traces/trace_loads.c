@@ -223,3 +223,47 @@ enum moe_status moe_trace_placement_read(struct moe_trace *trace, uint32_t *slot
     *experts = read;
     return MOE_OK;
 }
+
+static enum moe_status copy_blocks(struct moe_trace *trace, sqlite3_stmt *stmt, uint64_t request,
+                                   int64_t **blocks, size_t *count, struct moe_error *err)
+{
+    const void *blob = sqlite3_column_blob(stmt, 1);
+    const size_t bytes = (size_t) sqlite3_column_bytes(stmt, 1);
+    if (blob == NULL || bytes == 0 || bytes % sizeof **blocks != 0 ||
+        moe_hash_bytes(blob, bytes, 0) != (uint64_t) sqlite3_column_int64(stmt, 0)) {
+        return moe_fail(err, MOE_PARSE, "%s: the prefix blocks of request %" PRIu64 " are damaged",
+                        moe_trace_path(trace), request);
+    }
+    *blocks = malloc(bytes);
+    if (*blocks == NULL) {
+        return moe_fail(err, MOE_LIMIT, "%s: no memory for prefix blocks", moe_trace_path(trace));
+    }
+    memcpy(*blocks, blob, bytes);
+    *count = bytes / sizeof **blocks;
+    return MOE_OK;
+}
+
+enum moe_status moe_trace_blocks_read(struct moe_trace *trace, uint64_t request, int64_t **blocks,
+                                      size_t *count, struct moe_error *err)
+{
+    struct moe_database *db = moe_trace_database(trace);
+    sqlite3_stmt *stmt = NULL;
+    uint32_t block_tokens = 0;
+    int row = 0;
+    *blocks = NULL;
+    *count = 0;
+    MOE_TRY(moe_trace_block_tokens(trace, &block_tokens, err));
+    if (block_tokens == 0) {
+        return MOE_OK;
+    }
+    MOE_TRY(
+        moe_database_prepare(db, "SELECT hash, blocks FROM prefix WHERE request = ?", &stmt, err));
+    enum moe_status status = sqlite3_bind_int64(stmt, 1, (sqlite3_int64) request) == SQLITE_OK
+                                 ? moe_database_step(db, stmt, &row, err)
+                                 : moe_database_error(db, err);
+    if (status == MOE_OK && row != 0) {
+        status = copy_blocks(trace, stmt, request, blocks, count, err);
+    }
+    (void) sqlite3_finalize(stmt);
+    return status;
+}

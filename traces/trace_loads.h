@@ -64,4 +64,9 @@ enum moe_status moe_trace_placement_read(struct moe_trace *trace, uint32_t *slot
 enum moe_status moe_trace_block_tokens(struct moe_trace *trace, uint32_t *out,
                                        struct moe_error *err) MOE_MUST_CHECK;
 
+/* Hashes of a request's prompt blocks: *blocks[*count], to be freed; *count 0 and *blocks NULL
+ * when it has none. Errors: MOE_PARSE for damage; MOE_LIMIT. */
+enum moe_status moe_trace_blocks_read(struct moe_trace *trace, uint64_t request, int64_t **blocks,
+                                      size_t *count, struct moe_error *err) MOE_MUST_CHECK;
+
 #endif

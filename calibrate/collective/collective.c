@@ -198,22 +198,28 @@ static void close_all(struct measurement *m)
     free(m->gpus);
 }
 
-/* Whether another visit may begin, and with what budget: process 0 has the clock. */
+/* Whether another visit may begin, and with what budget: process 0 has the clock and the store. */
 struct leave {
     double budget_s;
+    double median_us; /* above 0: the store has this visit, of a run that was killed */
     bool go;
 };
 
-static enum moe_status ask_leave(const struct measurement *m, uint32_t point, struct leave *leave,
-                                 struct moe_error *err)
+static enum moe_status ask_leave(const struct measurement *m, uint32_t point, uint32_t pass,
+                                 struct leave *leave, struct moe_error *err)
 {
+    enum moe_status status = MOE_OK;
     const double left_s = m->end_s - now_s();
     const double tightness = left_s / (m->ahead_s > 0.0 ? m->ahead_s : 1.0);
     leave->budget_s = MOE_COLLECTIVE_BUDGET_S * (tightness < 1.0 ? tightness : 1.0);
     if (!(leave->budget_s >= LEAST_BUDGET_S)) {
         leave->budget_s = LEAST_BUDGET_S;
     }
-    leave->go = (m->options->stop == NULL || *m->options->stop == 0) &&
+    if (m->book != NULL) {
+        status = moe_collective_book_done(m->book, m->plan, point, pass, &leave->median_us, err);
+    }
+    MOE_TRY(moe_bootstrap_agree(m->boot, status, err));
+    leave->go = leave->median_us <= 0.0 && (m->options->stop == NULL || *m->options->stop == 0) &&
                 left_s > 2.0 * moe_collective_point_seconds(m->plan, point, leave->budget_s);
     return moe_bootstrap_broadcast(m->boot, leave, sizeof *leave, err);
 }
@@ -330,7 +336,10 @@ static enum moe_status phase(struct measurement *m, uint32_t first, uint32_t cou
                          m->plan->points[order[i]].median_us <= 0.0)) {
             continue;
         }
-        status = ask_leave(m, order[i], &leave, err);
+        status = ask_leave(m, order[i], pass, &leave, err);
+        if (status == MOE_OK && pass == 1 && leave.median_us > 0.0) {
+            m->plan->points[order[i]].median_us = leave.median_us;
+        }
         if (status == MOE_OK && leave.go) {
             status = visit(m, order[i], pass, leave.budget_s, err);
         }

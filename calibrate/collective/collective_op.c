@@ -84,7 +84,7 @@ int64_t moe_collective_send_bytes(const struct moe_collective_call *call, uint32
     case MOE_COLLECTIVE_OP_COUNT:
         break;
     }
-    assert(!"no such operation");
+    assert(call->op < MOE_COLLECTIVE_OP_COUNT);
     return 0;
 }
 
@@ -117,7 +117,7 @@ int64_t moe_collective_recv_bytes(const struct moe_collective_call *call, uint32
     case MOE_COLLECTIVE_OP_COUNT:
         break;
     }
-    assert(!"no such operation");
+    assert(call->op < MOE_COLLECTIVE_OP_COUNT);
     return 0;
 }
 
@@ -150,7 +150,7 @@ int64_t moe_collective_wire_bytes(const struct moe_collective_call *call)
     case MOE_COLLECTIVE_OP_COUNT:
         break;
     }
-    assert(!"no such operation");
+    assert(call->op < MOE_COLLECTIVE_OP_COUNT);
     return 0;
 }
 

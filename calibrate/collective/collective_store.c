@@ -189,6 +189,47 @@ enum moe_status moe_collective_book_add(struct moe_collective_book *book,
     return moe_sample_store_commit(book->store, err);
 }
 
+/* GPUs that have a sample each after a visit. */
+static int64_t gpus_of(const struct moe_collective_plan *plan,
+                       const struct moe_collective_series *series)
+{
+    if (series->op == MOE_COLLECTIVE_PEER_COPY) {
+        return 1;
+    }
+    return (int64_t) (series->op == MOE_COLLECTIVE_HOST_TO_DEVICE ? plan->rank_count
+                                                                  : series->ranks);
+}
+
+enum moe_status moe_collective_book_done(struct moe_collective_book *book,
+                                         const struct moe_collective_plan *plan, uint32_t point,
+                                         uint32_t pass, double *median_us, struct moe_error *err)
+{
+    const struct moe_collective_series *series = &plan->series[plan->points[point].series];
+    const bool overlap = series->op == MOE_COLLECTIVE_OVERLAP;
+    sqlite3_stmt *stmt = NULL;
+    int row = 0;
+    *median_us = 0.0;
+    if (book->store == NULL) {
+        return MOE_OK;
+    }
+    assert(point < book->point_count);
+    struct moe_database *db = moe_sample_store_database(book->store);
+    MOE_TRY(moe_database_prepare(db,
+                                 "SELECT count(DISTINCT gpu), max(median_us) FROM sample "
+                                 "WHERE point = ?1 AND run = ?2 AND pass = ?3",
+                                 &stmt, err));
+    (void) sqlite3_bind_int64(stmt, 1,
+                              book->point_ids[point][overlap ? MOE_OVERLAP_PART_COUNT - 1 : 0]);
+    (void) sqlite3_bind_int64(stmt, 2, book->run);
+    (void) sqlite3_bind_int64(stmt, 3, (int64_t) pass);
+    const enum moe_status status = moe_database_step(db, stmt, &row, err);
+    if (status == MOE_OK && row != 0 && sqlite3_column_int64(stmt, 0) >= gpus_of(plan, series)) {
+        *median_us = sqlite3_column_double(stmt, 1);
+    }
+    (void) sqlite3_finalize(stmt);
+    return status;
+}
+
 /* unstable: the median is known less well than the stopping rule asks for. */
 static const char *flags_of(const struct moe_timing *timing)
 {

@@ -14,11 +14,16 @@ static const char *title(const struct moe_collective_series *series)
     return series->src >= 0 ? "between two GPUs" : "all ranks together";
 }
 
+struct row {
+    struct moe_collective_point point;
+    uint32_t index; /* among the plan's */
+};
+
 /* Points of a series by size, then by matrix, then by rows. */
 static int by_size(const void *left, const void *right)
 {
-    const struct moe_collective_point *a = *(const struct moe_collective_point *const *) left;
-    const struct moe_collective_point *b = *(const struct moe_collective_point *const *) right;
+    const struct moe_collective_point *a = &((const struct row *) left)->point;
+    const struct moe_collective_point *b = &((const struct row *) right)->point;
     if (a->bytes_per_peer != b->bytes_per_peer) {
         return a->bytes_per_peer < b->bytes_per_peer ? -1 : 1;
     }
@@ -28,15 +33,14 @@ static int by_size(const void *left, const void *right)
     return (a->rows > b->rows) - (a->rows < b->rows);
 }
 
-static void print_point(FILE *out, const struct moe_collective_plan *plan,
-                        const struct moe_collective_point *point)
+static void print_point(FILE *out, const struct moe_collective_plan *plan, const struct row *row)
 {
+    const struct moe_collective_point *point = &row->point;
     int64_t matrix[MOE_COLLECTIVE_RANK_LIMIT * MOE_COLLECTIVE_RANK_LIMIT];
     char peer[24];
     char sent[24];
     char kind[24] = "";
-    const struct moe_collective_call call =
-        moe_collective_plan_call(plan, (uint32_t) (point - plan->points), 0, matrix);
+    const struct moe_collective_call call = moe_collective_plan_call(plan, row->index, 0, matrix);
     const int64_t bytes = moe_collective_wire_bytes(&call);
     if (call.matrix != NULL) {
         (void) moe_exchange_matrix_name(point->matrix, kind);
@@ -75,29 +79,28 @@ static void print_head(FILE *out, const struct moe_collective_series *series)
 
 void moe_collective_table_print(FILE *out, const struct moe_collective_plan *plan)
 {
-    const struct moe_collective_point **points =
-        calloc((size_t) plan->point_count + 1, sizeof(struct moe_collective_point *));
-    for (uint32_t at = 0; points != NULL && at < plan->series_count; at++) {
+    struct row *rows = calloc((size_t) plan->point_count + 1, sizeof rows[0]);
+    for (uint32_t at = 0; rows != NULL && at < plan->series_count; at++) {
         uint32_t count = 0;
         for (uint32_t i = 0; i < plan->point_count; i++) {
             if (plan->points[i].series == at && plan->points[i].median_us > 0.0) {
-                points[count++] = &plan->points[i];
+                rows[count++] = (struct row){ plan->points[i], i };
             }
         }
         if (count == 0) {
             continue;
         }
-        qsort((void *) points, count, sizeof points[0], by_size);
+        qsort(rows, count, sizeof rows[0], by_size);
         print_head(out, &plan->series[at]);
         for (uint32_t i = 0; i < count; i++) {
             if (plan->series[at].op == MOE_COLLECTIVE_OVERLAP) {
-                print_overlap(out, points[i]);
+                print_overlap(out, &rows[i].point);
             } else {
-                print_point(out, plan, points[i]);
+                print_point(out, plan, &rows[i]);
             }
         }
     }
-    free((void *) points);
+    free(rows);
 }
 
 void moe_collective_table_plan(FILE *out, const struct moe_collective_plan *plan, double budget_s)

@@ -245,7 +245,7 @@ static ncclResult_t launch(const struct moe_lane *lane, ncclComm_t comm,
     case MOE_COLLECTIVE_OP_COUNT:
         break;
     }
-    assert(!"not NCCL's");
+    assert(moe_collective_op_nccl(call->op) && call->op != MOE_COLLECTIVE_OVERLAP);
     return ncclInvalidArgument;
 }
 

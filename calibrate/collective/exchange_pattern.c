@@ -128,7 +128,7 @@ static bool contents_right(const struct moe_collective_call *call, uint32_t rank
     case MOE_COLLECTIVE_OP_COUNT:
         break;
     }
-    assert(!"no such operation");
+    assert(call->op < MOE_COLLECTIVE_OP_COUNT);
     return false;
 }
 

@@ -14,6 +14,7 @@ enum {
     CALLS = 64, /* of each kind in a round, at most */
     LEAST_CALLS = 4,
     ROUNDS = 10,
+    LATE_LIMIT = 3,
     OWNED = 8,
 };
 
@@ -41,6 +42,7 @@ struct moe_overlap {
     const struct moe_visit_tools *tools;
     struct moe_overlap_shape shape;
     uint32_t lane_count;
+    uint32_t late_count; /* rounds whose hold ended by itself */
     struct overlap_lane lanes[MOE_LANE_LIMIT];
 };
 
@@ -189,32 +191,37 @@ static void drop_event(void *event)
 }
 
 /* Nothing to do about a failure here: what was measured is measured. */
+static void drop_lane(struct overlap_lane *lane, uint32_t device)
+{
+    (void) cudaSetDevice((int) device);
+    if (lane->stream != NULL) {
+        (void) cudaStreamSynchronize(lane->stream);
+        (void) cudaStreamDestroy(lane->stream);
+    }
+    for (int k = 0; k < CALLS; k++) {
+        drop_event(lane->gemm.begin[k]);
+        drop_event(lane->gemm.end[k]);
+        drop_event(lane->exchange.begin[k]);
+        drop_event(lane->exchange.end[k]);
+    }
+    drop_event(lane->origin);
+    drop_event(lane->done);
+    for (int k = 0; k < MOE_OVERLAP_ROWS; k++) {
+        moe_expert_ffn_destroy(lane->ffn[k]);
+    }
+    for (uint32_t k = 0; k < lane->owned_count; k++) {
+        (void) cudaFree(lane->owned[k]);
+    }
+}
+
 void moe_overlap_destroy(struct moe_overlap *overlap)
 {
-    if (overlap == NULL || overlap->tools->lanes->stuck) {
+    if (overlap == NULL) {
         return;
     }
-    for (uint32_t i = 0; i < overlap->lane_count; i++) {
-        struct overlap_lane *lane = &overlap->lanes[i];
-        (void) cudaSetDevice((int) overlap->tools->lanes->lanes[i].device);
-        if (lane->stream != NULL) {
-            (void) cudaStreamSynchronize(lane->stream);
-            (void) cudaStreamDestroy(lane->stream);
-        }
-        for (int k = 0; k < CALLS; k++) {
-            drop_event(lane->gemm.begin[k]);
-            drop_event(lane->gemm.end[k]);
-            drop_event(lane->exchange.begin[k]);
-            drop_event(lane->exchange.end[k]);
-        }
-        drop_event(lane->origin);
-        drop_event(lane->done);
-        for (int k = 0; k < MOE_OVERLAP_ROWS; k++) {
-            moe_expert_ffn_destroy(lane->ffn[k]);
-        }
-        for (uint32_t k = 0; k < lane->owned_count; k++) {
-            (void) cudaFree(lane->owned[k]);
-        }
+    const struct moe_lanes *lanes = overlap->tools->lanes;
+    for (uint32_t i = 0; !lanes->stuck && i < overlap->lane_count; i++) {
+        drop_lane(&overlap->lanes[i], lanes->lanes[i].device);
     }
     free(overlap);
 }
@@ -319,6 +326,13 @@ static enum moe_status one_round(struct moe_overlap *overlap,
     (void) moe_collective_describe(call, what, sizeof what);
     MOE_TRY(moe_lanes_wait(lanes, what, err));
     MOE_TRY(moe_lanes_late(lanes, &late, err));
+    overlap->late_count += late;
+    if (overlap->late_count > LATE_LIMIT) {
+        return moe_fail(err, MOE_DEVICE,
+                        "%s beside GEMMs could not be queued behind a hold within a second; is "
+                        "CUDA_LAUNCH_BLOCKING set?",
+                        what);
+    }
     const bool both = counts[0] > 0 && counts[1] > 0;
     for (uint32_t i = 0; !late && i < lanes->count; i++) {
         struct span gemms[CALLS];

@@ -22,12 +22,22 @@ static const double VISIT_S = 0.03;
 struct course {
     struct moe_measure_gpu *gpu;
     double sentinel_s;                /* when the sentinels were last visited */
-    double sentinel_us[8];            /* what they said */
+    double sentinel_level[8];         /* what they said */
     struct moe_measure_visit *recent; /* visits since then */
     uint32_t recent_count;
     struct moe_measure_visit *again; /* to be repeated, since the sentinels moved */
     uint32_t again_count;
 };
+
+/* The ceilings of arithmetic, as the run has raised them. */
+static enum moe_status keep_raised(struct moe_measure_gpu *gpu, struct moe_error *err)
+{
+    const int64_t id = gpu->run->gpu_ids[gpu->rank];
+    MOE_TRY(moe_sample_add_ceiling(gpu->run->store, gpu->run->id, id, "bf16_flop_s",
+                                   gpu->ceilings.bf16_flops_per_s, err));
+    return moe_sample_add_ceiling(gpu->run->store, gpu->run->id, id, "fp8_flop_s",
+                                  gpu->ceilings.fp8_flops_per_s, err);
+}
 
 static enum moe_status keep_ceilings(struct moe_measure_gpu *gpu,
                                      const struct moe_launch_cost *launch, struct moe_error *err)
@@ -138,24 +148,33 @@ static bool fits(const struct moe_measure_gpu *gpu, uint32_t point)
     return extra + planned->estimate_s * gpu->pace * SLACK <= moe_measure_run_left_s(gpu->run);
 }
 
+/* What a sentinel says: time, of the compute-bound one cycles. That a GPU at its power limit slows
+ * its clock is known from every sample's own, and no reason to measure anything again. */
+static double sentinel_level(const struct moe_measure_gpu *gpu, uint32_t point, double us)
+{
+    return point == gpu->run->plan->burst_point && gpu->last_mhz > 0.0 ? us * gpu->last_mhz : us;
+}
+
 /* The sentinels; when one has moved by more than 2 %, all since the last time is put down for a
- * repeat, once. */
+ * repeat, once, up to a tenth of all visits. */
 static enum moe_status visit_sentinels(struct course *course, uint32_t pass, struct moe_error *err)
 {
     struct moe_measure_gpu *gpu = course->gpu;
     const struct moe_measure_plan *plan = gpu->run->plan;
+    const uint32_t limit =
+        plan->visit_count / 10 < AGAIN_LIMIT ? plan->visit_count / 10 : AGAIN_LIMIT;
     bool moved = false;
     for (uint32_t i = 0; i < plan->sentinel_count; i++) {
         double us = 0.0;
         MOE_TRY(moe_measure_gpu_visit(gpu, plan->sentinels[i], pass, "", &us, err));
         if (us > 0.0) {
-            const double before = course->sentinel_us[i];
-            moved = moved || (before > 0.0 && fabs(us / before - 1.0) > DRIFT);
-            course->sentinel_us[i] = us;
+            const double level = sentinel_level(gpu, plan->sentinels[i], us);
+            const double before = course->sentinel_level[i];
+            moved = moved || (before > 0.0 && fabs(level / before - 1.0) > DRIFT);
+            course->sentinel_level[i] = level;
         }
     }
-    for (uint32_t i = 0; moved && i < course->recent_count && course->again_count < AGAIN_LIMIT;
-         i++) {
+    for (uint32_t i = 0; moved && i < course->recent_count && course->again_count < limit; i++) {
         course->again[course->again_count++] = course->recent[i];
     }
     course->recent_count = 0;
@@ -352,6 +371,9 @@ static enum moe_status take_part(struct moe_measure_gpu *gpu, struct moe_error *
     }
     if (status == MOE_OK) {
         status = follow(&course, err);
+    }
+    if (status == MOE_OK) {
+        status = keep_raised(gpu, err);
     }
     close_gpu(gpu);
     free(course.recent);

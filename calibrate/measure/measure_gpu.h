@@ -41,7 +41,7 @@ struct moe_measure_gpu {
 };
 
 /* Everything of this GPU from its context to its end; the thread's function. */
-void *moe_measure_gpu_main(void *gpu);
+void *moe_measure_gpu_main(void *context); /* a struct moe_measure_gpu */
 
 /* One visit; *median_us may be NULL and stays as it is when the point can't be measured. flags is
  * added to what the visit finds. Errors: MOE_DEVICE, the store's. */

@@ -214,10 +214,12 @@ static enum moe_status add_powers(struct grid *grid, double low, double high, do
 {
     uint32_t index = 0;
     uint32_t anchors = 0;
-    for (double size = low; size <= high; size *= step) {
+    double size = low;
+    while (size <= high) {
         MOE_TRY(moe_measure_plain_point(grid->plan, grid->series, MOE_ROLE_ANCHOR, size, 0.0,
                                         &index, err));
         anchors++;
+        size *= step;
     }
     const uint32_t heldout = anchors < 2 ? 0 : (anchors + 3) / 4;
     for (uint32_t i = 0; i < heldout; i++) {

@@ -37,8 +37,8 @@ enum moe_status moe_measure_link(struct moe_measure_run *run, const volatile sig
     int64_t seq = 0;
     struct moe_collective_outcome outcome = { 0 };
     if (!can_measure(run)) {
-        moe_measure_run_note(run, "nothing over links is measured for more than %d GPUs",
-                             MOE_LANE_LIMIT);
+        (void) fprintf(stderr, "moecal: nothing over links is measured for more than %d GPUs\n",
+                       MOE_LANE_LIMIT);
         return MOE_OK;
     }
     (void) snprintf(sql, sizeof sql, "SELECT 1 + max(seq) FROM sample WHERE run = %lld",

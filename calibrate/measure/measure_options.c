@@ -121,7 +121,7 @@ static enum moe_status understand(const struct words *words, struct moe_measure_
 }
 
 /* Options that `moecal card` takes come first. */
-enum { CARD_OPTIONS = 10 };
+enum { CARD_OPTIONS = 11 };
 
 enum moe_status moe_measure_options_parse(int argc, char **argv, bool is_card,
                                           struct moe_measure_run *run,
@@ -135,10 +135,12 @@ enum moe_status moe_measure_options_parse(int argc, char **argv, bool is_card,
         { "o", MOE_OPTION_TEXT, &out->output, "FILE", "the store (*.cal.db); made, or added to", 0,
           0 },
         { "gpus", MOE_OPTION_TEXT, &words.gpus, "N,...", "as `moecal list` numbers them", 0, 0 },
-        { "limit", MOE_OPTION_REAL, &run->limit_s, "S", "wall time, which is kept", 5, 86400 },
+        { "limit", MOE_OPTION_REAL, &run->limit_s, "S", "wall time, which is kept", 10, 86400 },
         { "seed", MOE_OPTION_SEED, &run->request.seed, "N", "of order and held-out points", 0, 0 },
         { "soak", MOE_OPTION_REAL, &run->soak_s, "S", "full load before the clock is sustained", 0,
           600 },
+        { "settle", MOE_OPTION_REAL, &run->settle_s, "S",
+          "at most, until the clock of a point holds", 0, 10 },
         { "sentinel", MOE_OPTION_TEXT, &words.sentinel, "HxIxE[:ACT]",
           "shape that ties runs together (7168x2048x32)", 0, 0 },
         { "sentinel-rows", MOE_OPTION_COUNT, &words.sentinel_rows, "N",

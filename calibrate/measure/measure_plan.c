@@ -29,6 +29,9 @@ static_assert(TIER_COUNT == (int) MOE_MEASURE_TIERS, "one each");
 /* Estimates, deliberately plain: an H200 at its usual, and what a visit costs besides. They decide
  * nothing but what is said beforehand and whether a visit still fits before the limit. */
 static const double VISIT_S = 0.02;
+static const double LEAST_S = 0.04;
+static const double SETTLE_S = 0.05;
+static const double SETTLE_HARD_S = 0.2;
 static const double SERIES_S = 0.05;
 static const double SUSTAINED_S = 2.5;
 static const double BUDGET_S = 0.12;
@@ -69,14 +72,20 @@ static enum moe_status grow(void **items, uint32_t *room, uint32_t count, size_t
     return MOE_OK;
 }
 
+/* Work that draws the power limit takes long to settle; most other work is settled at once. */
 static double estimate(const struct moe_measure_series *series,
                        const struct moe_measure_point *point)
 {
     const double peak = series->dtype == MOE_EXPERT_FP8 ? 1.0e15 : 6.0e14;
-    const double once = 8e-6 + point->bytes / 4e12 + point->flops / peak;
-    const double timed = fmin(once * 40.0, BUDGET_S + once);
-    return point->role == MOE_ROLE_SUSTAINED ? SUSTAINED_S + once * 40.0
-                                             : VISIT_S + timed + once * 8.0;
+    const double memory_s = point->bytes / 4e12;
+    const double compute_s = point->flops / peak;
+    const double once = 8e-6 + memory_s + compute_s;
+    const double timed = fmin(fmin(once * 200.0, fmax(once * 40.0, LEAST_S)), BUDGET_S + once);
+    if (point->role == MOE_ROLE_SUSTAINED) {
+        return SUSTAINED_S + once * 40.0;
+    }
+    return VISIT_S + timed + once * 8.0 +
+           (compute_s > 0.5 * memory_s && once > 5e-5 ? SETTLE_HARD_S : SETTLE_S);
 }
 
 enum moe_status moe_measure_plan_add_point(struct moe_measure_plan *plan,

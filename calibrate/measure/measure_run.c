@@ -1,7 +1,6 @@
 #include "calibrate/measure/measure_run.h"
 
 #include <cuda_runtime_api.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,14 +26,14 @@ double moe_measure_run_left_s(const struct moe_measure_run *run)
     return run->limit_s - run->reserve_s - END_S - (moe_measure_now() - run->begin_s);
 }
 
-void moe_measure_run_note(struct moe_measure_run *run, const char *format, ...)
+void moe_measure_run_note(struct moe_measure_run *run, uint32_t point, const char *what)
 {
-    va_list values;
+    const struct moe_measure_point *at = &run->plan->points[point];
     (void) pthread_mutex_lock(&run->lock);
+    run->note_count++;
     if (run->note[0] == '\0') {
-        va_start(values, format);
-        (void) vsnprintf(run->note, sizeof run->note, format, values);
-        va_end(values);
+        (void) snprintf(run->note, sizeof run->note, "%s at %g: %.250s",
+                        run->plan->series[at->series].name, at->tokens, what);
     }
     (void) pthread_mutex_unlock(&run->lock);
 }
@@ -181,14 +180,15 @@ static enum moe_status read_earlier(struct moe_measure_run *run, struct moe_erro
 static void write_settings(const struct moe_measure_run *run, const char *gpus, char *out,
                            size_t size)
 {
-    (void) snprintf(out, size,
-                    "{\"plan\":\"%016llx\",\"gpus\":%s,\"soak_s\":%g,\"rows_max\":%d,"
-                    "\"context_max\":%d,\"product\":%u,\"sentinel\":\"%dx%dx%d\","
-                    "\"NCCL_NVLS_ENABLE\":\"0\"}",
-                    (unsigned long long) run->plan->hash, gpus, run->soak_s,
-                    (int) run->request.rows_max, (int) run->request.context_max, run->product_size,
-                    (int) run->request.sentinel.hidden, (int) run->request.sentinel.inter,
-                    (int) run->request.sentinel.expert_count);
+    (void) snprintf(
+        out, size,
+        "{\"plan\":\"%016llx\",\"gpus\":%s,\"soak_s\":%g,\"settle_s\":%g,\"rows_max\":%d,"
+        "\"context_max\":%d,\"product\":%u,\"sentinel\":\"%dx%dx%d\","
+        "\"NCCL_NVLS_ENABLE\":\"0\"}",
+        (unsigned long long) run->plan->hash, gpus, run->soak_s, run->settle_s,
+        (int) run->request.rows_max, (int) run->request.context_max, run->product_size,
+        (int) run->request.sentinel.hidden, (int) run->request.sentinel.inter,
+        (int) run->request.sentinel.expert_count);
 }
 
 static enum moe_status begin_run(struct moe_measure_run *run, const char *settings,

@@ -36,6 +36,8 @@ struct moe_measure_run {
     double limit_s;                          /* of everything since begin_s */
     double reserve_s;                        /* of it, for what comes after this part */
     double soak_s;                           /* of a sustained visit */
+    double rest_s;                           /* before a visit that is to be a burst; 0: none */
+    double settle_s;                         /* most that a visit waits for its clock to hold */
     double raw_share;       /* of the samples whose single times are kept, 0 .. 1 */
     bool is_card;           /* no soak at the beginning, no refinement */
     uint32_t product_size;  /* of the ceilings' matrices */
@@ -65,7 +67,8 @@ struct moe_measure_run {
     atomic_uint sample_count;
     atomic_uint wrong_count;
     atomic_uint skipped_count; /* visits without time left */
-    char note[400];            /* first thing that went wrong without ending the run; "" */
+    uint32_t note_count;
+    char note[400]; /* the first thing that went wrong without ending the run; "" */
     struct moe_progress progress;
 };
 
@@ -92,12 +95,11 @@ void moe_measure_run_close(struct moe_measure_run *run);
 bool moe_measure_run_meet(struct moe_measure_run *run);
 
 /* Stores a point and room for its id; called while no other thread works on the plan. */
-enum moe_status moe_measure_run_store_point(struct moe_measure_run *run, uint32_t point,
+enum moe_status moe_measure_run_store_point(struct moe_measure_run *run, uint32_t index,
                                             struct moe_error *err);
 
-/* Says once what a point was left out for. */
-void moe_measure_run_note(struct moe_measure_run *run, const char *format, ...)
-    __attribute__((format(printf, 2, 3)));
+/* Notes why a point could not be measured, or not rightly; the first is kept word by word. */
+void moe_measure_run_note(struct moe_measure_run *run, uint32_t point, const char *what);
 
 /* Seconds left for visits. */
 double moe_measure_run_left_s(const struct moe_measure_run *run);

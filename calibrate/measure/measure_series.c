@@ -9,7 +9,7 @@
 
 /* No point has more rows than this, nor takes longer than about this: what a serving step of that
  * size costs can be said from smaller ones, and the run has minutes. */
-enum { ROWS_MAX = 1 << 17 };
+enum { ROWS_MAX = 1 << 17, LARGEST_ANCHOR = 1024 };
 static const double POINT_FLOPS_MAX = 1.4e13; /* some 20 ms of an H200 in bf16 */
 
 int32_t moe_measure_row_limit(const struct moe_measure_series *series)
@@ -67,7 +67,8 @@ static double expert_memory(const struct moe_measure_series *series, double cach
     const struct moe_expert_ffn_shape shape = { series->hidden, series->inter, series->units,
                                                 series->dtype, series->activation };
     const double weights = moe_expert_weight_bytes(&shape) * (double) series->units;
-    const double rows = (double) moe_measure_row_limit(series);
+    const double rows =
+        fmin((double) moe_measure_row_limit(series), LARGEST_ANCHOR * (double) series->units);
     const double cell = series->dtype == MOE_EXPERT_BF16 ? 2.0 : 1.0;
     const double matrices = series->activation == MOE_EXPERT_SWIGLU ? 2.0 : 1.0;
     const double copies = fmin(64.0, ceil(5.0 * cache_bytes / (weights * 0.25)) + 1.0);
@@ -192,7 +193,7 @@ static void leave_out(struct moe_measure_plan *plan, const struct moe_measure_se
 {
     const size_t used = strlen(plan->left_out);
     if (used + strlen(series->name) + 40 < sizeof plan->left_out) {
-        (void) snprintf(plan->left_out + used, sizeof plan->left_out - used, "%s%s (%.0f GiB)",
+        (void) snprintf(plan->left_out + used, sizeof plan->left_out - used, "%s%s (%.1f GiB)",
                         used == 0 ? "" : ", ", series->name, series->memory_bytes / 0x1p30);
     }
 }

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "calibrate/measure/measure_gpu.h"
@@ -15,9 +16,14 @@
 static const double HEADROOM_BYTES = 6e9;
 static const double UNKNOWN_BYTES = 16e9;
 static const double BUDGET_S = 0.12;
+static const double LEAST_S = 0.04;
+static const double WINDOW_S = 0.012;
+static const double SETTLED = 1.01;
+enum { SETTLED_WINDOWS = 3 };
 static const double SUSTAINED_SHARE = 0.25; /* of the first soak: the GPU is warm by then */
 static const double READ_SLACK = 1.02;      /* over the ceilings measured in this run */
 static const double FLOP_SLACK = 1.05;
+static const double PEAK_SLACK = 1.02; /* of the clock's measurement */
 static const double SLOW_CLOCK = 0.75; /* of boost: such a batch says more about the cooling */
 
 /* Extent of a series over its points, and over those that a refinement may add. */
@@ -158,12 +164,68 @@ static enum moe_status soak(struct moe_measure_gpu *gpu, double seconds, struct 
     return MOE_OK;
 }
 
-/* Batches until the rule of timing.h is met. One at a clock far below boost is measured again, at
- * most three times. */
+/* Idle, so that the clock is at its highest again. */
+static void rest(double seconds)
+{
+    const struct timespec pause = { .tv_sec = (time_t) seconds,
+                                    .tv_nsec = (long) ((seconds - floor(seconds)) * 1e9) };
+    if (seconds > 0.0) {
+        (void) nanosleep(&pause, NULL);
+    }
+}
+
+/* Batches for so long, and the clock that the SMs had in them; 0: not known. */
+static enum moe_status run_window(struct moe_measure_gpu *gpu, double *mhz, struct moe_error *err)
+{
+    const double end_s = moe_measure_now() + WINDOW_S;
+    clear(&gpu->work);
+    do {
+        if (gpu->work.count + MOE_GRAPH_BATCH > MOE_TIMING_LIMIT) {
+            clear(&gpu->work);
+        }
+        MOE_TRY(moe_graph_batch(gpu->tools.timer, &gpu->work, err));
+    } while (moe_measure_now() < end_s);
+    *mhz = moe_graph_mhz(&gpu->work);
+    return MOE_OK;
+}
+
+/* Lets the work before be forgotten: what a GPU at its power limit did in the last 100 ms decides
+ * its clock now (by up to a third on an H200, also for the smallest kernels), and which work that
+ * was is an accident of the order. The point is run until its own clock holds: three windows within
+ * 1 %, or as long as the run allows, since work that draws the limit swings around it. */
+static enum moe_status settle(struct moe_measure_gpu *gpu, struct moe_error *err)
+{
+    const double end_s = moe_measure_now() + gpu->run->settle_s;
+    double low = 0.0;
+    double high = 0.0;
+    uint32_t held = 0;
+    while (held < SETTLED_WINDOWS && moe_measure_now() < end_s) {
+        double mhz = 0.0;
+        MOE_TRY(run_window(gpu, &mhz, err));
+        if (!(mhz > 0.0)) {
+            break;
+        }
+        low = held == 0 ? mhz : fmin(low, mhz);
+        high = held == 0 ? mhz : fmax(high, mhz);
+        held++;
+        if (high > low * SETTLED) {
+            low = mhz;
+            high = mhz;
+            held = 1;
+        }
+    }
+    clear(&gpu->work);
+    return MOE_OK;
+}
+
+/* Batches until the rule of timing.h is met, over LEAST_S at least unless there are as many as can
+ * be: the swings at the power limit last tens of milliseconds. One at a clock far below boost for a
+ * fault is measured again, at most three times. */
 static enum moe_status measure(struct moe_measure_gpu *gpu, struct moe_error *err)
 {
     struct moe_graph_work *work = &gpu->work;
-    while (!moe_graph_enough(work, BUDGET_S)) {
+    while (!moe_graph_enough(work, BUDGET_S) ||
+           (work->spent_s < LEAST_S && work->count < MOE_TIMING_LIMIT)) {
         MOE_TRY(moe_graph_batch(gpu->tools.timer, work, err));
         const bool faulty = (work->throttle & MOE_NVML_FAULTS) != 0;
         const double mhz = moe_graph_mhz(work);
@@ -183,6 +245,20 @@ static void add_flag(char *flags, size_t size, const char *flag)
     (void) snprintf(flags + used, size - used, "%s%s", used == 0 ? "" : " ", flag);
 }
 
+/* Arithmetic that the SMs could do at the clock they had, if that is known of this kind of GPU; else
+ * what the largest product of this run did, and a little more. */
+static double flops_most(const struct moe_measure_gpu *gpu, const struct moe_measure_series *series)
+{
+    const struct moe_device *device = &gpu->run->gpus[gpu->rank];
+    const bool fp8 = series->dtype == MOE_EXPERT_FP8;
+    const double mhz = moe_graph_mhz(&gpu->work);
+    if (device->capability_major == 9 && device->capability_minor == 0 && mhz > 0.0) {
+        return PEAK_SLACK * (double) device->sm_count * mhz * 1e6 *
+               (fp8 ? MOE_SM_FLOPS_FP8 : MOE_SM_FLOPS_BF16);
+    }
+    return FLOP_SLACK * (fp8 ? gpu->ceilings.fp8_flops_per_s : gpu->ceilings.bf16_flops_per_s);
+}
+
 /* True when the time says that memory was read, or products were taken, faster than this GPU can. */
 static bool unphysical(const struct moe_measure_gpu *gpu, const struct moe_measure_point *point,
                        const struct moe_measure_series *series, double median_us)
@@ -190,13 +266,22 @@ static bool unphysical(const struct moe_measure_gpu *gpu, const struct moe_measu
     const struct moe_bench_ceilings *ceilings = &gpu->ceilings;
     const double rate = fmax(ceilings->read_bytes_per_s,
                              fmax(ceilings->write_bytes_per_s, ceilings->copy_bytes_per_s));
-    const double flops =
-        series->dtype == MOE_EXPERT_FP8 ? ceilings->fp8_flops_per_s : ceilings->bf16_flops_per_s;
+    const double flops = flops_most(gpu, series);
     const double seconds = median_us * 1e-6;
     const bool from_memory =
         point->cold_bytes * (double) gpu->work.set_count > 4.0 * gpu->tools.cache_bytes;
     return (from_memory && rate > 0.0 && point->cold_bytes / seconds > READ_SLACK * rate) ||
-           (flops > 0.0 && point->flops / seconds > FLOP_SLACK * flops);
+           (flops > 0.0 && point->flops / seconds > flops);
+}
+
+/* A ceiling is the best that the GPU did in this run: short of what is unphysical, a point may have
+ * met a better moment than the product at the beginning. */
+static void raise_ceiling(struct moe_measure_gpu *gpu, const struct moe_measure_point *point,
+                          enum moe_expert_dtype dtype, double median_us)
+{
+    double *ceiling =
+        dtype == MOE_EXPERT_FP8 ? &gpu->ceilings.fp8_flops_per_s : &gpu->ceilings.bf16_flops_per_s;
+    *ceiling = fmax(*ceiling, point->flops / (median_us * 1e-6));
 }
 
 /* A seeded share of the samples keeps its single times. */
@@ -229,6 +314,8 @@ static enum moe_status keep(struct moe_measure_gpu *gpu, uint32_t index, uint32_
     }
     if (unphysical(gpu, point, &run->plan->series[point->series], timing.median_us)) {
         add_flag(all, sizeof all, "unphysical");
+    } else if (!verdict->wrong) {
+        raise_ceiling(gpu, point, run->plan->series[point->series].dtype, timing.median_us);
     }
     if (verdict->wrong) {
         add_flag(all, sizeof all, "wrong");
@@ -283,8 +370,7 @@ static enum moe_status absorb(struct moe_measure_gpu *gpu, uint32_t point, enum 
     if (!moe_graph_timer_stuck(gpu->tools.timer)) {
         (void) cudaGetLastError();
         if (status == MOE_UNSUPPORTED || status == MOE_LIMIT || cudaDeviceSynchronize() == 0) {
-            moe_measure_run_note(gpu->run, "%s at %g: %.200s", name,
-                                 gpu->run->plan->points[point].tokens, own->text);
+            moe_measure_run_note(gpu->run, point, own->text);
             return MOE_OK;
         }
     }
@@ -307,6 +393,10 @@ enum moe_status moe_measure_gpu_visit(struct moe_measure_gpu *gpu, uint32_t poin
     if (status == MOE_OK) {
         status = prepare(gpu, open, &run->plan->points[point], &launch, &verdict, &own);
     }
+    if (status == MOE_OK && run->plan->points[point].role != MOE_ROLE_SUSTAINED) {
+        rest(run->rest_s);
+        status = settle(gpu, &own);
+    }
     if (status == MOE_OK && run->plan->points[point].role == MOE_ROLE_SUSTAINED) {
         status =
             soak(gpu, run->soak_s * (point == run->plan->soak_point ? 1.0 : SUSTAINED_SHARE), &own);
@@ -316,9 +406,7 @@ enum moe_status moe_measure_gpu_visit(struct moe_measure_gpu *gpu, uint32_t poin
     }
     if (status == MOE_OK && verdict.wrong) {
         atomic_fetch_add(&run->wrong_count, 1);
-        moe_measure_run_note(run, "%s at %g is wrong: %s",
-                             run->plan->series[run->plan->points[point].series].name,
-                             run->plan->points[point].tokens, verdict.why);
+        moe_measure_run_note(run, point, verdict.why);
     }
     if (status == MOE_OK) {
         status = keep(gpu, point, pass, begin_s, flags, &verdict, &found_us, err);

@@ -171,7 +171,7 @@ static enum moe_status read_row(const struct gemm *gemm, const void *base_dev,
             (int) cudaMemcpy(&scale, scale_dev + row, sizeof scale, cudaMemcpyDeviceToHost),
             "cudaMemcpy", err));
     }
-    for (int32_t k = 0; k < gemm->depth; k++) {
+    for (size_t k = 0; k < (size_t) gemm->depth; k++) {
         out[k] = (double) scale *
                  (double) (cell == 1 ? moe_float_from_e4m3(scratch[k])
                                      : moe_float_from_bf16(
@@ -234,7 +234,7 @@ static enum moe_status gemm_judge(void *state, const struct moe_measure_point *p
     enum moe_status status = count_unwritten(gemm, &unwritten, err);
     for (int i = 0; status == MOE_OK && i < CHECKED_ROWS; i++) {
         status = compare_row(gemm, i == 0 ? 0 : gemm->rows - 1,
-                             (unsigned char *) (values + 2 * gemm->depth), values,
+                             (unsigned char *) (values + 2 * (size_t) gemm->depth), values,
                              values + gemm->depth, sums, err);
     }
     free(values);

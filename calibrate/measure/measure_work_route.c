@@ -189,14 +189,22 @@ static enum moe_status route_open(const struct moe_measure_tools *tools,
 static int launch_permute(const struct route *route, void *stream)
 {
     const bool fp8 = route->dtype == MOE_EXPERT_FP8;
+    const struct moe_permute_operands operands = {
+        .dtype = route->dtype,
+        .rows_dev = route->rows_dev,
+        .row_scale_dev = fp8 ? route->row_scale_dev : NULL,
+        .row_scale_stride = fp8 ? route->row_stride : 0,
+        .x_dev = route->x_dev,
+        .x_scale_dev = fp8 ? route->x_scale_dev : NULL,
+        .x_scale_stride = fp8 ? (route->shape.token_count + 3) / 4 * 4 : 0,
+        .position_dev = route->position_dev,
+        .row_source_dev = route->row_source_dev,
+        .row_offset_dev = route->row_offset_dev,
+    };
     int code = (int) cudaErrorNotSupported;
     for (int version = MOE_PERMUTE_VERSION_COUNT;
          version >= 1 && code == (int) cudaErrorNotSupported; version--) {
-        code = moe_permute_rows(
-            &route->shape, route->dtype, route->rows_dev, fp8 ? route->row_scale_dev : NULL,
-            fp8 ? route->row_stride : 0, route->x_dev, fp8 ? route->x_scale_dev : NULL,
-            fp8 ? (route->shape.token_count + 3) / 4 * 4 : 0, route->position_dev,
-            route->row_source_dev, route->row_offset_dev, version, stream);
+        code = moe_permute_rows(&route->shape, &operands, version, stream);
     }
     return code;
 }

@@ -108,18 +108,20 @@ static enum moe_status begin(struct moe_sample_store *store, struct moe_error *e
     return MOE_OK;
 }
 
-/* The statement with its values bound. kinds has a letter per value: i int64_t, d double (one that
- * is no number becomes NULL), t const char *, b const void * and size_t (a NULL pointer: NULL). */
-static enum moe_status bind(struct moe_sample_store *store, enum statement which, const char *kinds,
-                            va_list values, struct moe_error *err)
+/* Binds the values of a statement. kinds has a letter per value: i int64_t, d double (one that is no
+ * number becomes NULL), t const char *, b const void * and size_t (a NULL pointer: NULL). */
+static enum moe_status bind(struct moe_sample_store *store, struct moe_error *err,
+                            enum statement which, const char *kinds, ...)
 {
     sqlite3_stmt **stmt = &store->statements[which];
+    va_list values;
+    int code = SQLITE_OK;
     if (*stmt == NULL) {
         MOE_TRY(moe_database_prepare(&store->db, texts[which], stmt, err));
     }
     assert((int) strlen(kinds) == sqlite3_bind_parameter_count(*stmt));
-    for (int i = 0; kinds[i] != '\0'; i++) {
-        int code = SQLITE_OK;
+    va_start(values, kinds);
+    for (int i = 0; code == SQLITE_OK && kinds[i] != '\0'; i++) {
         if (kinds[i] == 'i') {
             code = sqlite3_bind_int64(*stmt, i + 1, va_arg(values, int64_t));
         } else if (kinds[i] == 'd') {
@@ -127,68 +129,40 @@ static enum moe_status bind(struct moe_sample_store *store, enum statement which
             code = isnan(value) ? sqlite3_bind_null(*stmt, i + 1)
                                 : sqlite3_bind_double(*stmt, i + 1, value);
         } else if (kinds[i] == 't') {
-            code =
-                sqlite3_bind_text(*stmt, i + 1, va_arg(values, const char *), -1, SQLITE_TRANSIENT);
+            const char *text = va_arg(values, const char *);
+            code = sqlite3_bind_text(*stmt, i + 1, text, -1, SQLITE_TRANSIENT);
         } else {
             const void *bytes = va_arg(values, const void *);
             const size_t size = va_arg(values, size_t);
             code = bytes == NULL ? sqlite3_bind_null(*stmt, i + 1)
                                  : sqlite3_bind_blob64(*stmt, i + 1, bytes, size, SQLITE_TRANSIENT);
         }
-        if (code != SQLITE_OK) {
-            return moe_database_error(&store->db, err);
-        }
     }
-    return MOE_OK;
+    va_end(values);
+    return code == SQLITE_OK ? MOE_OK : moe_database_error(&store->db, err);
 }
 
-/* Inserts or updates one row. */
-static enum moe_status put(struct moe_sample_store *store, struct moe_error *err,
-                           enum statement which, const char *kinds, ...)
+/* Inserts or updates one row; bound: of the statement's values. */
+static enum moe_status put(struct moe_sample_store *store, enum statement which,
+                           enum moe_status bound, struct moe_error *err)
 {
-    va_list values;
+    MOE_TRY(bound);
     MOE_TRY(begin(store, err));
-    va_start(values, kinds);
-    enum moe_status status = bind(store, which, kinds, values, err);
-    va_end(values);
-    if (status == MOE_OK) {
-        status = moe_database_run(&store->db, store->statements[which], err);
-    }
-    return status;
-}
-
-/* Steps a query that gives at most one row. */
-static enum moe_status ask(struct moe_sample_store *store, struct moe_error *err, int *row,
-                           enum statement which, const char *kinds, ...)
-{
-    va_list values;
-    va_start(values, kinds);
-    enum moe_status status = bind(store, which, kinds, values, err);
-    va_end(values);
-    if (status == MOE_OK) {
-        status = moe_database_step(&store->db, store->statements[which], row, err);
-    }
-    return status;
+    return moe_database_run(&store->db, store->statements[which], err);
 }
 
 /* First two columns of the row that is found; *id is 0 when there is none. */
-static enum moe_status find(struct moe_sample_store *store, struct moe_error *err, int64_t *id,
-                            int64_t *second, enum statement which, const char *kinds, ...)
+static enum moe_status find(struct moe_sample_store *store, enum statement which,
+                            enum moe_status bound, int64_t *id, int64_t *second,
+                            struct moe_error *err)
 {
-    va_list values;
     int row = 0;
-    va_start(values, kinds);
-    enum moe_status status = bind(store, which, kinds, values, err);
-    va_end(values);
-    if (status == MOE_OK) {
-        status = moe_database_step(&store->db, store->statements[which], &row, err);
-    }
-    if (status == MOE_OK) {
-        *id = row ? sqlite3_column_int64(store->statements[which], 0) : 0;
-        *second = row ? sqlite3_column_int64(store->statements[which], 1) : 0;
-        (void) sqlite3_reset(store->statements[which]);
-    }
-    return status;
+    MOE_TRY(bound);
+    MOE_TRY(moe_database_step(&store->db, store->statements[which], &row, err));
+    *id = row ? sqlite3_column_int64(store->statements[which], 0) : 0;
+    *second = row ? sqlite3_column_int64(store->statements[which], 1) : 0;
+    (void) sqlite3_reset(store->statements[which]);
+    return MOE_OK;
 }
 
 static void take(struct moe_sample_store *store)
@@ -284,10 +258,13 @@ static enum moe_status add_gpu(struct moe_sample_store *store, const struct moe_
                                int64_t *id, struct moe_error *err)
 {
     int64_t unused = 0;
-    MOE_TRY(find(store, err, id, &unused, FIND_GPU, "t", gpu->uuid));
+    MOE_TRY(find(store, FIND_GPU, bind(store, err, FIND_GPU, "t", gpu->uuid), id, &unused, err));
     if (*id == 0) {
-        MOE_TRY(put(store, err, ADD_GPU, "tttiiidd", gpu->uuid, gpu->name, gpu->kind, gpu->sm_count,
-                    gpu->l2_bytes, gpu->memory_bytes, gpu->boost_mhz, gpu->power_limit_w));
+        MOE_TRY(put(store, ADD_GPU,
+                    bind(store, err, ADD_GPU, "tttiiidd", gpu->uuid, gpu->name, gpu->kind,
+                         gpu->sm_count, gpu->l2_bytes, gpu->memory_bytes, gpu->boost_mhz,
+                         gpu->power_limit_w),
+                    err));
         *id = last_id(store);
     }
     return MOE_OK;
@@ -310,9 +287,12 @@ static enum moe_status add_series(struct moe_sample_store *store,
                                   struct moe_error *err)
 {
     int64_t same = 0;
-    MOE_TRY(find(store, err, id, &same, FIND_SERIES, "tttiiiitttiii", SERIES_VALUES(series)));
+    MOE_TRY(find(store, FIND_SERIES,
+                 bind(store, err, FIND_SERIES, "tttiiiitttiii", SERIES_VALUES(series)), id, &same,
+                 err));
     if (*id == 0) {
-        MOE_TRY(put(store, err, ADD_SERIES, "tttiiiitttiii", SERIES_VALUES(series)));
+        MOE_TRY(put(store, ADD_SERIES,
+                    bind(store, err, ADD_SERIES, "tttiiiitttiii", SERIES_VALUES(series)), err));
         *id = last_id(store);
         return MOE_OK;
     }
@@ -341,14 +321,19 @@ static enum moe_status add_point(struct moe_sample_store *store,
         return moe_fail(err, MOE_RANGE, "%s: a point of series %lld holds what is no number",
                         store->db.path, (long long) point->series);
     }
-    MOE_TRY(find(store, err, id, &unused, FIND_POINT, "itdiddt", point->series, point->role,
-                 point->tokens, (int64_t) point->active, point->context, point->bytes_per_peer,
-                 point->histogram));
+    MOE_TRY(
+        find(store, FIND_POINT,
+             bind(store, err, FIND_POINT, "itdiddt", point->series, point->role, point->tokens,
+                  (int64_t) point->active, point->context, point->bytes_per_peer, point->histogram),
+             id, &unused, err));
     if (*id == 0) {
-        MOE_TRY(put(store, err, ADD_POINT, "itdiddtiiiddb", point->series, point->role,
-                    point->tokens, (int64_t) point->active, point->context, point->bytes_per_peer,
-                    point->histogram, (int64_t) point->row_max, point->tiles64, point->tiles128,
-                    point->bytes, point->flops, point->rows, point->rows_bytes));
+        MOE_TRY(
+            put(store, ADD_POINT,
+                bind(store, err, ADD_POINT, "itdiddtiiiddb", point->series, point->role,
+                     point->tokens, (int64_t) point->active, point->context, point->bytes_per_peer,
+                     point->histogram, (int64_t) point->row_max, point->tiles64, point->tiles128,
+                     point->bytes, point->flops, point->rows, point->rows_bytes),
+                err));
         *id = last_id(store);
     }
     return MOE_OK;
@@ -367,9 +352,12 @@ enum moe_status moe_sample_begin_run(struct moe_sample_store *store,
                                      struct moe_error *err)
 {
     take(store);
-    enum moe_status status = put(store, err, ADD_RUN, "tttttttiit", run->started_at, run->command,
-                                 run->moecal, run->driver, run->cuda, run->cublas, run->nccl,
-                                 (int64_t) run->seed, (int64_t) run->gpu_count, run->settings);
+    enum moe_status status =
+        put(store, ADD_RUN,
+            bind(store, err, ADD_RUN, "tttttttiit", run->started_at, run->command, run->moecal,
+                 run->driver, run->cuda, run->cublas, run->nccl, (int64_t) run->seed,
+                 (int64_t) run->gpu_count, run->settings),
+            err);
     if (status == MOE_OK) {
         *id = last_id(store);
         status = commit(store, err); /* a killed run is to be found again */
@@ -381,7 +369,7 @@ enum moe_status moe_sample_end_run(struct moe_sample_store *store, int64_t run, 
                                    struct moe_error *err)
 {
     take(store);
-    enum moe_status status = put(store, err, END_RUN, "di", wall_s, run);
+    enum moe_status status = put(store, END_RUN, bind(store, err, END_RUN, "di", wall_s, run), err);
     if (status == MOE_OK) {
         status = commit(store, err);
     }
@@ -392,7 +380,8 @@ enum moe_status moe_sample_add_ceiling(struct moe_sample_store *store, int64_t r
                                        const char *name, double value, struct moe_error *err)
 {
     take(store);
-    return give(store, put(store, err, ADD_CEILING, "iitd", run, gpu, name, value));
+    return give(store, put(store, ADD_CEILING,
+                           bind(store, err, ADD_CEILING, "iitd", run, gpu, name, value), err));
 }
 
 enum moe_status moe_sample_add_row(struct moe_sample_store *store, const struct moe_sample_row *row,
@@ -404,14 +393,16 @@ enum moe_status moe_sample_add_row(struct moe_sample_store *store, const struct 
     }
     take(store);
     const enum moe_status status =
-        put(store, err, ADD_ROW,
-            "iiiiiididdddddddddddd"
-            "idit",
-            row->point, row->run, row->gpu, (int64_t) row->gpu_rank, (int64_t) row->pass, row->seq,
-            row->begin_s, (int64_t) row->n, row->min_us, row->p5_us, row->p25_us, row->median_us,
-            row->p75_us, row->p95_us, row->p99_us, row->mad_us, row->low_us, row->high_us, row->mhz,
-            row->watts, row->celsius, (int64_t) row->throttle, row->error, (int64_t) row->dropped,
-            row->flags);
+        put(store, ADD_ROW,
+            bind(store, err, ADD_ROW,
+                 "iiiiiididdddddddddddd"
+                 "idit",
+                 row->point, row->run, row->gpu, (int64_t) row->gpu_rank, (int64_t) row->pass,
+                 row->seq, row->begin_s, (int64_t) row->n, row->min_us, row->p5_us, row->p25_us,
+                 row->median_us, row->p75_us, row->p95_us, row->p99_us, row->mad_us, row->low_us,
+                 row->high_us, row->mhz, row->watts, row->celsius, (int64_t) row->throttle,
+                 row->error, (int64_t) row->dropped, row->flags),
+            err);
     if (status == MOE_OK && id != NULL) {
         *id = last_id(store);
     }
@@ -424,8 +415,10 @@ enum moe_status moe_sample_find_median(struct moe_sample_store *store, int64_t r
 {
     int row = 0;
     take(store);
-    const enum moe_status status =
-        ask(store, err, &row, FIND_MEDIAN, "iiii", run, gpu, point, (int64_t) pass);
+    enum moe_status status = bind(store, err, FIND_MEDIAN, "iiii", run, gpu, point, (int64_t) pass);
+    if (status == MOE_OK) {
+        status = moe_database_step(&store->db, store->statements[FIND_MEDIAN], &row, err);
+    }
     if (status == MOE_OK) {
         *median_us = row ? sqlite3_column_double(store->statements[FIND_MEDIAN], 0) : 0.0;
         (void) sqlite3_reset(store->statements[FIND_MEDIAN]);
@@ -437,8 +430,10 @@ enum moe_status moe_sample_add_raw(struct moe_sample_store *store, int64_t sampl
                                    uint32_t count, struct moe_error *err)
 {
     take(store);
-    return give(store, put(store, err, ADD_RAW, "ib", sample, (const void *) us,
-                           (size_t) count * sizeof *us));
+    return give(store, put(store, ADD_RAW,
+                           bind(store, err, ADD_RAW, "ib", sample, (const void *) us,
+                                (size_t) count * sizeof *us),
+                           err));
 }
 
 static double known(double value)
@@ -450,7 +445,9 @@ enum moe_status moe_sample_add_nvml(struct moe_sample_store *store,
                                     const struct moe_sample_nvml *reading, struct moe_error *err)
 {
     take(store);
-    return give(store, put(store, err, ADD_NVML, "iidddddi", reading->run, reading->gpu,
-                           reading->t_s, known(reading->sm_mhz), known(reading->memory_mhz),
-                           known(reading->watts), known(reading->celsius), reading->throttle));
+    return give(store, put(store, ADD_NVML,
+                           bind(store, err, ADD_NVML, "iidddddi", reading->run, reading->gpu,
+                                reading->t_s, known(reading->sm_mhz), known(reading->memory_mhz),
+                                known(reading->watts), known(reading->celsius), reading->throttle),
+                           err));
 }

@@ -43,7 +43,7 @@ CREATE TABLE sample_ceiling (
 
 CREATE TABLE sample_series (
   id INTEGER PRIMARY KEY,
-  name TEXT NOT NULL UNIQUE,      -- expert-7168x2048x32-bf16-swiglu-own, all_to_all-2
+  name TEXT NOT NULL UNIQUE,      -- expert-7168x2048x32-bf16-own, all_to_all-2
   kind TEXT NOT NULL,             -- expert gemm permute combine gate kv_gqa kv_mla stream launch
                                   -- all_to_all all_to_all_api all_to_all_v all_gather
                                   -- reduce_scatter all_reduce p2p p2p_both peer_copy
@@ -77,8 +77,8 @@ CREATE TABLE sample_point (
   bytes REAL NOT NULL,            -- moved at least; collectives: sent by the busiest rank
   bytes_per_peer REAL NOT NULL,   -- collectives; else 0
   flops REAL NOT NULL,            -- really asked for, padding not counted
-  histogram TEXT NOT NULL,        -- uniform quarter half hot8x zipf1.0 zipf1.2 half-empty random-N;
-                                  -- all_to_all_v: kind of matrix; '' where nothing is spread
+  histogram TEXT NOT NULL,        -- uniform quarter half some (of the experts, all alike) hot8x zipf1.0
+                                  -- zipf1.2 half-empty random-N; all_to_all_v: kind of matrix; '' where nothing is spread
   rows BLOB,                      -- expert, not uniform: int32 little endian, rows per expert;
                                   -- all_to_all_v: int64 little endian [src][dst], bytes
   UNIQUE (series, role, tokens, active, context, bytes_per_peer, histogram));

@@ -6,7 +6,7 @@
  *   moesim policy check ./mine.so                 # the contract, rule by rule
  *   moesim compare T.db --model M --gpus 32 --policies contiguous,eplb,./mine.so:copies=8
  *
- * -I names the root of the moesim tree. The same file in policies/, with its line in
+ * -I names the root of the moesim tree. The same file in policies/place/, with its line in
  * registry.def, is a built-in policy: MOE_POLICY_DEFINE makes the difference.
  *
  * What it does: a layer's experts, hottest first, are dealt over the GPUs like cards, to and

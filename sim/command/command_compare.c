@@ -8,7 +8,7 @@
 #include "sim/command/command.h"
 #include "sim/command/compare_loads.h"
 #include "sim/command/study_command.h"
-#include "sim/engine/workload.h"
+#include "sim/arrival/workload.h"
 
 enum {
     OWN_OPTION_COUNT = 6,

@@ -4,10 +4,11 @@
 
 #include "policies/bounds.h"
 #include "policies/composition.h"
-#include "policies/plan_sglang.h"
+#include "policies/plan/plan.h"
 #include "policies/policy.h"
 #include "sim/base/options.h"
 #include "sim/command/command.h"
+#include "sim/command/plan_command.h"
 #include "traces/dump_loads.h"
 #include "traces/load_matrix.h"
 
@@ -15,26 +16,26 @@ struct plan_request {
     const char *policy_name;
     struct moe_composition composition; /* what policy_name says */
     const char *loads_path;
-    const char *format;
-    const char *output_path; /* NULL: standard output */
+    struct moe_plan_output output;
+    uint32_t first_layer; /* hidden layer of the file's first row, */
+    uint32_t layer_step;  /* and from one row to the next */
     uint32_t slot_count;
     uint32_t gpu_count;
     uint32_t node_count;
     uint32_t group_count;
     uint64_t seed;
     uint32_t expert_count; /* where a dump does not state it; 0: not said */
-    bool overwrite;
 };
 
-/* A plan for every row of the loads file, and what the MoE layers among them got. */
+/* What the rows with load got: the MoE layers. */
 struct plan_result {
-    struct moe_placement full;       /* all rows of the file: what is written */
-    struct moe_placement moe;        /* the rows with load, as the policy planned them */
+    struct moe_plan plan;            /* what is written; when no row has load, all of them */
+    struct moe_placement moe;        /* as the policy planned it */
     struct moe_placement contiguous; /* the same rows, before */
     double *load;                    /* [moe.shape.layer_count][expert_count] */
     float *batch;                    /* the same */
     uint32_t dense_count;
-    uint64_t filled_count; /* slots that the policy left empty and SGLang needs filled */
+    uint64_t filled_count; /* slots that the policy left empty and the engine needs filled */
 };
 
 static enum moe_status parse(struct plan_request *request, int argc, char **argv, bool help,
@@ -60,18 +61,22 @@ static enum moe_status parse(struct plan_request *request, int argc, char **argv
           "routing groups; eplb keeps a group on one node when the nodes divide them", 1,
           MOE_SLOT_EMPTY - 1 },
         { "seed", MOE_OPTION_SEED, &request->seed, "S", "for randomised policies", 0, 0 },
-        { "export", MOE_OPTION_TEXT, &request->format, "FORMAT", "form of the plan: sglang", 0, 0 },
-        { "o", MOE_OPTION_TEXT, &request->output_path, "FILE",
-          "where the plan goes; without it, standard output", 0, 0 },
-        { "overwrite", MOE_OPTION_FLAG, &request->overwrite, NULL, "replace FILE if it exists", 0,
-          0 },
+        { "first-layer", MOE_OPTION_COUNT, &request->first_layer, "N",
+          "the model's layer that the file's first row is, for engines that number them", 0,
+          MOE_TRACE_LAYER_LIMIT - 1 },
+        { "layer-step", MOE_OPTION_COUNT, &request->layer_step, "N",
+          "from one row's layer to the next one's", 1, MOE_TRACE_LAYER_LIMIT - 1 },
+        MOE_PLAN_OUTPUT_OPTIONS(request->output),
     };
     const size_t count = sizeof options / sizeof options[0];
     struct moe_positionals none = { 0 };
     if (help) {
         (void) puts(
-            "usage: moesim plan --policy NAME --loads FILE --slots N --gpus N [OPTION ...]");
+            "usage: moesim plan --policy NAME --loads FILE --slots N --gpus N [OPTION ...]\n"
+            "       moesim plan export --run RUN.db [OPTION ...]   (what a run planned)\n"
+            "       moesim plan import FILE [OPTION ...]           (look at one, convert it)");
         moe_options_print(stdout, options, count);
+        moe_plan_output_print_formats();
         return MOE_OK;
     }
     MOE_TRY(moe_options_parse(options, count, &none, argc, argv, err));
@@ -84,11 +89,7 @@ static enum moe_status parse(struct plan_request *request, int argc, char **argv
         return moe_fail(err, MOE_RANGE, "%s is needed; `moesim plan --help` says what it is",
                         missing);
     }
-    if (strcmp(request->format, "sglang") != 0) {
-        return moe_fail(err, MOE_RANGE, "--export: no format '%s'; there are: sglang",
-                        request->format);
-    }
-    return MOE_OK;
+    return moe_plan_output_settle(&request->output, err);
 }
 
 /* Loads of a trace store or of a dump, all of it; *found is false for what is neither, and for
@@ -200,26 +201,37 @@ static enum moe_status gather_layers(struct plan_result *result,
                         loads->expert_count);
     }
     MOE_TRY(moe_placement_init(&result->moe, arena, &moe, err));
-    MOE_TRY(moe_placement_init(&result->contiguous, arena, &moe, err));
-    return moe_placement_init(&result->full, arena, shape, err);
+    return moe_placement_init(&result->contiguous, arena, &moe, err);
 }
 
-/* Puts the planned layers back between the dense ones. */
-static void scatter_layers(struct plan_result *result, const struct moe_load_matrix *loads)
+/* The planned layers with the numbers of their rows; when there is none, all rows as engines
+ * begin. */
+static enum moe_status number_layers(struct plan_result *result, const struct plan_request *request,
+                                     const struct moe_load_matrix *loads, struct moe_error *err)
 {
-    const struct moe_placement_shape *shape = &result->full.shape;
-    uint32_t moe_layer = 0;
-    for (uint32_t layer = 0; layer < shape->layer_count; layer++) {
-        uint16_t *slots = moe_placement_layer(&result->full, layer);
-        if (is_dense(loads->load + (size_t) layer * shape->expert_count, shape->expert_count)) {
-            for (uint32_t slot = 0; slot < shape->slot_count; slot++) {
-                slots[slot] = (uint16_t) (slot % shape->expert_count);
+    struct moe_placement_shape shape = result->moe.shape;
+    struct moe_plan *plan = &result->plan;
+    uint32_t next = 0;
+    const bool is_dense_only = shape.layer_count == 0;
+    shape.layer_count = loads->layer_count;
+    MOE_TRY(moe_plan_init(plan, &shape, request->loads_path, err));
+    MOE_TRY(moe_plan_number(plan, request->first_layer, request->layer_step, err));
+    for (uint32_t layer = 0; layer < loads->layer_count; layer++) {
+        const double *row = loads->load + (size_t) layer * shape.expert_count;
+        uint16_t *slots = moe_placement_layer(&plan->placement, next);
+        if (is_dense_only) {
+            for (uint32_t slot = 0; slot < shape.slot_count; slot++) {
+                slots[slot] = (uint16_t) (slot % shape.expert_count);
             }
-        } else {
-            memcpy(slots, moe_placement_layer(&result->moe, moe_layer++),
-                   shape->slot_count * sizeof *slots);
+            next++;
+        } else if (!is_dense(row, shape.expert_count)) {
+            memcpy(slots, moe_placement_layer(&result->moe, next),
+                   shape.slot_count * sizeof *slots);
+            plan->layer_number[next++] = plan->layer_number[layer];
         }
     }
+    plan->placement.shape.layer_count = next;
+    return MOE_OK;
 }
 
 static enum moe_status solve(struct plan_result *result, const struct plan_request *request,
@@ -247,15 +259,18 @@ static enum moe_status solve(struct plan_result *result, const struct plan_reque
         MOE_TRY(moe_policy_place(place->policy, &view, scratch, &result->moe, err));
         moe_arena_reset(scratch);
     }
-    scatter_layers(result, loads);
-    return moe_plan_sglang_fill(&result->full, scratch, &result->filled_count, err);
+    MOE_TRY(number_layers(result, request, loads, err));
+    return request->output.format->takes_empty
+               ? MOE_OK
+               : moe_plan_fill(&result->plan.placement, &result->filled_count, err);
 }
 
 /* On standard error: how even the plan is on the loads it was made from. */
-static void summarise(const struct plan_result *result, const char *label,
+static void summarise(const struct plan_result *result, const struct plan_request *request,
                       struct moe_arena *scratch)
 {
     const struct moe_placement_shape *shape = &result->moe.shape;
+    const char *label = request->composition.label;
     (void) fprintf(stderr,
                    "%u MoE layers of %u experts in %u slots on %u GPUs of %u node(s); %u all-zero "
                    "(dense) layer(s) as slot modulo experts\n",
@@ -264,8 +279,9 @@ static void summarise(const struct plan_result *result, const char *label,
     if (result->filled_count > 0) {
         (void) fprintf(stderr,
                        "%llu slot(s) that %s left empty repeat an expert of the same GPU, because "
-                       "SGLang needs one in every slot; no GPU's load changes\n",
-                       (unsigned long long) result->filled_count, label);
+                       "%s needs one in every slot; no GPU's load changes\n",
+                       (unsigned long long) result->filled_count, label,
+                       request->output.format->name);
     }
     if (shape->layer_count == 0) {
         return;
@@ -346,14 +362,12 @@ static enum moe_status plan(struct plan_request *request, struct moe_error *err)
         status = solve(&result, request, &loads, &arena, &scratch, err);
     }
     if (status == MOE_OK) {
-        status = request->output_path == NULL
-                     ? moe_plan_sglang_print(stdout, &result.full, err)
-                     : moe_plan_sglang_write(&result.full, request->output_path, request->overwrite,
-                                             err);
+        status = moe_plan_output_write(&request->output, &result.plan, err);
     }
     if (status == MOE_OK) {
-        summarise(&result, request->composition.label, &scratch);
+        summarise(&result, request, &scratch);
     }
+    moe_plan_finish(&result.plan);
     moe_arena_finish(&scratch);
     moe_arena_finish(&arena);
     moe_load_matrix_finish(&loads);
@@ -362,10 +376,15 @@ static enum moe_status plan(struct plan_request *request, struct moe_error *err)
 
 static enum moe_status run(int argc, char **argv, struct moe_error *err)
 {
-    struct plan_request request = {
-        .format = "sglang", .node_count = 1, .group_count = 1, .seed = 1
-    };
+    struct plan_request request = { .node_count = 1, .group_count = 1, .seed = 1, .layer_step = 1 };
     const bool help = moe_command_wants_help(argc, argv);
+    request.output.name = "sglang";
+    if (argc > 0 && strcmp(argv[0], "export") == 0) {
+        return moe_plan_command_export(argc - 1, argv + 1, err);
+    }
+    if (argc > 0 && strcmp(argv[0], "import") == 0) {
+        return moe_plan_command_import(argc - 1, argv + 1, err);
+    }
     MOE_TRY(parse(&request, argc, argv, help, err));
     return help ? MOE_OK : plan(&request, err);
 }

@@ -2,8 +2,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "policies/check/policy_check.h"
 #include "policies/plugin.h"
-#include "policies/policy_check.h"
 #include "sim/base/options.h"
 #include "sim/command/command.h"
 

@@ -106,7 +106,13 @@ static enum moe_status run(int argc, char **argv, struct moe_error *err)
         { "info", "what a trace holds and where it comes from", moe_trace_command_info },
         { "stats", "how unevenly it loads the experts", moe_trace_command_stats },
         { "verify", "read all of it and say what is wrong", run_verify },
+        { "generate", "make one that nobody recorded", moe_trace_command_generate },
+        { "fit", "what it takes to generate others like it", moe_trace_command_fit },
         { "cut", "make a smaller trace of its first requests", run_cut },
+        { "split", "by domain, time, or drawn, into two", moe_trace_command_split },
+        { "merge", "several into one", moe_trace_command_merge },
+        { "convert", "write an old store anew", moe_trace_command_convert },
+        { "export", "as arrays or JSON lines", moe_trace_command_export },
     };
     return moe_command_dispatch("trace", commands, sizeof commands / sizeof commands[0], argc, argv,
                                 err);
@@ -114,6 +120,6 @@ static enum moe_status run(int argc, char **argv, struct moe_error *err)
 
 const struct moe_command moe_command_trace = {
     .name = "trace",
-    .summary = "import, look at, check and cut routing traces",
+    .summary = "import, look at, check, cut and generate routing traces",
     .run = run,
 };

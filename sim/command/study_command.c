@@ -31,11 +31,51 @@ void moe_study_command_options(struct moe_study_command *c,
           0, 0 },
         { "detail", MOE_OPTION_TEXT, &c->detail, "FILE.csv",
           "every event of the first policy's first seed", 0, 0 },
+        { "overlay", MOE_OPTION_TEXT, &c->times, "TIMES.csv",
+          "measured steps to set beside the simulated ones: tokens,decode_only,step_ms (tokens of "
+          "a "
+          "step on all GPUs, 1 when all of them decode, its time)",
+          0, 0 },
         { "detail-steps", MOE_OPTION_COUNT, &c->detail_steps, "N", "steps of it", 1, 1000000 },
+        { "slow", MOE_OPTION_LIST, &c->slow, "gpu=N:FACTOR",
+          "what if that GPU took FACTOR times as long; more in hardware.events", 0, 0 },
+        { "audit", MOE_OPTION_FLAG, &c->audit, NULL,
+          "check after every step that tokens, bytes, pages and time are conserved", 0, 0 },
         { "overwrite", MOE_OPTION_FLAG, &c->overwrite, NULL, "replace output files that exist", 0,
           0 },
     };
     memcpy(options, all, sizeof all);
+}
+
+static enum moe_status add_set(struct moe_study_command *c, const char *set, struct moe_error *err)
+{
+    if (c->sets.count == MOE_OPTION_LIST_LIMIT) {
+        return moe_fail(err, MOE_RANGE, "--set: given more than %d times",
+                        MOE_OPTION_LIST_LIMIT - 2);
+    }
+    c->sets.items[c->sets.count++] = set;
+    return MOE_OK;
+}
+
+/* "gpu=3:1.15" as the event "slow gpu=3 by=1.15". */
+static enum moe_status settle_slow(struct moe_study_command *c, struct moe_error *err)
+{
+    size_t used = (size_t) snprintf(c->slow_set, sizeof c->slow_set, "hardware.events=");
+    for (size_t i = 0; i < c->slow.count; i++) {
+        const char *colon = strchr(c->slow.items[i], ':');
+        if (strncmp(c->slow.items[i], "gpu=", 4) != 0 || colon == NULL) {
+            return moe_fail(err, MOE_RANGE, "--slow: '%s' is not gpu=NUMBER:FACTOR, as gpu=3:1.15",
+                            c->slow.items[i]);
+        }
+        const int length = snprintf(c->slow_set + used, sizeof c->slow_set - used,
+                                    "%sslow %.*s by=%s", i == 0 ? "" : ",",
+                                    (int) (colon - c->slow.items[i]), c->slow.items[i], colon + 1);
+        used += (size_t) length;
+        if (used >= sizeof c->slow_set) {
+            return moe_fail(err, MOE_RANGE, "--slow: too many; put them into hardware.events");
+        }
+    }
+    return c->slow.count == 0 ? MOE_OK : add_set(c, c->slow_set, err);
 }
 
 enum moe_status moe_study_command_settle(struct moe_study_command *c, struct moe_error *err)
@@ -45,16 +85,12 @@ enum moe_status moe_study_command_settle(struct moe_study_command *c, struct moe
     if (c->output != NULL && c->detail != NULL && strcmp(c->output, c->detail) == 0) {
         return moe_fail(err, MOE_RANGE, "-o and --detail both name '%s'", c->output);
     }
+    MOE_TRY(settle_slow(c, err));
     if (c->seeds == 0) {
         return MOE_OK;
     }
-    if (c->sets.count == MOE_OPTION_LIST_LIMIT) {
-        return moe_fail(err, MOE_RANGE, "--set: given more than %d times",
-                        MOE_OPTION_LIST_LIMIT - 1);
-    }
     (void) snprintf(c->seeds_set, sizeof c->seeds_set, "seeds=%u", c->seeds);
-    c->sets.items[c->sets.count++] = c->seeds_set;
-    return MOE_OK;
+    return add_set(c, c->seeds_set, err);
 }
 
 void moe_study_command_print_forms(void)
@@ -114,11 +150,10 @@ static enum moe_status write_outputs(const struct moe_study_command *c,
     return c->detail != NULL ? moe_output_file_commit(detail, err) : MOE_OK;
 }
 
-enum moe_status moe_study_command_run(struct moe_study_command *c, struct moe_error *err)
+static enum moe_status make_study(struct moe_study_command *c, struct moe_error *err)
 {
     struct moe_study *study = NULL;
     struct moe_output_file detail = { 0 };
-    MOE_TRY(try_output(c, err));
     if (c->detail != NULL) {
         MOE_TRY(moe_output_file_open(&detail, c->detail, c->overwrite, err));
         (void) fputs("step,time_ns,gpu,layer,event,duration_ns\n", detail.stream);
@@ -127,6 +162,7 @@ enum moe_status moe_study_command_run(struct moe_study_command *c, struct moe_er
         .threads = c->threads,
         .detail = detail.stream,
         .detail_steps = c->detail_steps,
+        .audit = c->audit,
         .progress = isatty(STDERR_FILENO) == 1,
     };
     enum moe_status status = moe_study_create(&study, &c->scenario, &options, err);
@@ -135,5 +171,17 @@ enum moe_status moe_study_command_run(struct moe_study_command *c, struct moe_er
     }
     moe_output_file_discard(&detail);
     moe_study_destroy(study);
+    return status;
+}
+
+enum moe_status moe_study_command_run(struct moe_study_command *c, struct moe_error *err)
+{
+    MOE_TRY(try_output(c, err));
+    if (c->times != NULL) {
+        MOE_TRY(moe_overlay_read(&c->overlay, c->times, err));
+        c->report.overlay = &c->overlay;
+    }
+    const enum moe_status status = make_study(c, err);
+    moe_overlay_finish(&c->overlay);
     return status;
 }

@@ -13,7 +13,7 @@
 #include "sim/report/report.h"
 #include "sim/scenario/scenario.h"
 
-enum { MOE_STUDY_OPTION_COUNT = 9 };
+enum { MOE_STUDY_OPTION_COUNT = 12 };
 
 struct moe_study_command {
     struct moe_scenario scenario;
@@ -21,12 +21,17 @@ struct moe_study_command {
     const char *format;
     const char *output; /* run.db, or NULL */
     const char *detail; /* event log, or NULL */
+    const char *times;  /* measured steps, or NULL */
     uint32_t threads;
     uint32_t seeds; /* 0: as the scenario says */
     uint32_t detail_steps;
     bool overwrite;
+    bool audit;
+    struct moe_option_list slow; /* --slow gpu=N:FACTOR */
     struct moe_report_options report;
-    char seeds_set[24]; /* "seeds=N" */
+    struct moe_overlay overlay; /* read from times; report.overlay points to it */
+    char seeds_set[24];         /* "seeds=N" */
+    char slow_set[2048];        /* "hardware.events=slow gpu=N by=FACTOR,..." */
 };
 
 /* Defaults. */
@@ -36,7 +41,8 @@ void moe_study_command_init(struct moe_study_command *command);
 void moe_study_command_options(struct moe_study_command *command,
                                struct moe_option options[MOE_STUDY_OPTION_COUNT]);
 
-/* After parsing: --seeds becomes the last override; the form of the report is checked.
+/* After parsing: --slow and --seeds become the last overrides (--slow in place of the scenario's
+ * events); the form of the report is checked.
  * Errors: MOE_RANGE. */
 enum moe_status moe_study_command_settle(struct moe_study_command *command,
                                          struct moe_error *err) MOE_MUST_CHECK;

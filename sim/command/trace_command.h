@@ -10,7 +10,13 @@
 #include "sim/base/error.h"
 
 enum moe_status moe_trace_command_import(int argc, char **argv, struct moe_error *err);
+enum moe_status moe_trace_command_convert(int argc, char **argv, struct moe_error *err);
+enum moe_status moe_trace_command_export(int argc, char **argv, struct moe_error *err);
+enum moe_status moe_trace_command_fit(int argc, char **argv, struct moe_error *err);
+enum moe_status moe_trace_command_generate(int argc, char **argv, struct moe_error *err);
 enum moe_status moe_trace_command_info(int argc, char **argv, struct moe_error *err);
+enum moe_status moe_trace_command_merge(int argc, char **argv, struct moe_error *err);
+enum moe_status moe_trace_command_split(int argc, char **argv, struct moe_error *err);
 enum moe_status moe_trace_command_stats(int argc, char **argv, struct moe_error *err);
 
 /* Reads a --format value that is "table" or "json". Errors: MOE_RANGE. */

@@ -91,6 +91,31 @@ enum moe_status moe_cost_init(struct moe_cost **out, const struct moe_calibratio
                               const struct moe_model *model, const struct moe_cluster *cluster,
                               struct moe_arena *arena, struct moe_error *err)
 {
+    return moe_cost_init_serving(out, calibration, model, cluster, NULL, arena, err);
+}
+
+/* The model as one of the GPUs that share an attention holds it: heads, dense FFNs and the
+ * vocabulary are cut; a KV head is not, nor what is latent or shared. */
+static struct moe_model share_of(const struct moe_model *model, const struct moe_serving *serving)
+{
+    struct moe_model part = *model;
+    const uint32_t ranks = serving == NULL ? 1 : serving->attention_ranks;
+    part.head_count /= ranks;
+    part.kv_head_count = (part.kv_head_count + ranks - 1) / ranks;
+    part.dense_size /= ranks;
+    part.vocabulary_size = (part.vocabulary_size + ranks - 1) / ranks;
+    return part;
+}
+
+enum moe_status moe_cost_init_serving(struct moe_cost **out,
+                                      const struct moe_calibration *calibration,
+                                      const struct moe_model *whole,
+                                      const struct moe_cluster *cluster,
+                                      const struct moe_serving *serving, struct moe_arena *arena,
+                                      struct moe_error *err)
+{
+    const struct moe_model part = share_of(whole, serving);
+    const struct moe_model *model = &part;
     struct moe_cost_setup setup = {
         .cost = MOE_NEW(arena, struct moe_cost, 1),
         .calibration = calibration,
@@ -104,8 +129,8 @@ enum moe_status moe_cost_init(struct moe_cost **out, const struct moe_calibratio
     }
     MOE_TRY(find_kind(&setup, err));
     MOE_TRY(find_parameters(&setup, err));
-    setup.cost->host = (struct moe_duration){ setup.parameters[MOE_PARAMETER_HOST_NS],
-                                              setup.provenance[MOE_PARAMETER_HOST_NS] };
+    setup.cost->host_step = (struct moe_duration){ setup.parameters[MOE_PARAMETER_HOST_NS],
+                                                   setup.provenance[MOE_PARAMETER_HOST_NS] };
     const double *values = setup.parameters;
     const uint32_t dtype = moe_cost_dtype(model->expert_bytes_per_weight);
     const double width = moe_model_expert_width(model);
@@ -118,6 +143,7 @@ enum moe_status moe_cost_init(struct moe_cost **out, const struct moe_calibratio
     MOE_TRY(moe_cost_init_layers(&setup, err));
     MOE_TRY(moe_cost_init_exchange(&setup, err));
     MOE_TRY(moe_cost_init_noise(&setup, err));
+    MOE_TRY(moe_cost_init_deployment(&setup, serving, err));
     *out = setup.cost;
     return MOE_OK;
 }
@@ -134,5 +160,5 @@ double moe_cost_memory_bytes(const struct moe_cost *cost)
 
 struct moe_duration moe_cost_host(const struct moe_cost *cost)
 {
-    return cost->host;
+    return cost->host_step;
 }

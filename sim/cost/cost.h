@@ -139,6 +139,48 @@ enum moe_status moe_cost_init(struct moe_cost **out, const struct moe_calibratio
                               const struct moe_model *model, const struct moe_cluster *cluster,
                               struct moe_arena *arena, struct moe_error *err) MOE_MUST_CHECK;
 
+/* The same for a way of serving: with attention_ranks A of it the attention, dense FFNs and the
+ * LM head are those of one of A GPUs, which sum their outputs (moe_cost_reduce); with
+ * all_gather a copy has bf16 values both ways and no header. */
+enum moe_status moe_cost_init_serving(struct moe_cost **out,
+                                      const struct moe_calibration *calibration,
+                                      const struct moe_model *model,
+                                      const struct moe_cluster *cluster,
+                                      const struct moe_serving *serving, struct moe_arena *arena,
+                                      struct moe_error *err) MOE_MUST_CHECK;
+
+uint32_t moe_cost_attention_ranks(const struct moe_cost *cost);
+
+/* Summing one layer's output of so many rows over the GPUs that share an attention: a
+ * reduce-scatter and an all-gather of (A-1)/A of the rows' bf16 values each, over the links of
+ * the node (the calibration's curve of either, else the all-to-all's, then assumed). 0 when A is
+ * 1. */
+struct moe_duration moe_cost_reduce(const struct moe_cost *cost, double tokens,
+                                    const struct moe_gpu_factor *factor);
+
+/* Bytes from host memory to a GPU, per GPU alone on its link. bytes_s > 0 is the rate to use;
+ * 0: the calibration's. Errors: MOE_RANGE when neither is known. */
+enum moe_status moe_cost_host_copy(const struct moe_cost *cost, double bytes, double bytes_s,
+                                   struct moe_duration *duration,
+                                   struct moe_error *err) MOE_MUST_CHECK;
+
+/* Bulk transfer between GPUs (weights), so many bytes that one GPU sends or receives over links
+ * of either class at once: the curve of the dispatch. */
+struct moe_duration moe_cost_bulk_copy(const struct moe_cost *cost, double near_bytes,
+                                       double far_bytes);
+
+/* How much longer what is bound by arithmetic takes under load that lasts (seconds) than in the
+ * bursts that calibrations measure; 0 when that was not measured. */
+double moe_cost_sustained_factor(const struct moe_cost *cost);
+
+/* How much longer compute takes beside communication, and the other way round; 1, 1 when not
+ * measured. */
+struct moe_overlap_factors {
+    double compute;
+    double comm;
+};
+struct moe_overlap_factors moe_cost_overlap(const struct moe_cost *cost);
+
 uint32_t moe_cost_tile_tokens(const struct moe_cost *cost); /* rows of one GEMM tile */
 double moe_cost_memory_bytes(const struct moe_cost *cost);  /* of one GPU, for the memory model */
 

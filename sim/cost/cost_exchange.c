@@ -36,20 +36,20 @@ static void stretch_link(struct moe_cost_link *link, double bytes_s)
     }
 }
 
-static enum moe_status init_link(struct moe_cost_setup *setup, uint32_t part, uint32_t link,
-                                 uint32_t ranks, struct moe_error *err)
+enum moe_status moe_cost_link_init(struct moe_cost_link *out, const struct moe_cost_setup *setup,
+                                   uint32_t op, uint32_t fallback, uint32_t link, uint32_t ranks,
+                                   struct moe_error *err)
 {
-    struct moe_cost_link *out = &setup->cost->links[part][link];
-    uint32_t op = part == 0 ? MOE_SEGMENT_DISPATCH : MOE_SEGMENT_COMBINE;
     uint32_t measured = choose_ranks(setup, op, link, ranks);
     if (measured == 0) {
-        op = MOE_SEGMENT_ALL_TO_ALL;
+        op = fallback;
         measured = choose_ranks(setup, op, link, ranks);
     }
     if (measured == 0) {
         return moe_fail(err, MOE_RANGE, "%s: table segment has no curve for %s links of %s",
                         setup->calibration->name, link_names[link], setup->kind);
     }
+    out->segment_count = 0;
     for (uint32_t i = 0; i < setup->calibration->segment_count; i++) {
         const struct moe_calibration_segment *row = &setup->calibration->segment_rows[i];
         if (row->op != op || row->link != link || row->ranks != measured ||
@@ -76,11 +76,15 @@ enum moe_status moe_cost_init_exchange(struct moe_cost_setup *setup, struct moe_
 {
     const struct moe_cluster *cluster = setup->cluster;
     for (uint32_t part = 0; part < 2; part++) {
+        const uint32_t op = part == 0 ? MOE_SEGMENT_DISPATCH : MOE_SEGMENT_COMBINE;
+        struct moe_cost_link *links = setup->cost->links[part];
         if (cluster->gpus_per_node > 1) {
-            MOE_TRY(init_link(setup, part, MOE_LINK_NEAR, cluster->gpus_per_node, err));
+            MOE_TRY(moe_cost_link_init(&links[MOE_LINK_NEAR], setup, op, MOE_SEGMENT_ALL_TO_ALL,
+                                       MOE_LINK_NEAR, cluster->gpus_per_node, err));
         }
         if (cluster->node_count > 1) {
-            MOE_TRY(init_link(setup, part, MOE_LINK_FAR, moe_cluster_gpu_count(cluster), err));
+            MOE_TRY(moe_cost_link_init(&links[MOE_LINK_FAR], setup, op, MOE_SEGMENT_ALL_TO_ALL,
+                                       MOE_LINK_FAR, moe_cluster_gpu_count(cluster), err));
         }
     }
     return MOE_OK;
@@ -92,7 +96,7 @@ double moe_cost_exchange_bytes(const struct moe_cost *cost, enum moe_cost_part p
     return cost->copy_bytes[part == MOE_COST_COMBINE];
 }
 
-static struct moe_duration link_duration(const struct moe_cost_link *link, double bytes)
+struct moe_duration moe_cost_link_duration(const struct moe_cost_link *link, double bytes)
 {
     uint32_t i = 0;
     if (bytes <= 0.0) {
@@ -121,10 +125,10 @@ struct moe_duration moe_cost_exchange(const struct moe_cost *cost, enum moe_cost
     assert(part == MOE_COST_DISPATCH || part == MOE_COST_COMBINE);
     const struct moe_cost_link *links = cost->links[part == MOE_COST_COMBINE];
     const double bytes = cost->copy_bytes[part == MOE_COST_COMBINE];
-    const struct moe_duration near =
-        link_duration(&links[MOE_LINK_NEAR], bytes * larger(work->near_out, work->near_in));
+    const struct moe_duration near = moe_cost_link_duration(
+        &links[MOE_LINK_NEAR], bytes * larger(work->near_out, work->near_in));
     const struct moe_duration far =
-        link_duration(&links[MOE_LINK_FAR], bytes * larger(work->far_out, work->far_in));
+        moe_cost_link_duration(&links[MOE_LINK_FAR], bytes * larger(work->far_out, work->far_in));
     struct moe_duration duration = far.ns > near.ns ? far : near;
     duration.ns *= factor->comm;
     return duration;

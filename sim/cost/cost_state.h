@@ -71,10 +71,18 @@ struct moe_cost {
     double linear_share; /* and those that keep no KV */
     enum moe_provenance core_provenance;
 
-    struct moe_duration host;
+    struct moe_duration host_step;
     struct moe_cost_link links[2][MOE_LINK_COUNT]; /* dispatch, combine */
     double copy_bytes[2];
     double memory_bytes;
+
+    /* Of how it is served (cost_deployment.c). */
+    uint32_t attention_ranks;           /* GPUs that share an attention */
+    struct moe_cost_link reduce;        /* what they move to sum a layer's output, */
+    double reduce_row_bytes;            /* each of them, there and back, per row and half of it */
+    struct moe_cost_link host;          /* host memory to the GPU */
+    double sustained_factor;            /* time of arithmetic under load that lasts; 0: not known */
+    struct moe_overlap_factors overlap; /* 1 where not known */
 
     uint32_t gpu_count; /* measured GPUs of this kind */
     const struct moe_gpu_factor *gpus;
@@ -122,5 +130,19 @@ enum moe_status moe_cost_init_exchange(struct moe_cost_setup *setup,
                                        struct moe_error *err) MOE_MUST_CHECK;
 enum moe_status moe_cost_init_noise(struct moe_cost_setup *setup,
                                     struct moe_error *err) MOE_MUST_CHECK;
+
+/* A curve over links of one class, of op or, where the calibration has none, of fallback. Errors:
+ * MOE_RANGE when it has neither. */
+enum moe_status moe_cost_link_init(struct moe_cost_link *out, const struct moe_cost_setup *setup,
+                                   uint32_t op, uint32_t fallback, uint32_t link, uint32_t ranks,
+                                   struct moe_error *err) MOE_MUST_CHECK;
+
+/* So many bytes that one rank sends or receives. */
+struct moe_duration moe_cost_link_duration(const struct moe_cost_link *link, double bytes);
+
+/* What depends on how the model is served; NULL: as it is by default. */
+enum moe_status moe_cost_init_deployment(struct moe_cost_setup *setup,
+                                         const struct moe_serving *serving,
+                                         struct moe_error *err) MOE_MUST_CHECK;
 
 #endif

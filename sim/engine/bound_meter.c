@@ -1,7 +1,7 @@
 #include "sim/engine/bound_meter.h"
 
 #include "policies/bounds.h"
-#include "policies/packing.h"
+#include "policies/solve/packing.h"
 
 #include "sim/base/no_malloc.h"
 
@@ -115,6 +115,12 @@ enum moe_status moe_bound_meter_init(struct moe_bound_meter *m, const struct moe
         MOE_TRY(moe_copy_index_init(&m->index[layer], plan, layer, arena, err));
     }
     return scored_load == NULL ? MOE_OK : plan_hindsight(m, plan, scored_load, arena, err);
+}
+
+void moe_bound_meter_replan(struct moe_bound_meter *m, const struct moe_placement *plan,
+                            uint32_t layer)
+{
+    moe_copy_index_fill(&m->index[layer], plan, layer);
 }
 
 /* The fullest GPU under the hindsight plan. */

@@ -5,7 +5,7 @@
  *   own         of the fullest GPU, as the tokens were really dispatched
  *   perfect     the mean of all GPUs: nothing is below it
  *   split       the least load of the fullest GPU that the plan's copies allow, for fractional
- *               tokens (policies/split.h): what the best dispatch could do with this plan
+ *               tokens (policies/solve/split.h): what the best dispatch could do with this plan
  *   no copy     max(mean, hottest expert): no plan without copies is below it
  *   hindsight   of the fullest GPU under a plan that knows the scored requests: as many copies in
  *               each layer as the plan has, given to the hottest experts one by one, packed
@@ -23,9 +23,9 @@
 #include <stdint.h>
 
 #include "policies/copy_index.h"
-#include "policies/hosts.h"
 #include "policies/placement.h"
-#include "policies/split.h"
+#include "policies/solve/hosts.h"
+#include "policies/solve/split.h"
 #include "sim/base/arena.h"
 
 enum { MOE_BOUND_STRIDE = 16 };
@@ -57,6 +57,10 @@ size_t moe_bound_meter_bytes(const struct moe_placement_shape *shape);
 enum moe_status moe_bound_meter_init(struct moe_bound_meter *meter,
                                      const struct moe_placement *plan, const double *scored_load,
                                      struct moe_arena *arena, struct moe_error *err) MOE_MUST_CHECK;
+
+/* The layer has other copies from here on (the hindsight plan keeps as many as the first had). */
+void moe_bound_meter_replan(struct moe_bound_meter *meter, const struct moe_placement *plan,
+                            uint32_t layer);
 
 /* One layer of one step: tokens[expert] that were processed, own_max of them on the fullest
  * GPU. */

@@ -9,9 +9,25 @@
 
 #include "sim/base/no_malloc.h"
 
+/* Under load that lasts. */
+static enum moe_status slow_clock(struct moe_hardware *h, struct moe_error *err)
+{
+    if (h->options == NULL || h->options->clock == MOE_CLOCK_BURST) {
+        return MOE_OK;
+    }
+    h->nominal.compute = h->options->sustained_factor > 0.0 ? h->options->sustained_factor
+                                                            : moe_cost_sustained_factor(h->cost);
+    return h->nominal.compute > 0.0
+               ? MOE_OK
+               : moe_fail(err, MOE_RANGE,
+                          "hardware.clock: the calibration does not say what load that lasts does "
+                          "to the clock; state hardware.sustained_factor");
+}
+
 enum moe_status moe_hardware_init(struct moe_hardware *h, const struct moe_cost *cost,
                                   uint32_t gpu_count, uint32_t layer_count, uint64_t seed,
-                                  bool noise, struct moe_arena *arena, struct moe_error *err)
+                                  bool noise, const struct moe_hardware_options *options,
+                                  struct moe_arena *arena, struct moe_error *err)
 {
     *h = (struct moe_hardware){
         .cost = cost,
@@ -21,16 +37,23 @@ enum moe_status moe_hardware_init(struct moe_hardware *h, const struct moe_cost 
         .jitter_key = moe_random_key(seed, MOE_RANDOM_JITTER),
         .drift_key = moe_random_key(seed, MOE_RANDOM_DRIFT),
         .drift = moe_cost_drift(cost),
+        .options = options,
+        .comm_load = 1.0,
+        .nominal = { 1.0, 1.0, 1.0 },
+        .own = MOE_NEW(arena, struct moe_gpu_factor, gpu_count),
         .factor = MOE_NEW(arena, struct moe_gpu_factor, gpu_count),
         .drift_log = MOE_NEW(arena, double, gpu_count),
         .drift_factor = MOE_NEW(arena, double, gpu_count),
     };
-    if (h->factor == NULL || h->drift_log == NULL || h->drift_factor == NULL) {
+    if (h->own == NULL || h->factor == NULL || h->drift_log == NULL || h->drift_factor == NULL) {
         return moe_fail(err, MOE_LIMIT, "no room for %u GPUs", gpu_count);
     }
+    MOE_TRY(slow_clock(h, err));
     for (uint32_t gpu = 0; gpu < gpu_count; gpu++) {
-        h->factor[gpu] =
+        h->own[gpu] =
             noise ? moe_cost_gpu_factor(cost, seed, gpu) : (struct moe_gpu_factor){ 1.0, 1.0, 1.0 };
+        h->own[gpu].compute *= h->nominal.compute;
+        h->factor[gpu] = h->own[gpu];
         h->drift_factor[gpu] = 1.0;
     }
     return MOE_OK;
@@ -43,9 +66,33 @@ static double normal(double u)
     return floor(gsl_cdf_ugaussian_Pinv(u) * 0x1p40 + 0.5) * 0x1p-40;
 }
 
-void moe_hardware_begin_step(struct moe_hardware *h, uint64_t step)
+/* Events of this moment. */
+static void apply_events(struct moe_hardware *h, moe_time_ns now_ns)
+{
+    const uint32_t events = h->options == NULL ? 0 : h->options->event_count;
+    h->nominal.comm = h->comm_load;
+    for (uint32_t gpu = 0; gpu < h->gpu_count; gpu++) {
+        h->factor[gpu] = h->own[gpu];
+        h->factor[gpu].comm *= h->comm_load;
+    }
+    for (uint32_t i = 0; i < events; i++) {
+        const struct moe_hardware_event *e = &h->options->event[i];
+        if (now_ns < e->begin_ns || now_ns >= e->end_ns) {
+            continue;
+        }
+        if (e->kind == MOE_HARDWARE_SLOW) {
+            h->factor[e->gpu].compute *= e->factor;
+            h->factor[e->gpu].memory *= e->factor;
+        } else if (e->kind == MOE_HARDWARE_LINK) {
+            h->factor[e->gpu].comm *= e->factor;
+        }
+    }
+}
+
+void moe_hardware_begin_step(struct moe_hardware *h, uint64_t step, moe_time_ns now_ns)
 {
     h->step = step;
+    apply_events(h, now_ns);
     if (!h->noise || h->drift.sigma <= 0.0) {
         return;
     }

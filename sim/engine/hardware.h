@@ -6,7 +6,9 @@
  *   factor  fixed per GPU, by what bounds the work (compute, memory, communication)
  *   drift   slow, per GPU and step: AR(1) in log time, on everything but communication
  *   jitter  per GPU, layer and step, from the calibration's residual quantiles
- * With noise off all three are 1.
+ * With noise off all three are 1. What-ifs of the scenario (hardware_options.h) multiply the
+ * factor while they last, noise or not; an event holds for the steps that begin within it. A
+ * clock under load that lasts slows the arithmetic of all GPUs alike: it is in nominal too.
  *
  * The draws (sim/base/random.h), with L layers and G GPUs:
  *   drift   counter step * G + gpu of MOE_RANDOM_DRIFT, through the normal quantile on a grid of
@@ -24,6 +26,7 @@
 #include <stdint.h>
 
 #include "sim/base/arena.h"
+#include "sim/base/time.h"
 #include "sim/cost/cost.h"
 
 /* The jitters of one layer; each stands for one stretch of work between two barriers. */
@@ -44,19 +47,24 @@ struct moe_hardware {
     uint64_t drift_key;
     uint64_t step;
     struct moe_drift drift;
-    struct moe_gpu_factor *factor; /* [gpu] */
+    const struct moe_hardware_options *options; /* NULL: nothing is asked */
+    double comm_load;              /* how much longer tokens take on links that weights share; 1 */
+    struct moe_gpu_factor nominal; /* of a GPU without any difference */
+    struct moe_gpu_factor *own;    /* [gpu] fixed */
+    struct moe_gpu_factor *factor; /* [gpu] with what-ifs, this step */
     double *drift_log;             /* [gpu] */
     double *drift_factor;          /* [gpu], this step */
 };
 
-/* Errors: MOE_LIMIT when the arena is full. */
+/* Errors: MOE_LIMIT when the arena is full; MOE_RANGE when a sustained clock is asked for and
+ * neither scenario nor calibration say what it does. */
 enum moe_status moe_hardware_init(struct moe_hardware *hardware, const struct moe_cost *cost,
                                   uint32_t gpu_count, uint32_t layer_count, uint64_t seed,
-                                  bool noise, struct moe_arena *arena,
-                                  struct moe_error *err) MOE_MUST_CHECK;
+                                  bool noise, const struct moe_hardware_options *options,
+                                  struct moe_arena *arena, struct moe_error *err) MOE_MUST_CHECK;
 
-/* Moves the drift on to step number step (0, 1, 2, ... in order). */
-void moe_hardware_begin_step(struct moe_hardware *hardware, uint64_t step);
+/* Moves the drift on to step number step (0, 1, 2, ... in order), which begins at now_ns. */
+void moe_hardware_begin_step(struct moe_hardware *hardware, uint64_t step, moe_time_ns now_ns);
 
 /* Time factors of one layer, jitter and drift together, into out[stretch][gpu].
  * layer == layer_count stands for the end of the step. */

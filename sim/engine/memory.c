@@ -2,13 +2,36 @@
 
 #include "sim/base/no_malloc.h"
 
-void moe_memory_of(const struct moe_model *model, const struct moe_cluster *cluster,
-                   double gpu_bytes, const struct moe_placement *placement,
+/* What of the non-expert weights is attention is cut among the GPUs that share it. */
+static double nonexpert_bytes(const struct moe_memory_setup *setup)
+{
+    const struct moe_model *model = setup->model;
+    const double linear = moe_model_linear_layers(model);
+    const double whole = moe_model_attention_weights(model);
+    const double of_linear = model->linear_weights > 0.0 ? model->linear_weights : whole;
+    const double attention = ((model->layer_count - linear) * whole + linear * of_linear) *
+                             model->dense_bytes_per_weight;
+    return moe_model_nonexpert_bytes(model) - attention * (1.0 - 1.0 / setup->attention_ranks);
+}
+
+static double kv_bytes_per_token(const struct moe_memory_setup *setup)
+{
+    const struct moe_model *model = setup->model;
+    const double whole = moe_model_kv_bytes_per_token(model);
+    if (model->attention == MOE_ATTENTION_MLA) {
+        return whole;
+    }
+    const uint32_t ranks = setup->attention_ranks;
+    const uint32_t heads = (model->kv_head_count + ranks - 1) / ranks;
+    return whole * heads / model->kv_head_count;
+}
+
+void moe_memory_of(const struct moe_memory_setup *setup, const struct moe_placement *placement,
                    struct moe_memory *memory)
 {
     const struct moe_placement_shape *shape = &placement->shape;
     const uint32_t slots_per_gpu = moe_placement_slots_per_gpu(shape);
-    const double expert_bytes = moe_model_expert_bytes(model);
+    const double expert_bytes = moe_model_expert_bytes(setup->model);
     uint64_t used = 0;
     uint64_t fullest = 0;
     for (uint32_t gpu = 0; gpu < shape->gpu_count; gpu++) {
@@ -25,15 +48,15 @@ void moe_memory_of(const struct moe_model *model, const struct moe_cluster *clus
     }
     const uint64_t singles = (uint64_t) shape->layer_count * shape->expert_count;
     *memory = (struct moe_memory){
-        .gpu_bytes = gpu_bytes,
-        .nonexpert_bytes = moe_model_nonexpert_bytes(model),
+        .gpu_bytes = setup->gpu_bytes,
+        .nonexpert_bytes = nonexpert_bytes(setup),
         .slot_bytes = (double) fullest * expert_bytes,
-        .reserve_bytes = cluster->reserve_bytes,
-        .kv_bytes_per_token = moe_model_kv_bytes_per_token(model),
+        .reserve_bytes = setup->cluster->reserve_bytes + setup->buffer_bytes,
+        .kv_bytes_per_token = kv_bytes_per_token(setup),
         .copy_bytes = (double) (used - singles) * expert_bytes,
     };
     memory->kv_bytes =
-        gpu_bytes - memory->nonexpert_bytes - memory->slot_bytes - memory->reserve_bytes;
+        setup->gpu_bytes - memory->nonexpert_bytes - memory->slot_bytes - memory->reserve_bytes;
     memory->weights_fit = memory->kv_bytes > 0.0;
     memory->kv_tokens = memory->weights_fit && memory->kv_bytes_per_token > 0.0
                             ? (uint64_t) (memory->kv_bytes / memory->kv_bytes_per_token)
@@ -43,4 +66,26 @@ void moe_memory_of(const struct moe_model *model, const struct moe_cluster *clus
 uint64_t moe_memory_largest_batch(const struct moe_memory *memory, double tokens_per_request)
 {
     return (uint64_t) ((double) memory->kv_tokens / tokens_per_request);
+}
+
+void moe_memory_find_remedy(const struct moe_memory_setup *setup,
+                            const struct moe_placement_shape *shape, uint64_t tokens,
+                            struct moe_memory_remedy *remedy)
+{
+    const double layer_bytes = moe_model_expert_bytes(setup->model) * shape->layer_count;
+    const double room = setup->gpu_bytes - nonexpert_bytes(setup) - setup->cluster->reserve_bytes -
+                        setup->buffer_bytes - (double) tokens * kv_bytes_per_token(setup);
+    const double fitting = room > 0.0 ? room / layer_bytes : 0.0; /* slots of a GPU and layer */
+    const uint32_t per_gpu =
+        fitting < shape->expert_count ? (uint32_t) fitting : shape->expert_count;
+    const uint32_t node = shape->gpu_count / shape->node_count;
+    *remedy = (struct moe_memory_remedy){ 0 };
+    if (per_gpu == 0) {
+        return;
+    }
+    if ((uint64_t) per_gpu * shape->gpu_count >= shape->expert_count) {
+        remedy->slots = per_gpu * shape->gpu_count;
+    }
+    const uint32_t gpus = (shape->expert_count + per_gpu - 1) / per_gpu;
+    remedy->gpus = (gpus + node - 1) / node * node;
 }

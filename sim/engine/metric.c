@@ -11,6 +11,10 @@ static const struct {
 #define MOE_METRIC(id, name, unit, higher_is_better, title) { name, unit, higher_is_better, title },
 #include "sim/engine/metric.def"
 #undef MOE_METRIC
+#define MOE_SERVICE_METRIC(id, name, unit, higher_is_better, title, value) \
+    { name, unit, higher_is_better, title },
+#include "sim/engine/service_metric.def"
+#undef MOE_SERVICE_METRIC
 };
 
 const char *moe_metric_name(enum moe_metric metric)
@@ -48,13 +52,73 @@ static double regret(const struct moe_run_result *r, double bound)
     return bound > 0.0 ? r->bound.own / bound - 1.0 : 0.0;
 }
 
-double moe_metric_value(enum moe_metric metric, const struct moe_run_result *r)
+/* Figures of requests that arrive over time, and what they say better than steps do: exact
+ * quantiles after a cut of their own, and rates that count the time between steps. */
+static bool service_value(enum moe_metric metric, const struct moe_run_result *r, double *value)
+{
+    const struct moe_service *s = &r->service;
+    switch ((int) metric) { /* int: not all of them */
+    case MOE_METRIC_OUTPUT_RATE:
+        *value = s->output_rate;
+        return true;
+    case MOE_METRIC_REQUEST_RATE:
+        *value = s->served_rate;
+        return true;
+    case MOE_METRIC_TTFT_P50:
+        *value = ms(s->ttft.p50);
+        return true;
+    case MOE_METRIC_TTFT_P99:
+        *value = ms(s->ttft.p99);
+        return true;
+    case MOE_METRIC_TPOT_P50:
+        *value = ms(s->tpot.p50);
+        return true;
+    case MOE_METRIC_TPOT_P99:
+        *value = ms(s->tpot.p99);
+        return true;
+    case MOE_METRIC_E2E_P99:
+        *value = ms(s->e2e.p99);
+        return true;
+#define MOE_SERVICE_METRIC(id, name, unit, higher_is_better, title, formula) \
+    case MOE_METRIC_##id:                                                    \
+        *value = (formula);                                                  \
+        return true;
+#include "sim/engine/service_metric.def"
+#undef MOE_SERVICE_METRIC
+    default:
+        return false;
+    }
+}
+
+double moe_score_value(enum moe_score score, const struct moe_run_result *r)
 {
     const struct moe_token_account *a = &r->account[MOE_PHASE_SCORED];
-    const double seconds = (double) a->time_ns * 1e-9;
+    switch (score) {
+    case MOE_SCORE_OUTPUT_RATE:
+        return r->service.known
+                   ? r->service.output_rate
+                   : (double) a->output_tokens / (double) (a->time_ns + r->online.scored_stall_ns);
+    case MOE_SCORE_GOODPUT:
+        return r->service.goodput;
+    case MOE_SCORE_SPEED:
+        return 1.0 / r->service.e2e.mean;
+    }
+    assert(0);
+    return 0.0;
+}
+
+double moe_metric_value(enum moe_metric metric, const struct moe_run_result *r)
+{
+    double value = 0.0;
+    if ((r->service.known || metric >= MOE_METRIC_EVERY_COUNT) &&
+        service_value(metric, r, &value)) {
+        return value;
+    }
+    const struct moe_token_account *a = &r->account[MOE_PHASE_SCORED];
+    const double seconds = (double) (a->time_ns + a->quiet_ns + r->online.scored_stall_ns) * 1e-9;
     const double layer_steps = (double) r->layer_steps;
     const double copy_bytes = r->dispatch_bytes + r->combine_bytes;
-    switch (metric) {
+    switch ((int) metric) { /* int: those of the service are known */
     case MOE_METRIC_OUTPUT_RATE:
         return per((double) a->output_tokens, seconds);
     case MOE_METRIC_TOKEN_RATE:
@@ -101,7 +165,7 @@ double moe_metric_value(enum moe_metric metric, const struct moe_run_result *r)
         return per(r->near_copies * copy_bytes, (double) a->tokens);
     case MOE_METRIC_FAR_BYTES:
         return per(r->far_copies * copy_bytes, (double) a->tokens);
-    case MOE_METRIC_COUNT:
+    default:
         break;
     }
     assert(0);

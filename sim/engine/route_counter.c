@@ -78,7 +78,14 @@ enum moe_status moe_route_counter_init(struct moe_route_counter *c,
     for (uint32_t layer = 0; layer < shape->layer_count; layer++) {
         index_layer(c, map, placement, layer, first, first + map->expert_count);
     }
+    c->scratch = first;
     return MOE_OK;
+}
+
+void moe_route_counter_replan(struct moe_route_counter *c, const struct moe_replay_map *map,
+                              const struct moe_placement *placement, uint32_t layer)
+{
+    index_layer(c, map, placement, layer, c->scratch, c->scratch + c->trace_expert_count);
 }
 
 static uint32_t node_count(const struct moe_route_counter *c)
@@ -100,6 +107,12 @@ enum moe_status moe_route_counter_count_nodes(struct moe_route_counter *c, struc
 void moe_route_counter_split_by(struct moe_route_counter *c, struct moe_route_split *split)
 {
     c->split = split;
+}
+
+void moe_route_counter_count_choices(struct moe_route_counter *c)
+{
+    assert(c->node_tokens == NULL);
+    c->each_choice = true;
 }
 
 void moe_route_counter_begin_step(struct moe_route_counter *c)
@@ -126,6 +139,7 @@ struct layer_view {
     uint32_t *node_row; /* [node] of the source, or NULL */
     uint32_t gpus_per_node;
     uint32_t node_count;
+    bool each_choice;
     size_t row_offset; /* of the trace layer in a token's row */
     uint32_t top_k;
 };
@@ -154,6 +168,24 @@ static uint64_t count_top1(const struct layer_view *v, const uint16_t *const *ro
         v->pair_row[gpu]++;
         if (v->node_row != NULL) {
             v->node_row[gpu / v->gpus_per_node]++;
+        }
+    }
+    return unknown;
+}
+
+static uint64_t count_each(const struct layer_view *v, const uint16_t *const *rows, uint32_t count)
+{
+    uint64_t unknown = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        const uint16_t *row = rows[i] + v->row_offset;
+        for (uint32_t k = 0; k < v->top_k; k++) {
+            if (row[k] == MOE_EXPERT_UNKNOWN) {
+                unknown++;
+                continue;
+            }
+            const uint32_t slot = take_turn(v, row[k]);
+            v->slot_tokens[slot]++;
+            v->pair_row[v->gpu_of_slot[slot]]++;
         }
     }
     return unknown;
@@ -236,7 +268,7 @@ static uint64_t count_split(struct moe_route_counter *c, const struct layer_view
             }
             const uint32_t gpu = v->gpu_of_slot[slot];
             v->slot_tokens[slot]++;
-            v->pair_row[gpu] += c->stamp[gpu] != stamp;
+            v->pair_row[gpu] += v->each_choice || c->stamp[gpu] != stamp;
             c->stamp[gpu] = stamp;
             if (v->node_row != NULL) {
                 const uint32_t node = gpu / v->gpus_per_node;
@@ -273,6 +305,7 @@ void moe_route_counter_add(struct moe_route_counter *c, uint32_t source_gpu,
                     : c->node_tokens + ((size_t) layer * c->gpu_count + source_gpu) * node_count(c),
             .gpus_per_node = c->gpus_per_node,
             .node_count = node_count(c),
+            .each_choice = c->each_choice,
             .row_offset = (size_t) trace_layer * c->top_k,
             .top_k = c->top_k,
         };
@@ -280,6 +313,8 @@ void moe_route_counter_add(struct moe_route_counter *c, uint32_t source_gpu,
             c->unknown += count_split(c, &view, layer, source_gpu, rows, token_count);
         } else if (c->top_k == 1) {
             c->unknown += count_top1(&view, rows, token_count);
+        } else if (c->each_choice) {
+            c->unknown += count_each(&view, rows, token_count);
         } else if (c->gpu_count <= MASK_GPU_LIMIT) {
             c->unknown += count_mask(&view, rows, token_count);
         } else {

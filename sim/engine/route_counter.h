@@ -21,6 +21,7 @@
 #ifndef MOE_SIM_ENGINE_ROUTE_COUNTER_H
 #define MOE_SIM_ENGINE_ROUTE_COUNTER_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "policies/placement.h"
@@ -45,9 +46,11 @@ struct moe_route_counter {
     uint32_t *pair_tokens; /* [layer][source GPU][destination GPU], this step */
     uint32_t *node_tokens; /* [layer][source GPU][node] tokens with a destination there, each
                               once; NULL unless nodes are counted */
+    uint16_t *scratch;     /* [2][trace expert] of replan */
     uint64_t *stamp;       /* [gpu]: last token seen there (general kernel) */
     uint64_t *node_stamp;  /* [node]: likewise; NULL unless nodes are counted */
     uint64_t stamp_next;
+    bool each_choice;              /* a copy for every (token, expert): not de-duplicated */
     struct moe_route_split *split; /* NULL: copies in turn */
     uint64_t assignments;          /* (token, layer, k) counted since init */
     uint64_t unknown; /* of them without an expert; split->dropped are further ones without a
@@ -62,11 +65,20 @@ enum moe_status moe_route_counter_init(struct moe_route_counter *counter,
                                        struct moe_arena *arena,
                                        struct moe_error *err) MOE_MUST_CHECK;
 
+/* The layer has another placement, of the same shape, from the next step on; the turns of its
+ * copies begin anew. */
+void moe_route_counter_replan(struct moe_route_counter *counter, const struct moe_replay_map *map,
+                              const struct moe_placement *placement, uint32_t layer);
+
 /* Counts (token, node) pairs too; moe_route_counter_work then gives the hierarchical
  * exchange. Before the first step. Errors: MOE_LIMIT when the arena is full. */
 enum moe_status moe_route_counter_count_nodes(struct moe_route_counter *counter,
                                               struct moe_arena *arena,
                                               struct moe_error *err) MOE_MUST_CHECK;
+
+/* Every (token, expert) is a copy of its own from here on, also where several experts of a token
+ * share a GPU (DeepEP's low-latency mode). Before the first step, not with node counts. */
+void moe_route_counter_count_choices(struct moe_route_counter *counter);
 
 /* From here on the split says which copy takes which token. Before the first step; it outlives
  * the counter. */

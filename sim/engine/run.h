@@ -19,18 +19,24 @@
 #include <stdio.h>
 
 #include "policies/composition.h"
+#include "sim/arrival/arrival.h"
 #include "sim/base/arena.h"
 #include "sim/cost/cost.h"
 #include "sim/engine/bound_meter.h"
 #include "sim/engine/foresight.h"
 #include "sim/engine/latency.h"
 #include "sim/engine/memory.h"
+#include "sim/engine/online/online.h"
 #include "sim/engine/planning.h"
 #include "sim/engine/replay_map.h"
+#include "sim/engine/request_log.h"
 #include "sim/engine/sensitivity.h"
+#include "sim/engine/step_profile.h"
 #include "sim/engine/straggler.h"
 #include "sim/engine/timeline.h"
 #include "sim/scenario/scenario.h"
+
+enum { MOE_RUN_WHY_BYTES = 320 };
 
 enum moe_phase { MOE_PHASE_WARMUP, MOE_PHASE_SCORED, MOE_PHASE_DRAIN, MOE_PHASE_COUNT };
 
@@ -43,14 +49,15 @@ struct moe_token_account {
     uint64_t output_tokens;
     uint64_t requests;    /* finished */
     uint64_t assignments; /* (token, replayed layer, k), counted at combine */
-    moe_time_ns time_ns;
+    moe_time_ns time_ns;  /* of steps */
+    moe_time_ns quiet_ns; /* between steps, when nobody was there */
 };
 
 struct moe_run_result {
     char policy[MOE_COMPOSITION_BYTES]; /* the composition's label */
     uint64_t seed;
     bool fits; /* false: no run was made; why says what would be needed */
-    char why[240];
+    char why[MOE_RUN_WHY_BYTES];
     struct moe_memory memory;
     uint64_t moved_slots; /* against the contiguous placement */
 
@@ -60,6 +67,16 @@ struct moe_run_result {
     uint32_t expert_count;
 
     struct moe_token_account account[MOE_PHASE_COUNT];
+    uint64_t served_rows; /* of all requests that came: prompt + output - 1 */
+    uint64_t served_requests;
+    struct moe_service service; /* arrivals over time only */
+    uint64_t preemptions;       /* of all phases, as the next five */
+    uint64_t recomputed_rows;   /* processed again after a preemption */
+    uint64_t hit_rows;          /* not processed thanks to the prefix cache */
+    uint64_t rejected_rows;     /* of drafts */
+    uint64_t repeated_rows;     /* of requests longer than the trace's: routes repeated (assumed) */
+    uint64_t padded_rows;       /* to the sizes of captured graphs */
+    struct moe_online_account online;
     uint64_t unknown_assignments;
     uint64_t dropped_assignments; /* left without a copy by a dropping dispatch policy */
     struct moe_foresight_score foreseen_window; /* the loads planned on, against the scored ones */
@@ -81,11 +98,13 @@ struct moe_run_result {
     double dispatch_bytes;       /* of one copy, dispatch */
     double combine_bytes;        /* of one copy, combine */
     struct moe_latency step;     /* one per step */
-    struct moe_latency ttft;     /* admission to first token */
-    struct moe_latency itl;  /* step length, once per token sampled in it that is no first one */
-    struct moe_latency tpot; /* per request of two or more output tokens:
+    struct moe_latency ttft;     /* arrival (in a closed loop admission) to first token */
+    struct moe_latency itl;      /* from the token before, of every token that is no first one */
+    struct moe_latency tpot;     /* per request of two or more output tokens:
                               * (last - first token) / (output tokens - 1), rounded down */
-    struct moe_latency e2e;  /* admission to last token */
+    struct moe_latency e2e;      /* arrival (in a closed loop admission) to last token */
+
+    struct moe_step_profile profile; /* of the steps of all phases */
 
     moe_time_ns idle_ns; /* ranks x (max - mean), summed over barriers */
     uint64_t barriers;
@@ -106,7 +125,7 @@ struct moe_run_result {
     moe_time_ns *expert_lead_ns; /* [layer][expert] lead of the last rank at the combine barrier,
                                   * charged to the expert of the slot with most tokens there (the
                                   * lowest of equal ones); to none when it had no tokens */
-    uint16_t *expert_of_slot;    /* [layer][slot] the plan */
+    uint16_t *expert_of_slot;    /* [layer][slot] the plan, the last one where it was made anew */
 };
 
 /* What every run of a study shares; read-only while runs are made. */
@@ -115,7 +134,11 @@ struct moe_run_input {
     const struct moe_cost *cost;
     const struct moe_replay_map *map;
     const struct moe_planning *planning;
+    const struct moe_arrival_source *arrivals;
     uint64_t longest_request; /* prompt + output tokens: what a KV pool must hold at least */
+    bool audit;               /* check what must hold after every step (audit.h) */
+    uint64_t kv_limit;        /* tokens of KV pool at most, for tests; 0: as memory says */
+    bool latencies_only;      /* only result->service is asked for: a run may score no step */
     FILE *detail;             /* event log, or NULL */
     uint64_t detail_steps;    /* steps to log */
 };

@@ -137,8 +137,7 @@ static void charge_expert(struct moe_run_result *r, const struct moe_route_count
 
 void moe_run_result_add_step(struct moe_run_result *r, const struct moe_step *step,
                              const struct moe_route_counter *counter, moe_time_ns step_ns,
-                             uint64_t next_tokens, struct moe_bound_meter *meter,
-                             uint32_t *expert_scratch)
+                             struct moe_bound_meter *meter, uint32_t *expert_scratch)
 {
     const struct moe_price_sources sources = moe_step_sources(step);
     for (uint32_t layer = 0; layer < r->layer_count; layer++) {
@@ -156,13 +155,13 @@ void moe_run_result_add_step(struct moe_run_result *r, const struct moe_step *st
     add_barrier(r, &step->barriers[(size_t) 2 * r->layer_count]);
     moe_timeline_critical(&step->times, step->barriers, &sources, &r->path);
     moe_latency_add(&r->step, step_ns, 1);
-    moe_latency_add(&r->itl, step_ns, next_tokens);
 }
 
 void moe_run_result_add_request(struct moe_run_result *r, const struct moe_finished *f)
 {
-    moe_latency_add(&r->e2e, f->finished_ns - f->admitted_ns, 1);
-    if (f->output_tokens > 1) {
-        moe_latency_add(&r->tpot, (f->finished_ns - f->first_token_ns) / (f->output_tokens - 1), 1);
+    moe_latency_add(&r->e2e, f->finished_ns - f->since_ns, 1);
+    if (f->arrival->output_tokens > 1) {
+        moe_latency_add(&r->tpot,
+                        (f->finished_ns - f->first_token_ns) / (f->arrival->output_tokens - 1), 1);
     }
 }

@@ -5,7 +5,7 @@
 #define MOE_SIM_ENGINE_RUN_RESULT_H
 
 #include "sim/engine/run.h"
-#include "sim/engine/serving.h"
+#include "sim/engine/serving/serving.h"
 #include "sim/engine/step.h"
 
 /* Arrays for layer_count x gpu_count x slot_count x expert_count, zeroed.
@@ -14,13 +14,11 @@ enum moe_status moe_run_result_init(struct moe_run_result *result,
                                     const struct moe_placement_shape *shape,
                                     struct moe_arena *arena, struct moe_error *err) MOE_MUST_CHECK;
 
-/* Adds a scored step that was priced, played and counted. next_tokens: output tokens sampled in
- * it that are not the first of their request. meter: NULL unless the step's bounds are taken.
- * expert_scratch[expert_count]. */
+/* Adds a scored step that was priced, played and counted. meter: NULL unless the step's bounds
+ * are taken. expert_scratch[expert_count]. */
 void moe_run_result_add_step(struct moe_run_result *result, const struct moe_step *step,
                              const struct moe_route_counter *counter, moe_time_ns step_ns,
-                             uint64_t next_tokens, struct moe_bound_meter *meter,
-                             uint32_t *expert_scratch);
+                             struct moe_bound_meter *meter, uint32_t *expert_scratch);
 
 /* Adds a request that finished in a scored step: TPOT and end-to-end latency. */
 void moe_run_result_add_request(struct moe_run_result *result, const struct moe_finished *finished);

@@ -4,8 +4,6 @@
 
 #include "sim/base/no_malloc.h"
 
-static const struct moe_gpu_factor nominal_factor = { 1.0, 1.0, 1.0 };
-
 static bool new_pair(struct moe_price_pair *pair, struct moe_arena *arena, size_t count)
 {
     pair->real = MOE_NEW(arena, double, count);
@@ -48,7 +46,7 @@ enum moe_status moe_step_init(struct moe_step *s, const struct moe_step_options 
     MOE_TRY(
         moe_step_times_init(&s->times, options->layer_count, gpus, options->serving, arena, err));
     return moe_hardware_init(&s->hardware, options->cost, gpus, options->layer_count, options->seed,
-                             options->noise, arena, err);
+                             options->noise, options->hardware, arena, err);
 }
 
 static double after_ns(const struct moe_token_prices *prices)
@@ -63,7 +61,7 @@ static void price_tokens(struct moe_step *s, const struct moe_token_work *own, b
         s->shared.real[gpu] = s->tokens[gpu].part[MOE_COST_SHARED].ns;
         s->after.real[gpu] = after_ns(&s->tokens[gpu]);
         if (nominal) {
-            moe_token_prices(s->cost, &own[gpu], &nominal_factor, &s->tokens_nominal[gpu]);
+            moe_token_prices(s->cost, &own[gpu], &s->hardware.nominal, &s->tokens_nominal[gpu]);
             s->shared.nominal[gpu] = s->tokens_nominal[gpu].part[MOE_COST_SHARED].ns;
             s->after.nominal[gpu] = after_ns(&s->tokens_nominal[gpu]);
         }
@@ -103,6 +101,29 @@ static void pad(struct moe_exchange_work *work, uint32_t gpus)
     }
 }
 
+/* Gathering: every GPU gets the tokens of all others, those of other nodes over its own far link
+ * in equal parts, which it passes on in its node; what it gets it hands on (a ring), so in and out
+ * are the same. */
+static void gather(struct moe_exchange_work *work, const struct moe_token_work *own, uint32_t gpus,
+                   uint32_t gpus_per_node, double ranks)
+{
+    double all = 0.0;
+    for (uint32_t gpu = 0; gpu < gpus; gpu++) {
+        all += own[gpu].tokens / ranks;
+    }
+    for (uint32_t first = 0; first < gpus; first += gpus_per_node) {
+        double node = 0.0;
+        for (uint32_t gpu = first; gpu < first + gpus_per_node; gpu++) {
+            node += own[gpu].tokens / ranks;
+        }
+        const double far = (all - node) / gpus_per_node;
+        for (uint32_t gpu = first; gpu < first + gpus_per_node; gpu++) {
+            const double near = all - own[gpu].tokens / ranks - far;
+            work[gpu] = (struct moe_exchange_work){ near, near, far, far };
+        }
+    }
+}
+
 /* The expert and exchange prices of one GPU in one layer, into index at. */
 static void price_gpu(struct moe_step *s, size_t at, const struct moe_gpu_factor *factor,
                       bool nominal)
@@ -123,11 +144,11 @@ static void price_gpu(struct moe_step *s, size_t at, const struct moe_gpu_factor
     s->dispatch_source[at] = (uint8_t) d.provenance;
     s->combine_source[at] = (uint8_t) c.provenance;
     if (nominal) {
-        s->expert.nominal[at] = moe_cost_expert(s->cost, expert, &nominal_factor).ns;
+        s->expert.nominal[at] = moe_cost_expert(s->cost, expert, &s->hardware.nominal).ns;
         s->dispatch.nominal[at] =
-            moe_cost_exchange(s->cost, MOE_COST_DISPATCH, out, &nominal_factor).ns;
+            moe_cost_exchange(s->cost, MOE_COST_DISPATCH, out, &s->hardware.nominal).ns;
         s->combine.nominal[at] =
-            moe_cost_exchange(s->cost, MOE_COST_COMBINE, &back, &nominal_factor).ns;
+            moe_cost_exchange(s->cost, MOE_COST_COMBINE, &back, &s->hardware.nominal).ns;
     }
 }
 
@@ -173,12 +194,13 @@ static void round_layer(struct moe_step *s, uint32_t layer)
     }
 }
 
-void moe_step_price(struct moe_step *s, uint64_t number, const struct moe_token_work *own,
-                    const struct moe_route_counter *counter, struct moe_straggler *straggler)
+void moe_step_price(struct moe_step *s, uint64_t number, moe_time_ns now_ns,
+                    const struct moe_token_work *own, const struct moe_route_counter *counter,
+                    struct moe_straggler *straggler)
 {
     const uint32_t gpus = s->gpu_count;
     const bool nominal = straggler != NULL;
-    moe_hardware_begin_step(&s->hardware, number);
+    moe_hardware_begin_step(&s->hardware, number, now_ns);
     price_tokens(s, own, nominal);
     for (uint32_t layer = 0; layer < s->layer_count; layer++) {
         const size_t row = (size_t) layer * gpus;
@@ -187,6 +209,9 @@ void moe_step_price(struct moe_step *s, uint64_t number, const struct moe_token_
                                s->dispatch_work + row);
         if (s->exchange == MOE_EXCHANGE_PADDED) {
             pad(s->dispatch_work + row, gpus);
+        } else if (s->exchange == MOE_EXCHANGE_ALL_GATHER) {
+            gather(s->dispatch_work + row, own, gpus, counter->gpus_per_node,
+                   moe_cost_attention_ranks(s->cost));
         }
         price_before(s, layer, nominal);
         for (uint32_t gpu = 0; gpu < gpus; gpu++) {

@@ -7,6 +7,7 @@
  * Durations are price times jitter, rounded up to whole ns once (moe_time_round_up):
  *   before  moe_before_ns of attention, dense and gate    after  head + host
  *   shared, dispatch, expert, combine                     as priced
+ * All-gather: see gather() in step.c; padded rows of graphs are gathered too.
  * Padded mode: every rank sends and receives, of each link class, what the largest of all
  * ranks' in and out is.
  */
@@ -66,16 +67,18 @@ struct moe_step_options {
     uint32_t dense_layer_count;
     uint64_t seed;
     bool noise;
+    const struct moe_hardware_options *hardware; /* or NULL */
 };
 
 /* Errors: MOE_LIMIT when the arena is full. */
 enum moe_status moe_step_init(struct moe_step *step, const struct moe_step_options *options,
                               struct moe_arena *arena, struct moe_error *err) MOE_MUST_CHECK;
 
-/* Prices step number `number`: own[gpu] and what the counter holds. straggler NULL: no
+/* Prices step number `number`, which begins at now_ns: own[gpu] and what the counter holds. straggler NULL: no
  * nominal prices are made. Otherwise its layers are added (begin_step is the caller's). */
-void moe_step_price(struct moe_step *step, uint64_t number, const struct moe_token_work *own,
-                    const struct moe_route_counter *counter, struct moe_straggler *straggler);
+void moe_step_price(struct moe_step *step, uint64_t number, moe_time_ns now_ns,
+                    const struct moe_token_work *own, const struct moe_route_counter *counter,
+                    struct moe_straggler *straggler);
 
 /* Ends the straggler's step with the step's last stretch. */
 void moe_step_end_straggler(const struct moe_step *step, struct moe_straggler *straggler);

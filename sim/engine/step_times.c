@@ -1,5 +1,7 @@
 #include "sim/engine/step_times.h"
 
+#include "sim/cost/curve.h"
+
 #include "sim/base/no_malloc.h"
 
 enum moe_status moe_step_times_init(struct moe_step_times *t, uint32_t layer_count,
@@ -26,14 +28,29 @@ enum moe_status moe_step_times_init(struct moe_step_times *t, uint32_t layer_cou
                           layer_count, gpu_count);
 }
 
+/* part, and summing its output over the GPUs that share it. */
+static struct moe_duration with_sum(const struct moe_cost *cost, const struct moe_token_work *work,
+                                    const struct moe_gpu_factor *factor, struct moe_duration part)
+{
+    if (part.ns > 0.0 && moe_cost_attention_ranks(cost) > 1) {
+        const struct moe_duration sum = moe_cost_reduce(cost, work->tokens, factor);
+        part.ns += sum.ns;
+        part.provenance = moe_provenance_worse(part.provenance, sum.provenance);
+    }
+    return part;
+}
+
 void moe_token_prices(const struct moe_cost *cost, const struct moe_token_work *work,
                       const struct moe_gpu_factor *factor, struct moe_token_prices *prices)
 {
+    const double ranks = moe_cost_attention_ranks(cost);
     *prices = (struct moe_token_prices){ 0 };
-    prices->part[MOE_COST_ATTENTION] = moe_cost_attention(cost, work, factor);
-    prices->part[MOE_COST_DENSE] = moe_cost_dense(cost, work->tokens, factor);
-    prices->part[MOE_COST_GATE] = moe_cost_gate(cost, work->tokens, factor);
-    prices->part[MOE_COST_SHARED] = moe_cost_shared(cost, work->tokens, factor);
+    prices->part[MOE_COST_ATTENTION] =
+        with_sum(cost, work, factor, moe_cost_attention(cost, work, factor));
+    prices->part[MOE_COST_DENSE] =
+        with_sum(cost, work, factor, moe_cost_dense(cost, work->tokens, factor));
+    prices->part[MOE_COST_GATE] = moe_cost_gate(cost, work->tokens / ranks, factor);
+    prices->part[MOE_COST_SHARED] = moe_cost_shared(cost, work->tokens / ranks, factor);
     prices->part[MOE_COST_HEAD] = moe_cost_head(cost, work, factor);
     prices->part[MOE_COST_HOST] = moe_cost_host(cost);
 }

@@ -73,6 +73,8 @@ static inline double moe_before_ns(double attention, double dense_ffn, double ga
     return attention * (1 + dense) + dense_ffn * dense + gate;
 }
 
+/* work of one rank, on one of the GPUs that share it: all of its rows for attention and dense FFN
+ * (with moe_cost_reduce after each), its share of them for gate and shared experts. */
 void moe_token_prices(const struct moe_cost *cost, const struct moe_token_work *work,
                       const struct moe_gpu_factor *factor, struct moe_token_prices *prices);
 

@@ -7,9 +7,9 @@
 #include <string.h>
 #include <time.h>
 
+#include "sim/arrival/workload.h"
 #include "sim/cost/calibration_hash.h"
 #include "sim/engine/verdict.h"
-#include "sim/engine/workload.h"
 
 /* The study with what it owns: the shared tables, and one arena of results per run. */
 struct owned_study {
@@ -19,6 +19,7 @@ struct owned_study {
     struct moe_run_result *runs;
     struct moe_replay_map map;
     struct moe_planning planning;
+    struct moe_arrival_source arrivals;
     struct moe_cost *cost;
     struct moe_run_input input;
     struct moe_error *errors; /* [policy_count * seed_count] */
@@ -80,6 +81,41 @@ static void describe_trace(struct owned_study *owned, const struct moe_trace *tr
                                                          study->scenario->serving.plan_share);
 }
 
+/* The source of all runs' arrivals, and how long the longest of any seed is. */
+static enum moe_status prepare_arrivals(struct owned_study *owned, struct moe_trace *trace,
+                                        struct moe_error *err)
+{
+    const struct moe_scenario *scenario = owned->study.scenario;
+    const struct moe_arrival_setup setup = {
+        .options = &scenario->arrivals,
+        .trace = trace,
+        .plan_share = scenario->serving.plan_share,
+        .passes = scenario->serving.passes,
+    };
+    struct moe_arena scratch = { 0 };
+    MOE_TRY(moe_arrival_source_init(&owned->arrivals, &setup, err));
+    owned->input.arrivals = &owned->arrivals;
+    if (scenario->arrivals.kind == MOE_ARRIVAL_CLOSED) {
+        return MOE_OK; /* as long as the trace's */
+    }
+    owned->study.arrivals = &owned->arrivals;
+    enum moe_status status =
+        moe_arena_init(&scratch, ((size_t) 1 << 20) + 16 * owned->study.trace_requests, err);
+    owned->input.longest_request = 0;
+    for (uint32_t i = 0; i < scenario->seed_count && status == MOE_OK; i++) {
+        struct moe_arrival_survey survey = { 0 };
+        moe_arena_reset(&scratch);
+        status = moe_arrival_survey(&owned->arrivals, trace, scenario->first_seed + i, &scratch,
+                                    &survey, err);
+        owned->study.survey = i == 0 ? survey : owned->study.survey;
+        if (status == MOE_OK && survey.longest_tokens > owned->input.longest_request) {
+            owned->input.longest_request = survey.longest_tokens;
+        }
+    }
+    moe_arena_finish(&scratch);
+    return status;
+}
+
 /* Trace, calibration and tables that all runs share. */
 static enum moe_status prepare(struct owned_study *owned, struct moe_trace *trace,
                                struct moe_error *err)
@@ -91,8 +127,8 @@ static enum moe_status prepare(struct owned_study *owned, struct moe_trace *trac
     MOE_TRY(moe_arena_init(&owned->shared, ((size_t) 64 << 20) + cells * 8, err));
     MOE_TRY(moe_calibration_load(&calibration, scenario->calibration_path, &owned->shared, err));
     owned->study.calibration_hash = moe_calibration_hash(calibration);
-    MOE_TRY(moe_cost_init(&owned->cost, calibration, &scenario->model, &scenario->cluster,
-                          &owned->shared, err));
+    MOE_TRY(moe_cost_init_serving(&owned->cost, calibration, &scenario->model, &scenario->cluster,
+                                  &scenario->serving, &owned->shared, err));
     MOE_TRY(moe_replay_map_init(&owned->map, model, scenario->model.moe_layer_count, &owned->shared,
                                 err));
     owned->input = (struct moe_run_input){
@@ -101,16 +137,15 @@ static enum moe_status prepare(struct owned_study *owned, struct moe_trace *trac
         .map = &owned->map,
     };
     describe_trace(owned, trace);
+    MOE_TRY(prepare_arrivals(owned, trace, err));
     return plan(owned, trace, err);
 }
 
-/* One run, with its own trace handle and working memory. */
-static enum moe_status run_one(const struct owned_study *owned, const struct moe_run_input *input,
-                               uint32_t index, struct moe_error *err)
+/* One run, with its own trace handle and working memory; results is made for it. */
+static enum moe_status run_in(const struct moe_study *study, const struct moe_run_input *input,
+                              uint32_t policy, uint32_t seed, struct moe_arena *results,
+                              struct moe_run_result *result, struct moe_error *err)
 {
-    const struct moe_study *study = &owned->study;
-    const uint32_t policy = index / study->seed_count;
-    const uint64_t seed = study->scenario->first_seed + index % study->seed_count;
     struct moe_arena work = { 0 };
     struct moe_trace *trace = NULL;
     enum moe_status status = moe_trace_open(&trace, study->scenario->trace_path, err);
@@ -118,15 +153,23 @@ static enum moe_status run_one(const struct owned_study *owned, const struct moe
         status = moe_arena_init(&work, moe_run_work_bytes(input, trace), err);
     }
     if (status == MOE_OK) {
-        status = moe_arena_init(&owned->results[index], moe_run_result_bytes(input), err);
+        status = moe_arena_init(results, moe_run_result_bytes(input), err);
     }
     if (status == MOE_OK) {
-        status = moe_run(input, &study->policies[policy].composition, seed, trace,
-                         &owned->results[index], &work, &owned->runs[index], err);
+        status = moe_run(input, &study->policies[policy].composition,
+                         study->scenario->first_seed + seed, trace, results, &work, result, err);
     }
     moe_arena_finish(&work);
     moe_trace_close(trace);
     return status;
+}
+
+static enum moe_status run_one(const struct owned_study *owned, const struct moe_run_input *input,
+                               uint32_t index, struct moe_error *err)
+{
+    const uint32_t seeds = owned->study.seed_count;
+    return run_in(&owned->study, input, index / seeds, index % seeds, &owned->results[index],
+                  &owned->runs[index], err);
 }
 
 /* All runs, shared out over threads. The error of the first run in order is reported,
@@ -141,6 +184,7 @@ static enum moe_status run_all(struct owned_study *owned, const struct moe_study
 #pragma omp parallel for schedule(dynamic, 1)
     for (uint32_t i = 0; i < owned->run_count; i++) {
         struct moe_run_input input = owned->input;
+        input.audit = options->audit;
         input.detail = i == 0 ? options->detail : NULL;
         input.detail_steps = options->detail_steps;
         (void) run_one(owned, &input, i, &owned->errors[i]);
@@ -202,12 +246,10 @@ static struct owned_study *new_study(const struct moe_scenario *scenario)
     return owned;
 }
 
-enum moe_status moe_study_create(struct moe_study **out, const struct moe_scenario *scenario,
-                                 const struct moe_study_options *options, struct moe_error *err)
+enum moe_status moe_study_open(struct moe_study **out, const struct moe_scenario *scenario,
+                               struct moe_error *err)
 {
-    const double begin = now_seconds();
     struct moe_trace *trace = NULL;
-    double *scratch = NULL;
     struct owned_study *owned = new_study(scenario);
     if (owned == NULL) {
         return moe_fail(err, MOE_LIMIT, "no memory for a study");
@@ -224,22 +266,62 @@ enum moe_status moe_study_create(struct moe_study **out, const struct moe_scenar
         status = prepare(owned, trace, err);
     }
     moe_trace_close(trace);
-    if (status == MOE_OK) {
-        status = run_all(owned, options, err);
+    if (status != MOE_OK) {
+        moe_study_destroy(&owned->study);
+        return status;
     }
+    *out = &owned->study;
+    return MOE_OK;
+}
+
+enum moe_status moe_study_create(struct moe_study **out, const struct moe_scenario *scenario,
+                                 const struct moe_study_options *options, struct moe_error *err)
+{
+    const double begin = now_seconds();
+    struct moe_study *study = NULL;
+    double *scratch = NULL;
+    MOE_TRY(moe_study_open(&study, scenario, err));
+    enum moe_status status = run_all((struct owned_study *) study, options, err);
     if (status == MOE_OK) {
         scratch = calloc(scenario->seed_count, sizeof *scratch);
         status = scratch != NULL ? MOE_OK : moe_fail(err, MOE_LIMIT, "no memory for a verdict");
     }
     if (status != MOE_OK) {
-        moe_study_destroy(&owned->study);
+        moe_study_destroy(study);
         return status;
     }
-    moe_verdict_reach(&owned->study, scratch);
+    moe_verdict_reach(study, scratch);
     free(scratch);
-    owned->study.wall_seconds = now_seconds() - begin;
-    *out = &owned->study;
+    study->wall_seconds = now_seconds() - begin;
+    *out = study;
     return MOE_OK;
+}
+
+enum moe_status moe_study_serve(const struct moe_study *study, uint32_t policy, uint32_t seed,
+                                double rate, struct moe_service *service, bool *fits,
+                                char why[MOE_RUN_WHY_BYTES], struct moe_error *err)
+{
+    const struct owned_study *owned = (const struct owned_study *) study;
+    struct moe_arrival_options options;
+    const struct moe_arrival_source arrivals =
+        moe_arrival_source_at_rate(&owned->arrivals, rate, &options);
+    struct moe_run_input input = owned->input;
+    struct moe_run_result *result = calloc(1, sizeof *result);
+    struct moe_arena memory = { 0 };
+    if (result == NULL) {
+        return moe_fail(err, MOE_LIMIT, "no memory for a run");
+    }
+    input.arrivals = &arrivals;
+    input.latencies_only = true;
+    const enum moe_status status = run_in(study, &input, policy, seed, &memory, result, err);
+    if (status == MOE_OK) {
+        *service = result->service;
+        *fits = result->fits;
+        memcpy(why, result->why, sizeof result->why);
+    }
+    moe_arena_finish(&memory);
+    free(result);
+    return status;
 }
 
 void moe_study_destroy(struct moe_study *study)
@@ -252,6 +334,7 @@ void moe_study_destroy(struct moe_study *study)
         moe_arena_finish(&owned->results[i]);
     }
     moe_planning_finish(&owned->planning);
+    moe_arrival_source_finish(&owned->arrivals);
     moe_arena_finish(&owned->shared);
     free(owned->results);
     free(owned->runs);

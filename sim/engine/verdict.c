@@ -17,12 +17,32 @@ struct moe_estimate moe_estimate_of(const double *values, uint32_t count)
     return (struct moe_estimate){ .mean = mean, .half = t * sd / sqrt(count) };
 }
 
-/* Output tokens per scored nanosecond: as it was (lane < 0), or in a sensitivity lane. */
-static double rate(const struct moe_run_result *run, int lane)
+/* The score as it was (lane < 0), or output tokens per scored nanosecond in a sensitivity lane. */
+static double rate(const struct moe_study *study, const struct moe_run_result *run, int lane)
 {
     const struct moe_token_account *a = &run->account[MOE_PHASE_SCORED];
-    const moe_time_ns ns = lane < 0 ? a->time_ns : run->sensitivity_ns[lane];
-    return (double) a->output_tokens / (double) ns;
+    return lane < 0 ? moe_score_value(study->score, run)
+                    : (double) a->output_tokens / (double) run->sensitivity_ns[lane];
+}
+
+static enum moe_score score_of(const struct moe_study *study)
+{
+    if (study->scenario->arrivals.kind == MOE_ARRIVAL_CLOSED) {
+        return MOE_SCORE_OUTPUT_RATE;
+    }
+    if (moe_slo_is_asked(&study->scenario->slo)) {
+        return MOE_SCORE_GOODPUT;
+    }
+    for (uint32_t i = 0; i < study->policy_count; i++) {
+        for (uint32_t seed = 0; seed < study->seed_count; seed++) {
+            const struct moe_run_result *run = &study->policies[i].runs[seed];
+            if (study->policies[i].fits && !study->policies[i].oracle &&
+                run->service.is_saturated) {
+                return MOE_SCORE_OUTPUT_RATE;
+            }
+        }
+    }
+    return MOE_SCORE_SPEED;
 }
 
 /* Speed-ups over the baseline, paired by seed. scratch[seed_count]. */
@@ -32,7 +52,9 @@ static struct moe_estimate speedup(const struct moe_study *study, uint32_t polic
     const struct moe_run_result *runs = study->policies[policy].runs;
     const struct moe_run_result *base = study->policies[study->baseline].runs;
     for (uint32_t i = 0; i < study->seed_count; i++) {
-        scratch[i] = rate(&runs[i], lane) / rate(&base[i], lane);
+        const double own = rate(study, &runs[i], lane);
+        const double other = rate(study, &base[i], lane);
+        scratch[i] = own == other ? 1.0 : own / other; /* goodput may be 0 */
     }
     return moe_estimate_of(scratch, study->seed_count);
 }
@@ -76,7 +98,7 @@ static void summarise(struct moe_study *study, double *scratch)
             (moe_composition_needs(&policy->composition) & MOE_POLICY_NEEDS_FUTURE) != 0;
         policy->largest_batch =
             moe_memory_largest_batch(&policy->runs[0].memory, study->mean_request_tokens);
-        for (uint32_t m = 0; policy->fits && m < MOE_METRIC_COUNT; m++) {
+        for (uint32_t m = 0; policy->fits && m < moe_metric_known_count(study->scenario); m++) {
             for (uint32_t seed = 0; seed < study->seed_count; seed++) {
                 scratch[seed] = moe_metric_value((enum moe_metric) m, &policy->runs[seed]);
             }
@@ -109,6 +131,7 @@ void moe_verdict_reach(struct moe_study *study, double *scratch)
 {
     struct moe_estimate speedups[MOE_SCENARIO_POLICY_LIMIT] = { 0 };
     summarise(study, scratch);
+    study->score = score_of(study);
     study->best = study->policy_count;
     study->tie_count = 0;
     study->flip_count = 0;
@@ -137,7 +160,9 @@ void moe_verdict_reach(struct moe_study *study, double *scratch)
             !policy->best && contends(policy) && overlap(speedups[i], speedups[study->best]);
         study->tie_count += policy->tie;
     }
-    study->sensitivity_known = study->scenario->attribution;
+    /* Lanes replay one schedule; over time a slower step would change who is in it. */
+    study->sensitivity_known =
+        study->scenario->attribution && study->scenario->arrivals.kind == MOE_ARRIVAL_CLOSED;
     if (study->sensitivity_known) {
         find_flips(study, speedups, scratch);
     }

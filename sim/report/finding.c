@@ -90,6 +90,10 @@ struct moe_estimate moe_plan_figure_estimate(const struct moe_study *study, uint
 
 uint64_t moe_finding_tokens_due(const struct moe_study *study)
 {
+    if (study->arrivals != NULL) {
+        const struct moe_arrival_survey *come = &study->survey;
+        return come->prompt_tokens + come->output_tokens - come->count;
+    }
     return study->planned_tokens +
            study->scenario->serving.passes * (study->trace_tokens - study->planned_tokens);
 }
@@ -113,7 +117,9 @@ bool moe_finding_accounted(const struct moe_study *study, const struct moe_run_r
 {
     const struct moe_token_account sum = moe_finding_replayed(run);
     const struct moe_model *model = &study->scenario->model;
-    return sum.tokens == moe_finding_tokens_due(study) &&
+    const bool closed = study->scenario->arrivals.kind == MOE_ARRIVAL_CLOSED;
+    const uint64_t due = closed ? moe_finding_tokens_due(study) : run->served_rows;
+    return sum.tokens == due - run->hit_rows + run->recomputed_rows + run->rejected_rows &&
            sum.assignments == sum.tokens * model->moe_layer_count * model->top_k;
 }
 
@@ -177,6 +183,15 @@ uint32_t moe_finding_oracle(const struct moe_study *study)
         }
     }
     return best;
+}
+
+void moe_finding_profile(const struct moe_study *study, uint32_t policy,
+                         struct moe_step_profile *profile)
+{
+    *profile = (struct moe_step_profile){ 0 };
+    for (uint32_t i = 0; i < study->seed_count; i++) {
+        moe_step_profile_merge(profile, &study->policies[policy].runs[i].profile);
+    }
 }
 
 struct moe_critical_path moe_finding_path(const struct moe_study *study, uint32_t policy)

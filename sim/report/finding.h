@@ -40,8 +40,8 @@ double moe_plan_figure_value(const struct moe_study *study, const struct moe_run
 struct moe_estimate moe_plan_figure_estimate(const struct moe_study *study, uint32_t policy,
                                              enum moe_plan_figure figure);
 
-/* The token account: what a run must replay (planning set once, the rest passes times),
- * and what it did, over all phases. */
+/* The token account: what a run must replay (planning set once, the rest passes times; of
+ * requests that arrive over time, those of the first seed), and what it did, over all phases. */
 uint64_t moe_finding_tokens_due(const struct moe_study *study);
 struct moe_token_account moe_finding_replayed(const struct moe_run_result *run);
 /* Tokens as due, and each (token, layer, k) counted once. */
@@ -61,6 +61,10 @@ double moe_finding_no_copy_imbalance(const struct moe_study *study, uint32_t pol
 
 /* The fitting oracle with the highest mean speed-up; policy_count when there is none. */
 uint32_t moe_finding_oracle(const struct moe_study *study);
+
+/* Steps of all phases by their tokens, all seeds together. */
+void moe_finding_profile(const struct moe_study *study, uint32_t policy,
+                         struct moe_step_profile *profile);
 
 /* The critical path summed over seeds. */
 struct moe_critical_path moe_finding_path(const struct moe_study *study, uint32_t policy);

@@ -19,7 +19,7 @@ enum {
     MOE_GRID_COLUMNS = 12,
     MOE_GRID_ROWS = 64,
     MOE_GRID_CELL_BYTES = 256,
-    MOE_GRID_SPAN_BYTES = 256,
+    MOE_GRID_SPAN_BYTES = 384,
 };
 
 struct moe_page {

@@ -13,12 +13,15 @@
 #include <stddef.h>
 #include <stdio.h>
 
+#include "sim/engine/step_profile.h"
 #include "sim/engine/study.h"
 
 /* For people; forms that programs read (json, csv) always hold everything. */
 struct moe_report_options {
     bool all_policies;  /* stragglers of every policy, not of the baseline and the best only */
     const char *chosen; /* defaults that `moesim compare` chose, one sentence; NULL: none */
+    /* Measured steps to set beside the simulated ones, in forms for programs too; NULL: none. */
+    const struct moe_overlay *overlay;
 };
 
 struct moe_report {

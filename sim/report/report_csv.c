@@ -44,7 +44,7 @@ static void begin_row(FILE *out, const struct row *row)
 static void put_metrics(FILE *out, const struct moe_study *study, uint32_t policy)
 {
     const struct moe_policy_summary *p = &study->policies[policy];
-    for (uint32_t i = 0; i < MOE_METRIC_COUNT; i++) {
+    for (uint32_t i = 0; i < moe_metric_known_count(study->scenario); i++) {
         const enum moe_metric metric = (enum moe_metric) i;
         const struct row row = { study,
                                  policy,
@@ -69,10 +69,9 @@ static void put_speedup(FILE *out, const struct moe_study *study, uint32_t polic
     const struct row row = { study, policy, "speedup", "", true, known, p->speedup };
     begin_row(out, &row);
     for (uint32_t seed = 0; seed < study->seed_count; seed++) {
-        const double own = known ? moe_metric_value(MOE_METRIC_OUTPUT_RATE, &p->runs[seed]) : 0.0;
-        const double other =
-            known ? moe_metric_value(MOE_METRIC_OUTPUT_RATE, &base->runs[seed]) : 1.0;
-        put_number(out, own / other, known);
+        const double own = known ? moe_score_value(study->score, &p->runs[seed]) : 0.0;
+        const double other = known ? moe_score_value(study->score, &base->runs[seed]) : 1.0;
+        put_number(out, own == other ? 1.0 : own / other, known);
     }
     (void) fputc('\n', out);
 }

@@ -20,6 +20,10 @@
  *              repeated_layers (more layers than the trace has): both are assumptions
  *   serving    running_per_gpu, step_tokens, plan_share, passes, exchange, common_exit,
  *              shared_expert
+ *   arrivals   null for a closed loop; else {kind, rate (null as recorded), recorded_rate (null
+ *              when drawn), cv, file: {name, hash} or null, lengths, requests, last_s,
+ *              prompt_tokens, output_tokens, hit_tokens (sums under the first seed),
+ *              repeated_routes, slo: {ttft_ms, tpot_ms, share} or null}
  *   policies   [name], in the order of the array below
  *   baseline   name
  *   seeds      [seed]
@@ -33,6 +37,8 @@
  *   baseline_fits
  *   best       name, or null when nothing can be ranked
  *   ties       [name]: their interval overlaps the best one's
+ *   score      what speed-ups compare: output_rate, goodput or speed (of a request, 1 / mean
+ *              end-to-end latency)
  *   bounds     null without a best; else
  *     perfect_balance    of the best policy: output_tokens_per_s, ratio (over as it was)
  *     no_copies          max_over_mean (the bound), best_max_over_mean, baseline_max_over_mean
@@ -42,6 +48,8 @@
  *     changes  [{part, scale, winner}]: where the verdict becomes another one
  *   provenance {measured: share, ...} of the best policy's time; null without a best
  * slow_gpus    [{seed, gpu, compute, memory, comm}]: drawn from the slow tail of the prior
+ * overlay      only with --overlay: {hash, steps, policies: [{name, compared, left_out, bias,
+ *              mape, p95, measured_ms, simulated_ms}]}
  * policies     [policy], see report_json_policy.c
  */
 #include "sim/report/report_json.h"
@@ -147,6 +155,8 @@ static const char *const exchange_names[] = {
     [MOE_EXCHANGE_EXACT] = "exact",
     [MOE_EXCHANGE_PADDED] = "padded",
     [MOE_EXCHANGE_HIERARCHICAL] = "hierarchical",
+    [MOE_EXCHANGE_LOW_LATENCY] = "low_latency",
+    [MOE_EXCHANGE_ALL_GATHER] = "all_gather",
 };
 
 static json_t *serving_json(struct moe_json *json)
@@ -192,6 +202,7 @@ static json_t *asked_json(struct moe_json *json)
     moe_json_put(json, out, "trace", trace_json(json));
     moe_json_put(json, out, "replay", replay);
     moe_json_put(json, out, "serving", serving_json(json));
+    moe_json_put(json, out, "arrivals", moe_json_arrivals(json));
     moe_json_put(json, out, "policies", policies);
     moe_json_put(json, out, "baseline", name_of(json, s->baseline));
     moe_json_put(json, out, "seeds", seeds);
@@ -287,6 +298,12 @@ static json_t *provenance_json(struct moe_json *json)
     return out;
 }
 
+static const char *const score_names[] = {
+    [MOE_SCORE_OUTPUT_RATE] = "output_rate",
+    [MOE_SCORE_GOODPUT] = "goodput",
+    [MOE_SCORE_SPEED] = "speed",
+};
+
 static json_t *verdict_json(struct moe_json *json)
 {
     const struct moe_study *s = json->study;
@@ -301,6 +318,7 @@ static json_t *verdict_json(struct moe_json *json)
     moe_json_put(json, out, "baseline_fits", json_boolean(s->policies[s->baseline].fits));
     moe_json_put(json, out, "best", name_of(json, s->best));
     moe_json_put(json, out, "ties", ties);
+    moe_json_put(json, out, "score", json_string(score_names[s->score]));
     moe_json_put(json, out, "bounds", ranked ? bounds_json(json) : json_null());
     moe_json_put(json, out, "sensitivity", sensitivity_json(json));
     moe_json_put(json, out, "provenance", ranked ? provenance_json(json) : json_null());
@@ -328,8 +346,8 @@ static json_t *slow_gpus_json(struct moe_json *json)
     return out;
 }
 
-enum moe_status moe_report_json_text(const struct moe_study *study, char **text,
-                                     struct moe_error *err)
+static enum moe_status make_text(const struct moe_study *study, const struct moe_overlay *overlay,
+                                 char **text, struct moe_error *err)
 {
     struct moe_json json = { .study = study };
     json_t *root = json_object();
@@ -342,6 +360,9 @@ enum moe_status moe_report_json_text(const struct moe_study *study, char **text,
     moe_json_put(&json, root, "account", account_json(&json));
     moe_json_put(&json, root, "verdict", verdict_json(&json));
     moe_json_put(&json, root, "slow_gpus", slow_gpus_json(&json));
+    if (overlay != NULL) {
+        moe_json_put(&json, root, "overlay", moe_json_overlay(&json, overlay));
+    }
     moe_json_put(&json, root, "policies", policies);
     char *dumped = json.failed ? NULL : json_dumps(root, JSON_FLAGS);
     json_decref(root);
@@ -352,13 +373,18 @@ enum moe_status moe_report_json_text(const struct moe_study *study, char **text,
     return MOE_OK;
 }
 
+enum moe_status moe_report_json_text(const struct moe_study *study, char **text,
+                                     struct moe_error *err)
+{
+    return make_text(study, NULL, text, err);
+}
+
 static enum moe_status write(const struct moe_study *study,
                              const struct moe_report_options *options, FILE *out,
                              struct moe_error *err)
 {
-    (void) options;
     char *text = NULL;
-    MOE_TRY(moe_report_json_text(study, &text, err));
+    MOE_TRY(make_text(study, options->overlay, &text, err));
     (void) fputs(text, out);
     (void) fputc('\n', out);
     free(text);

@@ -30,4 +30,10 @@ json_t *moe_json_estimate(struct moe_json *json, struct moe_estimate estimate);
 
 json_t *moe_json_policy(struct moe_json *json, uint32_t policy);
 
+/* Kind, rates and lengths of what comes over time; null for a closed loop. */
+json_t *moe_json_arrivals(struct moe_json *json);
+
+/* Measured steps beside the simulated ones, per policy. */
+json_t *moe_json_overlay(struct moe_json *json, const struct moe_overlay *overlay);
+
 #endif

@@ -3,7 +3,8 @@
  *
  * name, fits, why (null when it fits), oracle,
  * mark         best, tie, oracle, baseline, behind, not ranked, does not fit
- * speedup      {mean, half_width} of output tokens/s over the baseline, paired by seed
+ * speedup      {mean, half_width} of the score (verdict.score) over the baseline, paired by
+ *              seed
  * metrics      {NAME: {unit, higher_is_better, mean, half_width, seeds: [value]}}, the names
  *              of metric.def; null when it does not fit
  * plan         {NAME: {unit, mean, half_width, seeds}}: kv_tokens_per_gpu,
@@ -34,7 +35,7 @@ enum { EXPERT_LIMIT = 20 };
 static json_t *metrics_json(struct moe_json *json, const struct moe_policy_summary *policy)
 {
     json_t *out = json_object();
-    for (uint32_t i = 0; i < MOE_METRIC_COUNT; i++) {
+    for (uint32_t i = 0; i < moe_metric_known_count(json->study->scenario); i++) {
         const enum moe_metric metric = (enum moe_metric) i;
         json_t *object = json_object();
         json_t *seeds = json_array();

@@ -13,7 +13,7 @@
 #include "sim/report/finding.h"
 #include "sim/report/report.h"
 
-enum { SCENARIO_BYTES = 32 << 10 };
+enum { SCENARIO_BYTES = 64 << 10 };
 
 /* policy and seed are numbers: policy counts from 0 in the scenario's order, a seed above
  * 2^63-1 is its negative twin. Times are nanoseconds; everything but account is of the scored
@@ -154,7 +154,7 @@ static enum moe_status fill_metric(struct table *t, const struct moe_study *stud
 {
     for (uint32_t i = 0; i < study->policy_count; i++) {
         const struct moe_policy_summary *p = &study->policies[i];
-        for (uint32_t m = 0; p->fits && m < MOE_METRIC_COUNT; m++) {
+        for (uint32_t m = 0; p->fits && m < moe_metric_known_count(study->scenario); m++) {
             const enum moe_metric metric = (enum moe_metric) m;
             MOE_TRY(put(t, err, INT(i), moe_metric_name(metric), moe_metric_unit(metric),
                         p->metric[m].mean, p->metric[m].half));
@@ -178,7 +178,8 @@ static enum moe_status metric_seed_rows(struct table *t, const struct moe_study 
                                         uint32_t policy, const struct moe_run_result *run,
                                         struct moe_error *err)
 {
-    for (uint32_t m = 0; study->policies[policy].fits && m < MOE_METRIC_COUNT; m++) {
+    for (uint32_t m = 0;
+         study->policies[policy].fits && m < moe_metric_known_count(study->scenario); m++) {
         const enum moe_metric metric = (enum moe_metric) m;
         MOE_TRY(put(t, err, INT(policy), moe_metric_name(metric), INT(run->seed),
                     moe_metric_value(metric, run)));

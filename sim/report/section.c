@@ -21,6 +21,11 @@ void moe_section_all(struct moe_page *page, const struct moe_study *study,
     moe_section_asked(page, study, options->chosen);
     moe_section_account(page, study);
     moe_section_throughput(page, study);
+    moe_section_service(page, study);
+    moe_section_online(page, study);
+    if (options->overlay != NULL) {
+        moe_section_overlay(page, study, options->overlay);
+    }
     moe_section_bounds(page, study);
     moe_section_predictions(page, study);
     moe_section_verdict(page, study);

@@ -12,12 +12,26 @@
 void moe_section_all(struct moe_page *page, const struct moe_study *study,
                      const struct moe_report_options *options);
 
+/* When requests come and how long they are, as fields of the section before; nothing for a
+ * closed loop. */
+void moe_section_arrivals(struct moe_page *page, const struct moe_study *study);
+
+/* Latencies with queueing, load and goodput; nothing for a closed loop. */
+void moe_section_service(struct moe_page *page, const struct moe_study *study);
+
+/* Measured steps beside the simulated ones. */
+void moe_section_overlay(struct moe_page *page, const struct moe_study *study,
+                         const struct moe_overlay *overlay);
+
 /* What was asked, and that every token of the trace was replayed. */
 void moe_section_asked(struct moe_page *page, const struct moe_study *study, const char *chosen);
 void moe_section_account(struct moe_page *page, const struct moe_study *study);
 
 /* How much: speed, then balance and memory, per policy. */
 void moe_section_throughput(struct moe_page *page, const struct moe_study *study);
+
+/* Placements made anew while serving; nothing when they stay. */
+void moe_section_online(struct moe_page *page, const struct moe_study *study);
 
 /* How far every policy's fullest GPUs are from what could have been. */
 void moe_section_bounds(struct moe_page *page, const struct moe_study *study);

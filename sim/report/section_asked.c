@@ -87,26 +87,13 @@ static const char *const exchange_words[] = {
     [MOE_EXCHANGE_EXACT] = "by exact counts, every copy straight to its GPU",
     [MOE_EXCHANGE_PADDED] = "padded to the longest",
     [MOE_EXCHANGE_HIERARCHICAL] = "by exact counts, between nodes one copy per token and node",
+    [MOE_EXCHANGE_LOW_LATENCY] = "of a message for every token and expert, straight to its GPU",
+    [MOE_EXCHANGE_ALL_GATHER] = "replaced by gathering all tokens and scattering the sums",
 };
 
-static void serving_and_runs(struct moe_page *page, const struct moe_study *study)
+static void say_runs(struct moe_page *page, const struct moe_study *study)
 {
     const struct moe_scenario *s = study->scenario;
-    const struct moe_serving *v = &s->serving;
-    moe_page_field(
-        page, "serving",
-        "closed loop, %s requests running on each GPU, at most %s tokens "
-        "per GPU and step; prefill and decode together; all-to-all %s%s; shared expert %s",
-        COUNT(v->running_per_gpu), COUNT(v->step_tokens), exchange_words[v->exchange],
-        v->common_exit ? ", left together" : "",
-        v->shared == MOE_SHARED_SERIAL ? "after the dispatch" : "beside the dispatch");
-    moe_page_field(page, "plan, score",
-                   "planned on the first %s requests, scored on the other %s%s%s%s; those planned "
-                   "on are replayed last, unscored",
-                   COUNT(study->planned_requests),
-                   COUNT(study->trace_requests - study->planned_requests),
-                   v->passes == 1 ? "" : ", replayed ", v->passes == 1 ? "" : COUNT(v->passes),
-                   v->passes == 1 ? "" : " times");
     moe_page_field(page, "runs",
                    "%u polic%s, %u seed%s from %" PRIu64 "; hardware differences and "
                    "jitter %s; %s is the baseline",
@@ -116,6 +103,40 @@ static void serving_and_runs(struct moe_page *page, const struct moe_study *stud
                    s->calibration_path[0] == '\0' ? "the table that ships with moesim"
                                                   : s->calibration_path,
                    moe_figure_hash(study->calibration_hash).text);
+}
+
+static void serving_and_runs(struct moe_page *page, const struct moe_study *study)
+{
+    const struct moe_scenario *s = study->scenario;
+    const struct moe_serving *v = &s->serving;
+    moe_section_arrivals(page, study);
+    moe_page_field(
+        page, "serving",
+        "%s%s requests running on each GPU, at most %s tokens "
+        "per GPU and step; prefill and decode together; all-to-all %s%s; shared expert %s",
+        study->arrivals == NULL ? "closed loop, " : "at most ", COUNT(v->running_per_gpu),
+        COUNT(v->step_tokens), exchange_words[v->exchange], v->common_exit ? ", left together" : "",
+        v->shared == MOE_SHARED_SERIAL ? "after the dispatch" : "beside the dispatch");
+    if (study->arrivals != NULL) {
+        for (uint32_t i = 0; i < s->hardware.event_count; i++) {
+            moe_page_field(page, i == 0 ? "what if" : "", "%s", s->hardware.events[i]);
+        }
+        moe_page_field(page, "plan, score",
+                       "planned on the first %s requests; those that come take the routes of the "
+                       "other %s",
+                       COUNT(study->planned_requests),
+                       COUNT(study->trace_requests - study->planned_requests));
+        say_runs(page, study);
+        return;
+    }
+    moe_page_field(page, "plan, score",
+                   "planned on the first %s requests, scored on the other %s%s%s%s; those planned "
+                   "on are replayed last, unscored",
+                   COUNT(study->planned_requests),
+                   COUNT(study->trace_requests - study->planned_requests),
+                   v->passes == 1 ? "" : ", replayed ", v->passes == 1 ? "" : COUNT(v->passes),
+                   v->passes == 1 ? "" : " times");
+    say_runs(page, study);
 }
 
 void moe_section_asked(struct moe_page *page, const struct moe_study *study, const char *chosen)
@@ -223,15 +244,22 @@ void moe_section_account(struct moe_page *page, const struct moe_study *study)
                    show(&spans.phase[MOE_PHASE_WARMUP], text[0], sizeof text[0]),
                    show(&spans.phase[MOE_PHASE_SCORED], text[1], sizeof text[1]),
                    show(&spans.phase[MOE_PHASE_DRAIN], text[2], sizeof text[2]));
-    moe_page_field(page, "",
-                   "warm-up: until as many requests have ended as run at once; drain: "
-                   "after the last to score was admitted");
+    moe_page_field(page, "", "warm-up: until %s; drain: after the last to score was admitted",
+                   study->arrivals == NULL
+                       ? "as many requests have ended as run at once"
+                       : "a tenth of the requests, or as many as run at once, have ended");
     moe_page_field(page, "activations",
                    "%s per run: each token, layer and choice once, at combine; %s unknown",
                    show(&spans.assignments, activations, sizeof activations),
                    moe_figure_share((double) spans.unknown / (double) spans.all_assignments).text);
     say_dropped(page, study);
-    if (moe_finding_all_accounted(study)) {
+    if (moe_finding_all_accounted(study) && study->arrivals != NULL) {
+        moe_page_field(page, "account",
+                       "every token of the requests that came, %s under the first seed, was "
+                       "processed in each of %u run%s%s",
+                       COUNT(moe_finding_tokens_due(study)), spans.runs, plural(spans.runs),
+                       study->arrivals->is_stretched ? "; routes repeated to these lengths" : "");
+    } else if (moe_finding_all_accounted(study)) {
         moe_page_field(page, "account",
                        "all %s tokens of the trace were replayed in each of %u "
                        "run%s: those planned on once, the others %s%s",

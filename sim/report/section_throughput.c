@@ -1,5 +1,6 @@
 /* How much: speed, balance and memory per policy. */
 #include <math.h>
+#include <string.h>
 
 #include "sim/report/figure.h"
 #include "sim/report/finding.h"
@@ -80,6 +81,11 @@ static void print_speed(struct moe_page *page, const struct moe_study *study)
     } else {
         (void) snprintf(aside, sizeof aside, "mean and 95 %% interval over %u seeds",
                         study->seed_count);
+    }
+    if (study->arrivals != NULL && study->score != MOE_SCORE_OUTPUT_RATE) {
+        const size_t used = strlen(aside);
+        (void) snprintf(aside + used, sizeof aside - used, "; speed-up: of %s",
+                        study->score == MOE_SCORE_GOODPUT ? "goodput" : "a request");
     }
     moe_page_heading(page, "Throughput", aside);
     moe_grid_begin(&grid, columns, sizeof columns / sizeof columns[0]);

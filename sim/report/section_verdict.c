@@ -38,10 +38,36 @@ static void list_ties(const struct moe_study *study, char *text, size_t text_byt
     }
 }
 
+/* What the best was chosen by, of one policy. */
+static const char *score_text(const struct moe_study *study, uint32_t policy, char *text,
+                              size_t text_bytes)
+{
+    static const enum moe_metric metrics[] = {
+        [MOE_SCORE_OUTPUT_RATE] = MOE_METRIC_OUTPUT_RATE,
+        [MOE_SCORE_GOODPUT] = MOE_METRIC_GOODPUT,
+        [MOE_SCORE_SPEED] = MOE_METRIC_E2E_MEAN,
+    };
+    const struct moe_figure figure =
+        moe_figure_real(study->policies[policy].metric[metrics[study->score]].mean);
+    switch (study->score) {
+    case MOE_SCORE_OUTPUT_RATE:
+        (void) snprintf(text, text_bytes, "%s output tokens/s", figure.text);
+        break;
+    case MOE_SCORE_GOODPUT:
+        (void) snprintf(text, text_bytes, "%s requests/s that meet the SLO", figure.text);
+        break;
+    case MOE_SCORE_SPEED:
+        (void) snprintf(text, text_bytes, "%s ms from arrival to last token on average",
+                        figure.text);
+        break;
+    }
+    return text;
+}
+
 static void say_best(struct moe_page *page, const struct moe_study *study)
 {
     const struct moe_policy_summary *best = &study->policies[study->best];
-    const struct moe_figure rate = moe_figure_real(best->metric[MOE_METRIC_OUTPUT_RATE].mean);
+    char score[112];
     char ratio[112];
     char ties[SENTENCE_BYTES];
     char tail[SENTENCE_BYTES + 128];
@@ -57,12 +83,14 @@ static void say_best(struct moe_page *page, const struct moe_study *study)
         (void) snprintf(tail, sizeof tail, "no other policy's interval reaches its own");
     }
     if (study->best == study->baseline) {
-        moe_page_field(page, "best", "%s, the baseline itself, with %s output tokens/s; %s",
-                       best->composition.label, rate.text, tail);
+        moe_page_field(page, "best", "%s, the baseline itself, with %s; %s",
+                       best->composition.label, score_text(study, study->best, score, sizeof score),
+                       tail);
     } else {
-        moe_page_field(page, "best", "%s: %s output tokens/s, %s times %s; %s",
-                       best->composition.label, rate.text,
+        moe_page_field(page, "best", "%s: %s, %s times %s%s; %s", best->composition.label,
+                       score_text(study, study->best, score, sizeof score),
                        ratio_text(best->speedup, ratio, sizeof ratio),
+                       study->score == MOE_SCORE_SPEED ? "as fast as " : "",
                        name_of(study, study->baseline), tail);
     }
 }
@@ -85,10 +113,11 @@ static void say_cause(struct moe_page *page, const struct moe_study *study)
         page, "waiting",
         "%s of all GPU time under %s, the largest part of it (%s) because of %s; "
         "without that "
-        "%s tokens/s",
+        "%s %s",
         moe_figure_share(study->policies[study->best].metric[MOE_METRIC_IDLE_SHARE].mean).text,
         name_of(study, study->best), moe_figure_share((double) excess.cause_ns[worst] / idle).text,
-        moe_cause_name((enum moe_cause) worst), moe_figure_change(without.mean).text);
+        moe_cause_name((enum moe_cause) worst), moe_figure_change(without.mean).text,
+        study->arrivals == NULL ? "tokens/s" : "steps/s");
 }
 
 static void say_perfect(struct moe_page *page, const struct moe_study *study)
@@ -99,6 +128,14 @@ static void say_perfect(struct moe_page *page, const struct moe_study *study)
     }
     const struct moe_estimate gain =
         moe_finding_without(study, best, UINT32_C(1) << MOE_CAUSE_ROUTING);
+    if (study->arrivals != NULL) { /* how many come does not depend on it */
+        moe_page_field(
+            page, "perfect",
+            "with perfectly balanced experts and its exchange as it is, %s would make %s "
+            "steps/s",
+            name_of(study, best), moe_figure_change(gain.mean).text);
+        return;
+    }
     const double rate = study->policies[best].metric[MOE_METRIC_OUTPUT_RATE].mean * gain.mean;
     moe_page_field(
         page, "perfect",
@@ -177,12 +214,10 @@ static void say_price(struct moe_page *page, const struct moe_study *study)
 void moe_section_verdict(struct moe_page *page, const struct moe_study *study)
 {
     moe_page_heading(page, "Verdict", "");
-    if (!study->policies[study->baseline].fits) {
+    if (!study->policies[study->baseline].fits || study->best == study->policy_count) {
         moe_page_text(page, "None: no policy that could be used in practice fits.");
-        return;
-    }
-    if (study->best == study->policy_count) {
-        moe_page_text(page, "None: no policy that could be used in practice fits.");
+        moe_page_field(page, name_of(study, study->baseline), "%s",
+                       moe_finding_why(study, study->baseline));
         return;
     }
     if (strcmp(name_of(study, study->baseline), study->scenario->baseline) != 0) {
@@ -289,7 +324,12 @@ static void say_sensitivity(struct moe_page *page, const struct moe_study *study
     uint32_t told = 0;
     if (!study->sensitivity_known) {
         moe_page_text(page,
-                      "How the verdict depends on the costs was not tested: attribution is off.");
+                      study->arrivals == NULL
+                          ? "How the verdict depends on the costs was not tested: attribution is "
+                            "off."
+                          : "How the verdict depends on the costs was not tested: of requests that "
+                            "arrive over time it needs runs of its own (moved costs would change "
+                            "who is in a step); compare with a calibration changed by 20 %%.");
         return;
     }
     for (uint32_t i = 0; i < study->flip_count; i++) {

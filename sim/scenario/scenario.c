@@ -7,13 +7,24 @@
 
 #include "policies/placement.h"
 #include "policies/policy.h"
+#include "sim/base/options.h"
 #include "sim/base/text_file.h"
 #include "sim/settings/settings.h"
 
 enum { SCENARIO_FILE_BYTES = 1 << 20, WHERE_BYTES = 160 };
 
-static const char *const exchange_names[] = { "exact", "padded", "hierarchical", NULL };
+static const char *const exchange_names[] = { "exact",       "padded",     "hierarchical",
+                                              "low_latency", "all_gather", NULL };
+static const char *const arrival_names[] = { "closed", "trace",   "file",   "poisson",
+                                             "gamma",  "weibull", "bursts", NULL };
+static const char *const lengths_names[] = { "recorded", "trace", "lognormal", NULL };
 static const char *const shared_names[] = { "overlapped", "serial", NULL };
+static const char *const clock_names[] = { "burst", "sustained", NULL };
+static const char *const online_mode_names[] = { "stall", "layers", "prefetch", NULL };
+static const char *const online_source_names[] = { "peers", "host", NULL };
+static const char *const kv_names[] = { "reserve", "pages", NULL };
+static const char *const order_names[] = { "decode_first", "prefill_first", NULL };
+static const char *const preempt_names[] = { "last_admitted", "least_output", NULL };
 
 #define AT(field) .offset = offsetof(struct moe_scenario, field)
 #define COUNT(key, field, low, high, text)                                                \
@@ -38,6 +49,14 @@ static const char *const shared_names[] = { "overlapped", "serial", NULL };
 #define CHOICE(key, field, names, text)                                                          \
     {                                                                                            \
         .path = (key), .kind = MOE_SETTING_CHOICE, AT(field), .choices = (names), .help = (text) \
+    }
+#define LIST(key, field, counter, text)                                        \
+    {                                                                          \
+        .path = (key), .kind = MOE_SETTING_LIST, AT(field), .min = 0,          \
+        .max = sizeof(((struct moe_scenario *) 0)->field) /                    \
+               sizeof(((struct moe_scenario *) 0)->field[0]),                  \
+        .text_bytes = sizeof(((struct moe_scenario *) 0)->field[0]),           \
+        .count_offset = offsetof(struct moe_scenario, counter), .help = (text) \
     }
 
 static const struct moe_setting items[] = {
@@ -68,10 +87,89 @@ static const struct moe_setting items[] = {
          "share of the requests that policies plan on; the others are scored"),
     COUNT("serving.passes", serving.passes, 1, 10000, "times the scored requests are replayed"),
     CHOICE("serving.exchange", serving.exchange, exchange_names,
-           "length of the all-to-all: each rank's own, or the longest's"),
+           "what the all-to-all moves, and how"),
     FLAG("serving.common_exit", serving.common_exit, "all ranks leave a collective together"),
     CHOICE("serving.shared_expert", serving.shared, shared_names,
            "shared experts beside the dispatch or after it"),
+    CHOICE("serving.kv", serving.kv, kv_names,
+           "KV cache: for the whole length at admission, or page by page with preemption"),
+    COUNT("serving.page_tokens", serving.page_tokens, 1, 65536, "tokens of a KV page (kv: pages)"),
+    CHOICE("serving.order", serving.order, order_names,
+           "chunks of prompts beside who decodes (vLLM), or prompts alone and first (SGLang)"),
+    CHOICE("serving.preempt", serving.preempt, preempt_names,
+           "who gives way when pages run out: last admitted (vLLM), least output (SGLang)"),
+    REAL("serving.output_reserve", serving.output_reserve, 0, 1, 1,
+         "share of the outputs to come that admission keeps free (kv: pages); 0 as vLLM"),
+    TEXT("serving.graph_sizes", serving.graph_sizes_text, 0,
+         "token counts of captured graphs, parted by spaces: decode batches are padded to them"),
+    COUNT("serving.attention_ranks", serving.attention_ranks, 1, 72,
+          "GPUs that share one attention, tensor parallel; 1 = attention is data parallel"),
+    COUNT("serving.drafts", serving.drafts, 0, 16,
+          "tokens that a decoding request drafts beyond the next (multi-token prediction)"),
+    REAL("serving.acceptance", serving.acceptance, 0, 1, 1,
+         "probability that a draft is accepted when those before it were"),
+    CHOICE("arrivals.kind", arrivals.kind, arrival_names,
+           "when requests come: closed loop, at recorded times, or drawn"),
+    TEXT("arrivals.file", arrivals.file, 0,
+         "store of arrivals (`moesim trace import`), for kind file; relative to the scenario file"),
+    REAL("arrivals.rate", arrivals.rate, 0, 1e9, 1,
+         "requests per second; recorded times are scaled to it, 0 = as recorded"),
+    REAL("arrivals.cv", arrivals.cv, 0.05, 20, 1,
+         "coefficient of variation of gamma and weibull gaps; 1 = as poisson"),
+    REAL("arrivals.burst_on_s", arrivals.burst_on_s, 1e-3, 1e6, 1, "mean length of a burst in s"),
+    REAL("arrivals.burst_off_s", arrivals.burst_off_s, 1e-3, 1e6, 1,
+         "mean time between bursts in s"),
+    REAL("arrivals.burst_share", arrivals.burst_share, 0, 1, 1,
+         "share of the requests that come in bursts; 1 = silence between them"),
+    LIST("arrivals.schedule", arrivals.schedule, arrivals.schedule_count,
+         "SECONDS FACTOR: the rate over time as rate x factor, linear between points; drawn kinds"),
+    COUNT("arrivals.requests", arrivals.requests, 0, 1U << 30,
+          "requests that come; 0 = serving.passes times those of file or trace"),
+    REAL("arrivals.duration_s", arrivals.duration_s, 0, 1e8, 1,
+         "none comes from then on, in s; 0 = no limit"),
+    CHOICE("arrivals.lengths", arrivals.lengths, lengths_names,
+           "lengths of file or trace, of the trace, or drawn; routes are repeated to reach them"),
+    REAL("arrivals.prompt_tokens", arrivals.prompt_tokens, 1, 1e7, 1, "lognormal: mean prompt"),
+    REAL("arrivals.prompt_cv", arrivals.prompt_cv, 0, 20, 1,
+         "its coefficient of variation; 0 = all the same"),
+    REAL("arrivals.output_tokens", arrivals.output_tokens, 1, 1e7, 1, "lognormal: mean output"),
+    REAL("arrivals.output_cv", arrivals.output_cv, 0, 20, 1, "its coefficient of variation"),
+    COUNT("arrivals.longest_tokens", arrivals.longest_tokens, 1, 1U << 24,
+          "drawn prompts and outputs are cut to it"),
+    LIST("arrivals.drift", arrivals.drift, arrivals.drift_count,
+         "SECONDS DOMAIN=WEIGHT ...: what the requests are about over time, linear between points"),
+    LIST("arrivals.priorities", arrivals.priorities, arrivals.priority_count,
+         "shares of the priority classes; the first is served first"),
+    REAL("slo.ttft_ms", slo.ttft_ms, 0, 1e9, 1,
+         "longest time from arrival to first token of a request served well, in ms; 0 = any"),
+    REAL("slo.tpot_ms", slo.tpot_ms, 0, 1e9, 1,
+         "longest mean time per output token after the first, in ms; 0 = any"),
+    REAL("slo.share", slo.share, 0.01, 1, 1, "share of the requests that must meet the SLO"),
+    LIST(
+        "hardware.events", hardware.events, hardware.event_count,
+        "what if: 'slow gpu=N by=FACTOR', 'link gpu=N by=FACTOR', 'dead gpu=N'; at=, for= seconds"),
+    CHOICE("hardware.clock", hardware.clock, clock_names,
+           "arithmetic as in bursts of milliseconds, or as under load that lasts"),
+    REAL("hardware.sustained_factor", hardware.sustained_factor, 0, 10, 1,
+         "how much longer it takes then; 0 = as calibrated"),
+    COUNT("online.every_steps", online.every_steps, 0, 1 << 30,
+          "steps after which a placement is made anew from what they counted; 0 = never"),
+    REAL("online.max_balance", online.max_balance, 0, 1, 1,
+         "only when mean/max GPU load of those steps was below this; 1 = always"),
+    CHOICE("online.mode", online.mode, online_mode_names,
+           "serving stops, or weights move beside it layer by layer, or during the step before"),
+    CHOICE("online.source", online.source, online_source_names,
+           "weights come from GPUs that hold them, or from host memory"),
+    REAL("online.planner_ms", online.planner_ms, 0, 1e7, 1,
+         "time of one plan in ms (a parameter; engines: 10 to 100)"),
+    REAL("online.layer_ms", online.layer_ms, 0, 1e6, 1,
+         "fixed time per layer moved in ms (a parameter; engines: 1 to 20)"),
+    COUNT("online.layers_per_step", online.layers_per_step, 1, 65536,
+          "mode layers: most layers that change places in one step"),
+    REAL("online.link_share", online.link_share, 0.01, 0.95, 1,
+         "mode layers: share of the links that weights take from tokens"),
+    REAL("online.host_gb_s", online.host_bytes_s, 0, 100000, 1e9,
+         "host memory to one GPU in 10^9 bytes/s; 0 = as calibrated"),
     { .path = "policies",
       .kind = MOE_SETTING_LIST,
       AT(policies),
@@ -107,14 +205,24 @@ void moe_scenario_defaults(struct moe_scenario *scenario)
                      .step_tokens = 8192,
                      .plan_share = 0.2,
                      .passes = 1,
-                     .exchange = MOE_EXCHANGE_HIERARCHICAL },
+                     .exchange = MOE_EXCHANGE_HIERARCHICAL,
+                     .page_tokens = 16,
+                     .attention_ranks = 1,
+                     .acceptance = 0.8 },
+        .online = { .max_balance = 1.0,
+                    .planner_ms = 50.0,
+                    .layer_ms = 5.0,
+                    .layers_per_step = 1,
+                    .link_share = 0.5 },
         .policy_count = sizeof policies / sizeof policies[0],
         .baseline = "contiguous",
         .seed_count = 5,
         .first_seed = 1,
         .attribution = true,
         .noise = true,
+        .slo = { .share = 0.99 },
     };
+    moe_arrival_options_default(&scenario->arrivals);
     for (uint32_t i = 0; i < scenario->policy_count; i++) {
         (void) snprintf(scenario->policies[i], sizeof scenario->policies[i], "%s", policies[i]);
     }
@@ -165,6 +273,7 @@ static enum moe_status resolve_paths(struct moe_scenario *scenario, const char *
     const size_t length = slash == NULL ? 0 : (size_t) (slash - path) + 1;
     MOE_TRY(resolve(scenario->trace_path, path, length, path, "trace", err));
     MOE_TRY(resolve(scenario->calibration_path, path, length, path, "calibration", err));
+    MOE_TRY(resolve(scenario->arrivals.file, path, length, path, "arrivals.file", err));
     if (moe_model_ref_is_path(scenario->model_ref)) {
         MOE_TRY(resolve(scenario->model_ref, path, length, path, "model", err));
     }
@@ -264,6 +373,60 @@ static uint32_t default_slots(const struct moe_scenario *scenario)
     return ((scenario->model.expert_count + gpus - 1) / gpus + 1) * gpus;
 }
 
+/* "1 2 4" into ascending numbers. */
+static enum moe_status settle_graphs(struct moe_serving *serving, struct moe_error *err)
+{
+    const char *at = serving->graph_sizes_text;
+    serving->graph_size_count = 0;
+    while (*at != '\0') {
+        char word[16];
+        const size_t length = strcspn(at, " ");
+        uint64_t size = 0;
+        (void) snprintf(word, sizeof word, "%.*s", length < 15 ? (int) length : 15, at);
+        MOE_TRY(moe_parse_count(word, "serving.graph_sizes", 1, 1 << 20, &size, err));
+        const uint32_t count = serving->graph_size_count;
+        if (count == MOE_SCENARIO_GRAPH_LIMIT) {
+            return moe_fail(err, MOE_RANGE, "serving.graph_sizes: at most %d sizes are allowed",
+                            MOE_SCENARIO_GRAPH_LIMIT);
+        }
+        if (count > 0 && size <= serving->graph_sizes[count - 1]) {
+            return moe_fail(err, MOE_RANGE,
+                            "serving.graph_sizes: %s stands after %u; sizes must ascend", word,
+                            serving->graph_sizes[count - 1]);
+        }
+        serving->graph_sizes[serving->graph_size_count++] = (uint32_t) size;
+        at += length + (at[length] == ' ');
+    }
+    return MOE_OK;
+}
+
+/* An attention that several GPUs share is cut by its heads. */
+static enum moe_status check_shares(const struct moe_scenario *scenario, struct moe_error *err)
+{
+    const uint32_t ranks = scenario->serving.attention_ranks;
+    const struct moe_model *model = &scenario->model;
+    if (model->head_count % ranks != 0 || model->dense_size % ranks != 0) {
+        return moe_fail(err, MOE_RANGE,
+                        "serving.attention_ranks: %u does not divide the %u heads and %u dense "
+                        "FFN columns of %s",
+                        ranks, model->head_count, model->dense_size, model->name);
+    }
+    return MOE_OK;
+}
+
+static enum moe_status check_serving(struct moe_scenario *scenario, struct moe_error *err)
+{
+    const struct moe_serving *serving = &scenario->serving;
+    if (scenario->cluster.gpus_per_node % serving->attention_ranks != 0) {
+        return moe_fail(err, MOE_RANGE,
+                        "serving.attention_ranks: %u does not divide the %u GPUs of a node",
+                        serving->attention_ranks, scenario->cluster.gpus_per_node);
+    }
+    MOE_TRY(settle_graphs(&scenario->serving, err));
+    return moe_hardware_options_settle(&scenario->hardware,
+                                       moe_cluster_gpu_count(&scenario->cluster), err);
+}
+
 /* Loads the model, settles what depends on it, checks what no single key shows. */
 static enum moe_status complete(struct moe_scenario *scenario, struct moe_error *err)
 {
@@ -276,8 +439,11 @@ static enum moe_status complete(struct moe_scenario *scenario, struct moe_error 
         return moe_fail(err, MOE_RANGE, "model: none is named; `moesim models` lists the cards");
     }
     MOE_TRY(check_cluster(scenario, err));
+    MOE_TRY(check_serving(scenario, err));
+    MOE_TRY(moe_arrival_options_check(&scenario->arrivals, err));
     MOE_TRY(settle_policies(scenario, err));
     MOE_TRY(moe_model_load(&scenario->model, scenario->model_ref, err));
+    MOE_TRY(check_shares(scenario, err));
     if (scenario->slot_count == 0) {
         scenario->slot_count = default_slots(scenario);
     }

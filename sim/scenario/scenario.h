@@ -18,11 +18,15 @@
 #include "policies/placement.h"
 #include "sim/base/error.h"
 #include "sim/model/model.h"
+#include "sim/scenario/arrival_options.h"
+#include "sim/scenario/hardware_options.h"
+#include "sim/scenario/online_options.h"
 
 enum {
     MOE_SCENARIO_POLICY_LIMIT = 32,
     MOE_SCENARIO_PATH_BYTES = 1024,
     MOE_SCENARIO_GPU_LIMIT = 4096,
+    MOE_SCENARIO_GRAPH_LIMIT = 40,
 };
 
 enum moe_exchange_mode {
@@ -31,11 +35,30 @@ enum moe_exchange_mode {
     MOE_EXCHANGE_HIERARCHICAL, /* "hierarchical": between nodes one copy per (token, node), to
                                   the GPU of the sender's place there, which passes it on over
                                   the node's own links (DeepEP's normal mode); exact counts */
+    MOE_EXCHANGE_LOW_LATENCY,  /* "low_latency": a message for every (token, expert), straight to
+                                  its GPU, not de-duplicated (DeepEP's low-latency mode) */
+    MOE_EXCHANGE_ALL_GATHER,   /* "all_gather": every GPU gets all tokens, and the sums of what
+                                  they made are scattered: what moves does not depend on routing */
 };
 
 enum moe_shared_mode {
     MOE_SHARED_OVERLAPPED, /* "overlapped": beside the dispatch, which it may outlast */
     MOE_SHARED_SERIAL,     /* "serial": after the dispatch, before the routed experts */
+};
+
+enum moe_kv_mode {
+    MOE_KV_RESERVE, /* "reserve": of the whole length, when a request is admitted */
+    MOE_KV_PAGES,   /* "pages": page by page; who runs may be preempted */
+};
+
+enum moe_batch_order {
+    MOE_BATCH_DECODE_FIRST,  /* "decode_first": chunks of prompts beside who decodes (vLLM) */
+    MOE_BATCH_PREFILL_FIRST, /* "prefill_first": prompts alone, before who decodes (SGLang) */
+};
+
+enum moe_preempt {
+    MOE_PREEMPT_LAST_ADMITTED, /* "last_admitted" (vLLM) */
+    MOE_PREEMPT_LEAST_OUTPUT,  /* "least_output" (SGLang's retraction) */
 };
 
 struct moe_cluster {        /* cluster: */
@@ -56,6 +79,17 @@ struct moe_serving {                 /* serving: */
     enum moe_exchange_mode exchange; /* exchange: hierarchical (on one node the same as exact) */
     bool common_exit;            /*   common_exit: false (all ranks leave a collective together) */
     enum moe_shared_mode shared; /*   shared_expert: overlapped */
+    enum moe_kv_mode kv;         /*   kv: reserve */
+    uint32_t page_tokens;        /*   page_tokens: 16 (kv: pages) */
+    enum moe_batch_order order;  /*   order: decode_first */
+    enum moe_preempt preempt;    /*   preempt: last_admitted (kv: pages) */
+    double output_reserve;       /*   output_reserve: 0 (kv: pages; share of the output) */
+    char graph_sizes_text[128];  /*   graph_sizes: "" (tokens, parted by spaces) */
+    uint32_t graph_size_count;   /*   settled when the scenario is loaded */
+    uint32_t graph_sizes[MOE_SCENARIO_GRAPH_LIMIT]; /* ascending */
+    uint32_t attention_ranks; /*   attention_ranks: 1 (GPUs that share an attention) */
+    uint32_t drafts;          /*   drafts: 0 (tokens predicted beyond the next) */
+    double acceptance;        /*   acceptance: 0.8 (of each draft after an accepted one) */
 };
 
 struct moe_scenario {
@@ -72,6 +106,10 @@ struct moe_scenario {
      * the slots hold). Policies that keep no budget are refused with one. */
     uint32_t replica_budget;
     struct moe_serving serving;
+    struct moe_arrival_options arrivals; /* arrivals: */
+    struct moe_slo slo;                  /* slo: */
+    struct moe_hardware_options hardware;
+    struct moe_online_options online;
     uint32_t policy_count;
     /* policies: [contiguous, "craft:R=8+dispatch=lp"]: compositions, canonical once loaded */
     char policies[MOE_SCENARIO_POLICY_LIMIT][MOE_COMPOSITION_BYTES];
@@ -104,7 +142,7 @@ enum moe_status moe_scenario_load(struct moe_scenario *scenario, const char *pat
                                   struct moe_error *err) MOE_MUST_CHECK;
 
 /* The scenario as canonical YAML, every key written; reading it back gives the same
- * scenario. text_bytes is the capacity; asserted large enough (32 KiB is). */
+ * scenario. text_bytes is the capacity; asserted large enough (64 KiB is). */
 void moe_scenario_write(const struct moe_scenario *scenario, char *text, uint32_t text_bytes);
 
 /* The same from text instead of a file (run.db keeps it so). name stands in errors; paths

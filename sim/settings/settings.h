@@ -41,7 +41,7 @@ struct moe_setting {
     const char *help;           /* one line, with the unit */
 };
 
-enum { MOE_SETTINGS_LIMIT = 64 }; /* fields of one table */
+enum { MOE_SETTINGS_LIMIT = 128 }; /* fields of one table */
 
 struct moe_settings {
     const char *noun; /* "scenario", "model card": used in errors */

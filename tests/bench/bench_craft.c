@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <time.h>
 
-#include "policies/craft_solver.h"
+#include "policies/solve/craft_solver.h"
 #include "sim/base/random.h"
 
 enum { PERIOD = 4, LAYERS = 58 };

@@ -12,8 +12,8 @@
 #include <string.h>
 #include <time.h>
 
-#include "policies/eplb_solver.h"
 #include "policies/policy.h"
+#include "policies/solve/eplb_solver.h"
 #include "sim/base/random.h"
 
 enum { LAYERS = 58, EXPERTS = 256, GPUS = 64, SLOTS = 384, PASSES = 15, ASSIGNMENTS = 4096 };

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <time.h>
 
-#include "policies/eplb_solver.h"
+#include "policies/solve/eplb_solver.h"
 #include "sim/base/random.h"
 
 enum { LAYERS = 58, EXPERT_LIMIT = 896, REPEATS = 101 };

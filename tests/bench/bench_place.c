@@ -1,7 +1,8 @@
 /* Every placement policy at DeepSeek-V3's size: 58 layers, 256 experts of 8 groups, 288 slots on
  * 32 GPUs of 4 nodes, 64 batches, 20,000 tokens of routes; EPLB's relatives also at 384 -> 512
  * slots on 256 GPUs and 896 -> 2,048 on 1,024. Loads and routes are drawn from counters. Prints
- * the best of a few processor times (one thread), balancedness on the planning window, and scratch.
+ * the best of a few processor times (one thread), balancedness on the planning window, scratch and
+ * a hash of the plan, which tells whether a faster version still answers the same.
  *
  * bench_place [NAME...]   only these policies */
 #include <math.h>
@@ -123,6 +124,17 @@ static bool draw_machines(struct world *w, uint64_t key)
     return true;
 }
 
+/* FNV-1a over the slots. */
+static uint64_t hash_of(const struct moe_placement *plan)
+{
+    const size_t slots = (size_t) plan->shape.layer_count * plan->shape.slot_count;
+    uint64_t hash = 14695981039346656037U;
+    for (size_t i = 0; i < slots; i++) {
+        hash = (hash ^ plan->expert_of_slot[i]) * 1099511628211U;
+    }
+    return hash;
+}
+
 static int measure(struct world *w, const struct moe_policy *policy)
 {
     const struct moe_placement_shape *shape = &w->view.shape;
@@ -143,10 +155,10 @@ static int measure(struct world *w, const struct moe_policy *policy)
     const size_t peak = w->scratch.peak_bytes;
     moe_arena_reset(&w->scratch);
     (void) printf("%-16s %3u -> %4u slots, %4u GPUs: %9.3f ms  balancedness %.4f  scratch %6.1f "
-                  "MB\n",
+                  "MB  plan %016llx\n",
                   policy->name, shape->expert_count, shape->slot_count, shape->gpu_count,
                   best * 1e3, moe_placement_balancedness(&w->plan, w->view.load, &w->scratch),
-                  (double) peak / 1e6);
+                  (double) peak / 1e6, (unsigned long long) hash_of(&w->plan));
     return 0;
 }
 

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <time.h>
 
-#include "policies/split.h"
+#include "policies/solve/split.h"
 #include "sim/base/random.h"
 
 enum { EXPERTS = 896, SLOTS = 2048, LAYERS = 32 };

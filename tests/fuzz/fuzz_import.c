@@ -35,6 +35,7 @@ static const struct {
     { "mooncake", "a.jsonl" },
     { "harmoeny_raw", "0/moe_layer-0.csv" },
     { "auto", "a" },
+    { "moesim", "a.jsonl" },
 };
 
 static enum moe_status begin(struct moe_import_receiver *receiver,

@@ -14,8 +14,8 @@ static void check_scenario(const char *text)
 {
     static struct moe_scenario first;
     static struct moe_scenario again;
-    static char written[32768];
-    static char rewritten[32768];
+    static char written[65536];
+    static char rewritten[65536];
     struct moe_error err = { 0 };
     /* A model that is a path would read files of the machine. */
     if (strstr(text, ".yaml") != NULL || strstr(text, ".yml") != NULL ||
@@ -35,7 +35,7 @@ static void check_scenario(const char *text)
 
 static void check_card(const char *text, size_t size)
 {
-    static char written[32768];
+    static char written[65536];
     struct moe_model first;
     struct moe_model again;
     struct moe_error err = { 0 };

@@ -1,6 +1,7 @@
 /* The CUDA runtime of the pretend GPU. */
 #include <cuda_runtime_api.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,9 +22,20 @@ static pthread_mutex_t streams_lock = PTHREAD_MUTEX_INITIALIZER;
  * mode ThreadLocal are. */
 static _Thread_local struct pretend_stream *capture;
 
+/* A GPU that falls off the bus after PRETEND_LOST launches: this and every later call fails. */
+static bool is_lost(bool launches)
+{
+    static atomic_long count;
+    const char *text = getenv("PRETEND_LOST");
+    return text != NULL && atomic_fetch_add(&count, launches ? 1 : 0) >= strtol(text, NULL, 10);
+}
+
 int pretend_launch(void *stream)
 {
     struct pretend_stream *on = stream;
+    if (is_lost(true)) {
+        return (int) cudaErrorLaunchFailure;
+    }
     if (capture != NULL && (on == NULL || !on->capturing)) {
         return (int) cudaErrorStreamCaptureUnsupported;
     }
@@ -98,6 +110,9 @@ const char *cudaGetErrorString(cudaError_t code)
 
 cudaError_t cudaDeviceSynchronize(void)
 {
+    if (is_lost(false)) {
+        return cudaErrorLaunchFailure;
+    }
     return capture == NULL ? cudaSuccess : cudaErrorStreamCaptureUnsupported;
 }
 
@@ -117,7 +132,7 @@ cudaError_t cudaMalloc(void **out, size_t bytes)
 /* Little is free, so that operands kept for later are given up at times. */
 cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *all_bytes)
 {
-    static unsigned turn;
+    static atomic_uint turn;
     *free_bytes = (size_t) (turn++ % 3 == 0 ? 100 : 600) << 24;
     *all_bytes = (size_t) 1000 << 24;
     return cudaSuccess;
@@ -237,8 +252,9 @@ cudaError_t cudaEventDestroy(cudaEvent_t event)
 
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
 {
+    static struct pretend_stream default_stream;
     struct pretend_event *made = (void *) event;
-    made->stream = (void *) stream;
+    made->stream = stream == NULL ? &default_stream : (void *) stream;
     made->work = made->stream->work;
     made->busy_us = made->stream->busy_us;
     return cudaSuccess;
@@ -254,7 +270,7 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event)
  * rule has work to do. */
 cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t begin, cudaEvent_t end)
 {
-    static unsigned turn;
+    static atomic_uint turn;
     const double busy_us = ((struct pretend_event *) (void *) end)->busy_us -
                            ((struct pretend_event *) (void *) begin)->busy_us;
     *ms = busy_us > 0.0 ? (float) (busy_us * 1e-3) : 0.5F + 0.0001F * (float) (turn++ % 17);

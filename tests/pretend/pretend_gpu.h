@@ -18,10 +18,10 @@
 struct pretend_stream {
     bool capturing;
     const void *captured_by; /* the thread whose capture it is part of */
-    long work;      /* launched so far */
-    long joined;    /* of it, what the capture's own stream waited for */
-    double busy_us; /* time that its work has taken, as far as it said */
-    bool hangs;     /* never gets idle */
+    long work;               /* launched so far */
+    long joined;             /* of it, what the capture's own stream waited for */
+    double busy_us;          /* time that its work has taken, as far as it said */
+    bool hangs;              /* never gets idle */
 };
 
 /* The stream, which may be NULL, works until then at least, and us longer. */

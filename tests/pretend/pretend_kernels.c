@@ -286,25 +286,24 @@ int moe_permute_plan(const struct moe_permute_shape *shape, const int32_t *exper
     return pretend_launch(stream);
 }
 
-int moe_permute_rows(const struct moe_permute_shape *shape, enum moe_expert_dtype dtype, void *rows,
-                     float *row_scale, int32_t row_scale_stride, const void *x,
-                     const float *x_scale, int32_t x_scale_stride, const int32_t *position,
-                     const int32_t *row_source, const int32_t *row_offset, int version,
-                     void *stream)
+int moe_permute_rows(const struct moe_permute_shape *shape, const struct moe_permute_operands *o,
+                     int version, void *stream)
 {
     const size_t choices = (size_t) shape->token_count * (size_t) shape->top_k;
-    const size_t row_bytes = (size_t) shape->hidden * (dtype == MOE_EXPERT_BF16 ? 2 : 1);
-    if (version == 3 || position == NULL || row_source == NULL || row_offset == NULL) {
+    const size_t row_bytes = (size_t) shape->hidden * (o->dtype == MOE_EXPERT_BF16 ? 2 : 1);
+    if (version == 3 || o->position_dev == NULL || o->row_source_dev == NULL ||
+        o->row_offset_dev == NULL) {
         return (int) cudaErrorNotSupported;
     }
     for (size_t i = 0; i < choices; i++) {
-        memcpy((char *) rows + i * row_bytes,
-               (const char *) x + i / (size_t) shape->top_k * row_bytes, row_bytes);
+        memcpy((char *) o->rows_dev + i * row_bytes,
+               (const char *) o->x_dev + i / (size_t) shape->top_k * row_bytes, row_bytes);
     }
-    for (long block = 0; dtype == MOE_EXPERT_FP8 && block < blocks(shape->hidden); block++) {
+    for (long block = 0; o->dtype == MOE_EXPERT_FP8 && block < blocks(shape->hidden); block++) {
         for (size_t i = 0; i < choices; i++) {
-            row_scale[(size_t) block * (size_t) row_scale_stride + i] =
-                x_scale[(size_t) block * (size_t) x_scale_stride + i / (size_t) shape->top_k];
+            o->row_scale_dev[(size_t) block * (size_t) o->row_scale_stride + i] =
+                o->x_scale_dev[(size_t) block * (size_t) o->x_scale_stride +
+                               i / (size_t) shape->top_k];
         }
     }
     return pretend_launch(stream);

@@ -1,0 +1,64 @@
+/*
+ * Run state: one run's moving parts, for the files that make up the run (run.c and run_*.c).
+ */
+#ifndef MOE_SIM_ENGINE_RUN_STATE_H
+#define MOE_SIM_ENGINE_RUN_STATE_H
+
+#include "sim/engine/audit.h"
+#include "sim/engine/online/online.h"
+#include "sim/engine/request_log.h"
+#include "sim/engine/route_counter.h"
+#include "sim/engine/route_split.h"
+#include "sim/engine/run.h"
+#include "sim/engine/serving/serving.h"
+#include "sim/engine/serving/waiting_room.h"
+#include "sim/engine/step.h"
+#include "sim/engine/timeline.h"
+
+struct moe_run_state {
+    const struct moe_run_input *input;
+    struct moe_run_result *result;
+    struct moe_arrival_stream arrivals;
+    struct moe_intake intake;
+    struct moe_serving_state serving;
+    struct moe_route_counter counter;
+    struct moe_step step;
+    struct moe_bound_meter meter;
+    struct moe_straggler straggler;
+    struct moe_sensitivity sensitivity;
+    struct moe_event_player player; /* with --detail only */
+    struct moe_barrier *event_barriers;
+    struct moe_planning_run shown;
+    struct moe_placement start;     /* what was in force before the plan */
+    struct moe_arena state;         /* memory of dispatch and group policies */
+    struct moe_route_split split;   /* where a dispatch policy decides */
+    struct moe_foresight foresight; /* part NULL: nobody predicts step by step */
+    uint64_t *foresight_total;      /* [expert] scratch of it */
+    struct moe_waiting_room room;   /* where a group policy decides */
+    struct moe_token_work *rank;    /* [rank] work as serving plans it */
+    struct moe_token_work *own;     /* [gpu] the same for each GPU of its rank */
+    uint32_t *expert_scratch;       /* [expert] */
+    moe_time_ns now_ns;
+    uint64_t step_number;
+    uint64_t finished;        /* requests */
+    uint64_t warmup_requests; /* that must finish first: as many as run at once */
+    enum moe_phase phase;
+    struct moe_online online;   /* placements made anew */
+    struct moe_audit audit;     /* its sums always, its checks with input->audit only */
+    struct moe_arena *spare;    /* the run's working memory, for the end of an audit */
+    struct moe_request_log log; /* arrivals over time only */
+};
+
+/* The composition's plan into placement, checked, and priced in memory (result->fits). Errors: as
+ * moe_run. */
+enum moe_status moe_run_plan(struct moe_run_state *run, const struct moe_composition *composition,
+                             uint64_t seed, struct moe_arena *work, struct moe_placement *placement,
+                             struct moe_error *err) MOE_MUST_CHECK;
+
+/* Everything that serves. Errors: as moe_run. */
+enum moe_status moe_run_init(struct moe_run_state *run, const struct moe_composition *composition,
+                             const struct moe_placement *placement, struct moe_trace *trace,
+                             uint64_t seed, struct moe_arena *work,
+                             struct moe_error *err) MOE_MUST_CHECK;
+
+#endif

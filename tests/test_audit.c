@@ -1,0 +1,124 @@
+/* Random scenarios through whole runs under the audit: every way to serve, closed and open. */
+#include <criterion/criterion.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "tests/engine_case.h"
+#include "tests/engine_drive.h"
+
+enum { CASES = 300 };
+
+static struct engine_drive drive;
+static struct twin_case c;
+static struct moe_run_result result;
+static char table[32 << 10];
+static char text[32 << 10];
+
+static void setup(void)
+{
+    FILE *file = fopen(MOE_SOURCE_ROOT "/tests/data/tiny-calibration.csv", "r");
+    cr_assert_not_null(file);
+    table[fread(table, 1, sizeof table - 1, file)] = '\0';
+    cr_assert_eq(fclose(file), 0);
+    engine_drive_open(&drive);
+}
+
+static void teardown(void)
+{
+    engine_drive_close(&drive);
+}
+
+TestSuite(audit, .init = setup, .fini = teardown);
+
+/* A way to serve, drawn on top of the case. */
+static void draw_serving(struct twin_draw *draw, struct moe_scenario *scenario)
+{
+    struct moe_serving *s = &scenario->serving;
+    const uint32_t gpus = scenario->cluster.gpus_per_node;
+    s->running_per_gpu = 1 + twin_below(draw, 9);
+    s->kv = (enum moe_kv_mode)(twin_below(draw, 3) > 0);
+    s->page_tokens = 1 + twin_below(draw, 8);
+    s->order = (enum moe_batch_order) twin_below(draw, 2);
+    s->preempt = (enum moe_preempt) twin_below(draw, 2);
+    s->output_reserve = twin_below(draw, 3) / 2.0;
+    s->drafts = twin_below(draw, 2) * twin_below(draw, 4);
+    s->acceptance = twin_below(draw, 5) / 4.0;
+    s->exchange = (enum moe_exchange_mode) twin_below(draw, 5);
+    s->attention_ranks = gpus % 2 == 0 ? 1 + twin_below(draw, 2) : 1;
+    s->graph_size_count = twin_below(draw, 3);
+    s->graph_sizes[0] = 1 + twin_below(draw, 3);
+    s->graph_sizes[1] = 4 + twin_below(draw, 30);
+}
+
+static void draw_arrivals(struct twin_draw *draw, struct moe_scenario *scenario)
+{
+    struct moe_arrival_options *a = &scenario->arrivals;
+    if (twin_below(draw, 3) == 0) {
+        return; /* a closed loop */
+    }
+    a->kind = twin_below(draw, 2) == 0 ? MOE_ARRIVAL_POISSON : MOE_ARRIVAL_BURSTS;
+    a->rate = 1.0 + 2000.0 * twin_below(draw, 200);
+    a->burst_on_s = 0.001;
+    a->burst_off_s = 0.002;
+    a->requests = 20 + twin_below(draw, 60);
+    a->longest_tokens = 60;
+    if (twin_below(draw, 2) == 0) {
+        a->lengths = MOE_ARRIVAL_LENGTHS_LOGNORMAL;
+        a->prompt_tokens = 1 + twin_below(draw, 30);
+        a->output_tokens = 1 + twin_below(draw, 60);
+    }
+}
+
+struct seen {
+    uint32_t served;
+    uint32_t refused;
+    uint64_t preemptions;
+    uint64_t rejected;
+    uint64_t padded;
+    uint64_t repeated;
+};
+
+static void serve(uint64_t seed, struct seen *seen)
+{
+    struct twin_draw draw = twin_draw_of(seed + 1000000);
+    struct moe_error err = { 0 };
+    engine_case_make(seed, table, &c, text, sizeof text);
+    engine_drive_scenario(&c, &drive.scenario);
+    draw_serving(&draw, &drive.scenario);
+    draw_arrivals(&draw, &drive.scenario);
+    /* A pool of at most so many tokens, so that pages run out. */
+    drive.kv_limit = twin_below(&draw, 3) == 0 ? 0 : 70 + twin_below(&draw, 80);
+    const enum moe_status status =
+        engine_drive_scene(&drive, &c, text, seed % 4 == 0, &result, &err);
+    if (status == MOE_RANGE || (status == MOE_OK && !result.fits)) {
+        seen->refused++;
+        return;
+    }
+    cr_assert_eq(status, MOE_OK, "seed %" PRIu64 ": %s", seed, err.text);
+    seen->served++;
+    seen->preemptions += result.preemptions;
+    seen->rejected += result.rejected_rows;
+    seen->padded += result.padded_rows;
+    seen->repeated += result.repeated_rows;
+    uint64_t tokens = 0;
+    for (uint32_t phase = 0; phase < MOE_PHASE_COUNT; phase++) {
+        tokens += result.account[phase].tokens;
+    }
+    cr_assert_eq(tokens + result.hit_rows,
+                 result.served_rows + result.recomputed_rows + result.rejected_rows);
+}
+
+Test(audit, random_scenarios_conserve_tokens_bytes_pages_and_time)
+{
+    struct seen seen = { 0 };
+    for (uint64_t seed = 0; seed < CASES; seed++) {
+        serve(seed, &seen);
+    }
+    cr_assert_gt(seen.served, CASES / 2, "%u served, %u refused", seen.served, seen.refused);
+    cr_assert_gt(seen.preemptions, 200, "%" PRIu64 " preemptions, %u served", seen.preemptions,
+                 seen.served);
+    cr_assert_gt(seen.rejected, 200);
+    cr_assert_gt(seen.padded, 200);
+    cr_assert_gt(seen.repeated, 200);
+}
