@@ -18,6 +18,7 @@ struct writer {
     int64_t gpus[16];
     int64_t seq;
     double now_s;
+    double mhz; /* of the next sample; 0: not known */
 };
 
 struct sample_world sample_world_plain(uint64_t seed)
@@ -104,12 +105,24 @@ static void add_sample(struct writer *writer, int64_t point, uint32_t gpu, int32
         .mad_us = us * 0.002,
         .low_us = us * 0.999,
         .high_us = us * 1.001,
+        .mhz = writer->mhz,
         .watts = 600,
         .celsius = 50,
         .error = -1,
         .flags = "",
     };
     ok(moe_sample_add_row(writer->store, &row, NULL, NULL));
+}
+
+/* Whatever ran before leaves the card some clock or other: only arithmetic follows it. */
+static double next_clock(struct writer *writer)
+{
+    if (writer->world->clock_spread <= 0.0) {
+        return 1.0;
+    }
+    const double u = moe_random_uniform(writer->key, writer->counter++);
+    writer->mhz = 1500.0 * exp(writer->world->clock_spread * (2.0 * u - 1.0));
+    return 1500.0 / writer->mhz;
 }
 
 static double factor_of(const struct writer *writer, uint32_t gpu)
@@ -152,11 +165,12 @@ static void expert_point(struct writer *writer, int64_t series, const char *role
     const bool slow = world->kernel_switch && tokens > 65.5 && tokens < 95.5;
     writer->now_s += 0.4;
     for (uint32_t gpu = 0; gpu < world->gpu_count; gpu++) {
-        const double ns = sample_expert_ns(tokens, (uint32_t) active, factor_of(writer, gpu)) *
-                          (slow ? 1.25 : 1.0) * scale_of(writer, role);
-        add_sample(writer, point, gpu, 1, ns);
-        if ((int) tokens % 4 == 0) {
-            add_sample(writer, point, gpu, 2, ns);
+        const int32_t passes = (int) tokens % 4 == 0 ? 2 : 1;
+        for (int32_t pass = 1; pass <= passes; pass++) {
+            const double factor = factor_of(writer, gpu) * next_clock(writer);
+            add_sample(writer, point, gpu, pass,
+                       sample_expert_ns(tokens, (uint32_t) active, factor) * (slow ? 1.25 : 1.0) *
+                           scale_of(writer, role));
         }
     }
 }
@@ -188,8 +202,8 @@ static void skew_point(struct writer *writer, int64_t series)
     for (uint32_t gpu = 0; gpu < writer->world->gpu_count; gpu++) {
         const double memory = SAMPLE_UNITS * weights() * 2.0 / SAMPLE_BANDWIDTH * 1e9;
         const double compute = tiles * SAMPLE_TILE * 2.0 * weights() / SAMPLE_PEAK * 1e9;
-        add_sample(writer, id, gpu, 1,
-                   SAMPLE_T0_NS + norm(memory, compute * factor_of(writer, gpu)));
+        const double factor = factor_of(writer, gpu) * next_clock(writer);
+        add_sample(writer, id, gpu, 1, SAMPLE_T0_NS + norm(memory, compute * factor));
     }
 }
 
@@ -220,8 +234,8 @@ static void write_experts(struct writer *writer)
         for (int visit = 0; visit < 2; visit++) {
             writer->now_s += 6.0;
             for (uint32_t gpu = 0; gpu < writer->world->gpu_count; gpu++) {
-                add_sample(writer, sentinel, gpu, 1,
-                           sample_expert_ns(256, SAMPLE_UNITS, factor_of(writer, gpu)));
+                const double factor = factor_of(writer, gpu) * next_clock(writer);
+                add_sample(writer, sentinel, gpu, 1, sample_expert_ns(256, SAMPLE_UNITS, factor));
             }
         }
     }

@@ -321,6 +321,35 @@ Test(fit_samples, drift_is_seen_and_taken_off)
     cr_expect_not(fit.fitter.drift.found);
 }
 
+Test(fit_samples, clocks_are_taken_off)
+{
+    struct sample_world world = sample_world_plain(12);
+    world.gpu_count = 2;
+    world.slow_gpu = 2;
+    world.clock_spread = 0.12; /* 1330 to 1690 MHz */
+    fit_world(&world);
+    cr_expect(fabs(fit.fitter.reference_mhz / 1500.0 - 1.0) < 0.05, "%g MHz",
+              fit.fitter.reference_mhz);
+    const struct moe_calibration *made = &fit.builder.calibration;
+    const struct moe_calibration_fit *row =
+        moe_calibration_find_fit(made, "expert-4096x1536-bf16-swiglu-own");
+    expect_near(made->clock_rows[0].reference_hz, fit.fitter.reference_mhz * 1e6, 1e-6, "clock");
+    /* The peak was planted at 1500 MHz, and is stored at the reference. */
+    expect_near(row->peak_flop_s / fit.fitter.reference_mhz * 1500.0, SAMPLE_PEAK, 0.02, "peak");
+    expect_near(row->bandwidth_bytes_s, SAMPLE_BANDWIDTH, 0.02, "bandwidth");
+    cr_expect_lt(quality_of(expert_name, MOE_FIT_HELDOUT)->mape, 0.01);
+    uint32_t repeats = 0;
+    uint32_t raw = 0;
+    uint32_t even = 0;
+    for (uint32_t i = 0; i < fit.fitter.seen.count; i++) {
+        repeats += fit.fitter.seen.items[i].repeats;
+        raw += fit.fitter.seen.items[i].agreeing;
+        even += fit.fitter.even.items[i].agreeing;
+    }
+    cr_expect_lt(raw, 0.8 * repeats, "%u of %u", raw, repeats);
+    cr_expect_gt(even, 0.95 * repeats, "%u of %u", even, repeats);
+}
+
 static void change(const char *sql)
 {
     sqlite3 *db = NULL;
