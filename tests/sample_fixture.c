@@ -28,6 +28,7 @@ struct sample_world sample_world_plain(uint64_t seed)
         .gpu_count = 1,
         .slow_gpu = 1,
         .slow_factor = 1.0,
+        .run_factor = 1.0,
         .noise = 0.003,
         .heldout_scale = 1.0,
         .started_at = "2026-01-02T03:04:05Z",
@@ -129,7 +130,8 @@ static double factor_of(const struct writer *writer, uint32_t gpu)
 {
     const double wave =
         writer->world->drift * sqrt(2.0) * sin(writer->now_s / 120.0 * 6.283185307179586 + gpu);
-    return (gpu == writer->world->slow_gpu ? writer->world->slow_factor : 1.0) * exp(wave);
+    return (gpu == writer->world->slow_gpu ? writer->world->slow_factor : 1.0) * exp(wave) *
+           writer->world->run_factor;
 }
 
 static int64_t add_point(struct writer *writer, int64_t series, const char *role, double tokens,

@@ -249,6 +249,30 @@ Test(fit_samples, finds_the_slow_card)
     cr_expect(fabs(factor->sd - log(1.08) / 2.0) < 0.003, "sd %g", factor->sd);
 }
 
+Test(fit_samples, a_run_that_is_slow_as_a_whole_slows_no_card)
+{
+    struct sample_world world = sample_world_plain(13);
+    world.gpu_count = 3;
+    world.slow_gpu = 1;
+    world.slow_factor = 1.08;
+    world.experts_only = true;
+    sample_world_write(&world, path);
+    world.seed = 14;
+    world.started_at = "2026-03-03T00:00:00Z";
+    world.run_factor = 1.10;
+    sample_world_write(&world, path);
+    make_fit();
+    for (uint32_t g = 0; g < 3; g++) {
+        const struct moe_fitter_gpu *gpu = &fit.fitter.gpus[g];
+        const double truth = g == 1 ? 1.08 : 1.0;
+        cr_expect(fabs(gpu->factor[MOE_FACTOR_COMPUTE] / truth - 1.0) < 0.006, "GPU %u: %g", g,
+                  gpu->factor[MOE_FACTOR_COMPUTE]);
+        cr_expect_eq(gpu->runs, 2);
+        cr_expect_lt(gpu->run_sd[MOE_FACTOR_COMPUTE], 0.01, "GPU %u: %g", g,
+                     gpu->run_sd[MOE_FACTOR_COMPUTE]);
+    }
+}
+
 Test(fit_samples, a_kernel_that_anchors_do_not_show_misses_its_gate)
 {
     struct sample_world world = sample_world_plain(5);
