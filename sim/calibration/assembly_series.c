@@ -275,17 +275,21 @@ static enum moe_segment_op segment_op(enum moe_evidence_kind kind)
     return MOE_SEGMENT_OP_COUNT;
 }
 
-/* Whether a series that the exchange is made of missed its gate. */
-static bool exchange_missed(const struct moe_assembly *assembly, uint32_t exchange)
+/* Whether the held-out points of every series that the exchange is made of bear it out; what
+ * nobody could check does not. */
+static bool exchange_holds(const struct moe_assembly *assembly, uint32_t exchange)
 {
+    bool holds = false;
+    bool missed = false;
     for (uint32_t i = 0; i < assembly->quality_count; i++) {
-        if (assembly->fitter->exchange_of[assembly->quality[i].series] == exchange &&
-            assembly->quality[i].points == MOE_FIT_HELDOUT &&
-            assembly->quality[i].status == MOE_FIT_MISSED) {
-            return true;
+        const struct moe_quality *quality = &assembly->quality[i];
+        if (assembly->fitter->exchange_of[quality->series] == exchange &&
+            quality->points == MOE_FIT_HELDOUT) {
+            holds = holds || quality->status == MOE_FIT_CALIBRATED;
+            missed = missed || quality->status == MOE_FIT_MISSED;
         }
     }
-    return false;
+    return holds && !missed;
 }
 
 static enum moe_status add_exchange(struct moe_assembly *assembly, uint32_t index,
@@ -318,8 +322,8 @@ enum moe_status moe_assembly_segments(struct moe_assembly *assembly, struct moe_
         if (fitter->exchanges[i].fitted > 0 &&
             segment_op(fitter->exchanges[i].kind) != MOE_SEGMENT_OP_COUNT) {
             MOE_TRY(add_exchange(assembly, i,
-                                 exchange_missed(assembly, i) ? MOE_PROVENANCE_EXTRAPOLATED
-                                                              : MOE_PROVENANCE_MEASURED,
+                                 exchange_holds(assembly, i) ? MOE_PROVENANCE_MEASURED
+                                                             : MOE_PROVENANCE_EXTRAPOLATED,
                                  err));
         }
     }

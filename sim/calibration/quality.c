@@ -228,6 +228,6 @@ enum moe_status moe_quality_shape_holds(bool *holds, const struct moe_fitter *fi
     if (all.checked > 0) {
         judge(&all, fitter, &scratch);
     }
-    *holds = all.checked == 0 || all.status != MOE_FIT_MISSED;
+    *holds = all.checked > 0 && all.status == MOE_FIT_CALIBRATED;
     return MOE_OK;
 }

@@ -41,8 +41,8 @@ enum moe_status moe_quality_check(struct moe_quality *rows, uint32_t *count,
                                   const struct moe_fitter *fitter,
                                   struct moe_error *err) MOE_MUST_CHECK;
 
-/* Whether all series of a shape together meet the gate of experts; true when nothing says that
- * they do not. Errors: MOE_LIMIT. */
+/* Whether all series of a shape together meet the gate of experts. What nobody could check does
+ * not. Errors: MOE_LIMIT. */
 enum moe_status moe_quality_shape_holds(bool *holds, const struct moe_fitter *fitter,
                                         uint32_t shape, struct moe_error *err) MOE_MUST_CHECK;
 
