@@ -18,6 +18,7 @@ struct writer {
     int64_t gpus[16];
     int64_t seq;
     double now_s;
+    double mhz; /* of the next sample; 0: not known */
 };
 
 struct sample_world sample_world_plain(uint64_t seed)
@@ -27,6 +28,7 @@ struct sample_world sample_world_plain(uint64_t seed)
         .gpu_count = 1,
         .slow_gpu = 1,
         .slow_factor = 1.0,
+        .run_factor = 1.0,
         .noise = 0.003,
         .heldout_scale = 1.0,
         .started_at = "2026-01-02T03:04:05Z",
@@ -104,6 +106,7 @@ static void add_sample(struct writer *writer, int64_t point, uint32_t gpu, int32
         .mad_us = us * 0.002,
         .low_us = us * 0.999,
         .high_us = us * 1.001,
+        .mhz = writer->mhz,
         .watts = 600,
         .celsius = 50,
         .error = -1,
@@ -112,11 +115,23 @@ static void add_sample(struct writer *writer, int64_t point, uint32_t gpu, int32
     ok(moe_sample_add_row(writer->store, &row, NULL, NULL));
 }
 
+/* Whatever ran before leaves the card some clock or other: only arithmetic follows it. */
+static double next_clock(struct writer *writer)
+{
+    if (writer->world->clock_spread <= 0.0) {
+        return 1.0;
+    }
+    const double u = moe_random_uniform(writer->key, writer->counter++);
+    writer->mhz = 1500.0 * exp(writer->world->clock_spread * (2.0 * u - 1.0));
+    return 1500.0 / writer->mhz;
+}
+
 static double factor_of(const struct writer *writer, uint32_t gpu)
 {
     const double wave =
         writer->world->drift * sqrt(2.0) * sin(writer->now_s / 120.0 * 6.283185307179586 + gpu);
-    return (gpu == writer->world->slow_gpu ? writer->world->slow_factor : 1.0) * exp(wave);
+    return (gpu == writer->world->slow_gpu ? writer->world->slow_factor : 1.0) * exp(wave) *
+           writer->world->run_factor;
 }
 
 static int64_t add_point(struct writer *writer, int64_t series, const char *role, double tokens,
@@ -152,11 +167,12 @@ static void expert_point(struct writer *writer, int64_t series, const char *role
     const bool slow = world->kernel_switch && tokens > 65.5 && tokens < 95.5;
     writer->now_s += 0.4;
     for (uint32_t gpu = 0; gpu < world->gpu_count; gpu++) {
-        const double ns = sample_expert_ns(tokens, (uint32_t) active, factor_of(writer, gpu)) *
-                          (slow ? 1.25 : 1.0) * scale_of(writer, role);
-        add_sample(writer, point, gpu, 1, ns);
-        if ((int) tokens % 4 == 0) {
-            add_sample(writer, point, gpu, 2, ns);
+        const int32_t passes = (int) tokens % 4 == 0 ? 2 : 1;
+        for (int32_t pass = 1; pass <= passes; pass++) {
+            const double factor = factor_of(writer, gpu) * next_clock(writer);
+            add_sample(writer, point, gpu, pass,
+                       sample_expert_ns(tokens, (uint32_t) active, factor) * (slow ? 1.25 : 1.0) *
+                           scale_of(writer, role));
         }
     }
 }
@@ -188,8 +204,8 @@ static void skew_point(struct writer *writer, int64_t series)
     for (uint32_t gpu = 0; gpu < writer->world->gpu_count; gpu++) {
         const double memory = SAMPLE_UNITS * weights() * 2.0 / SAMPLE_BANDWIDTH * 1e9;
         const double compute = tiles * SAMPLE_TILE * 2.0 * weights() / SAMPLE_PEAK * 1e9;
-        add_sample(writer, id, gpu, 1,
-                   SAMPLE_T0_NS + norm(memory, compute * factor_of(writer, gpu)));
+        const double factor = factor_of(writer, gpu) * next_clock(writer);
+        add_sample(writer, id, gpu, 1, SAMPLE_T0_NS + norm(memory, compute * factor));
     }
 }
 
@@ -220,8 +236,8 @@ static void write_experts(struct writer *writer)
         for (int visit = 0; visit < 2; visit++) {
             writer->now_s += 6.0;
             for (uint32_t gpu = 0; gpu < writer->world->gpu_count; gpu++) {
-                add_sample(writer, sentinel, gpu, 1,
-                           sample_expert_ns(256, SAMPLE_UNITS, factor_of(writer, gpu)));
+                const double factor = factor_of(writer, gpu) * next_clock(writer);
+                add_sample(writer, sentinel, gpu, 1, sample_expert_ns(256, SAMPLE_UNITS, factor));
             }
         }
     }
@@ -233,6 +249,14 @@ static void write_experts(struct writer *writer)
         expert_point(writer, series, "heldout", heldout[i], i % 4 == 3 ? 16 : SAMPLE_UNITS);
     }
     skew_point(writer, series);
+    /* Under load that lasts, arithmetic takes 1.2 times as long. */
+    const int64_t lasting =
+        add_point(writer, series, "sustained", 512, SAMPLE_UNITS, SAMPLE_UNITS * weights() * 2.0,
+                  SAMPLE_UNITS * 512 * 2.0 * weights());
+    for (uint32_t gpu = 0; gpu < writer->world->gpu_count; gpu++) {
+        add_sample(writer, lasting, gpu, 1,
+                   sample_expert_ns(512, SAMPLE_UNITS, 1.2 * factor_of(writer, gpu)));
+    }
 }
 
 static void write_permutes(struct writer *writer)
@@ -312,6 +336,90 @@ static void write_exchanges(struct writer *writer)
     }
 }
 
+static int64_t overlap_point(struct writer *writer, int64_t series, const char *part, double rows)
+{
+    int64_t id = 0;
+    const struct moe_sample_point point = {
+        .series = series,
+        .role = "anchor",
+        .tokens = rows,
+        .active = 8,
+        .bytes = 4194304.0,
+        .bytes_per_peer = 4194304.0,
+        .flops = 1e9,
+        .histogram = part,
+    };
+    ok(moe_sample_add_point(writer->store, &point, &id, NULL));
+    return id;
+}
+
+/* GEMMs take 1.3 times as long under exchanges, those 1.6 times under GEMMs. */
+static void write_overlap(struct writer *writer)
+{
+    static const struct {
+        const char *part;
+        double ns;
+    } parts[] = {
+        { "gemm-alone", 1e5 },
+        { "gemm-under", 1.3e5 },
+        { "exchange-alone", 5e4 },
+        { "exchange-under", 8e4 },
+    };
+    const int64_t series = add_series(writer, (struct moe_sample_series){ .name = "overlap-2",
+                                                                          .kind = "overlap",
+                                                                          .hidden = 7168,
+                                                                          .inter = 2048,
+                                                                          .units = 8,
+                                                                          .dtype = "bf16",
+                                                                          .activation = "swiglu",
+                                                                          .backend = "own",
+                                                                          .ranks = 2,
+                                                                          .src = -1,
+                                                                          .dst = -1 });
+    for (int load = 1; load <= 3; load++) {
+        for (int i = 0; i < 4; i++) {
+            const int64_t point = overlap_point(writer, series, parts[i].part, 8.0 * load);
+            for (uint32_t gpu = 0; gpu < 2; gpu++) {
+                add_sample(writer, point, gpu, 1, parts[i].ns * load);
+            }
+        }
+    }
+}
+
+/* One-way copies between the first two GPUs; the second sends 4 % slower. */
+static void write_pairs(struct writer *writer)
+{
+    for (int src = 0; src < 2; src++) {
+        char name[32];
+        (void) snprintf(name, sizeof name, "p2p-%d-%d", src, 1 - src);
+        const int64_t series = add_series(writer, (struct moe_sample_series){ .name = name,
+                                                                              .kind = "p2p",
+                                                                              .units = 1,
+                                                                              .dtype = "bf16",
+                                                                              .activation = "",
+                                                                              .backend = "nccl",
+                                                                              .ranks = 2,
+                                                                              .src = src,
+                                                                              .dst = 1 - src });
+        for (int i = 10; i <= 28; i++) {
+            int64_t id = 0;
+            const struct moe_sample_point point = {
+                .series = series,
+                .role = "anchor",
+                .active = 1,
+                .bytes = ldexp(1.0, i),
+                .bytes_per_peer = ldexp(1.0, i),
+                .histogram = "",
+            };
+            ok(moe_sample_add_point(writer->store, &point, &id, NULL));
+            for (uint32_t gpu = 0; gpu < 2; gpu++) {
+                add_sample(writer, id, gpu, 1,
+                           (8e3 + ldexp(1.0, i) / 360.0) * (src == 1 ? 1.04 : 1.0));
+            }
+        }
+    }
+}
+
 static void add_ceiling(struct writer *writer, uint32_t gpu, const char *name, double value)
 {
     ok(moe_sample_add_ceiling(writer->store, writer->run, writer->gpus[gpu], name, value, NULL));
@@ -369,6 +477,8 @@ void sample_world_write(const struct sample_world *world, const char *path)
         write_permutes(&writer);
         if (world->gpu_count >= 2) {
             write_exchanges(&writer);
+            write_pairs(&writer);
+            write_overlap(&writer);
         }
     }
     ok(moe_sample_end_run(writer.store, writer.run, writer.now_s, NULL));

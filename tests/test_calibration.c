@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "sim/cost/calibration.h"
+#include "sim/cost/calibration_hash.h"
 
 static const char tiny_path[] = MOE_SOURCE_ROOT "/tests/data/tiny-calibration.csv";
 
@@ -224,6 +225,26 @@ static void refuse_file(const char *sql, enum moe_status status, const char *mes
     cr_expect_eq(moe_calibration_load(&calibration, db_path, &arena, &err), status, "%s", sql);
     cr_expect(strstr(err.text, message) != NULL, "'%s' instead of '%s'", err.text, message);
     cr_expect(strstr(err.text, db_path) != NULL, "'%s' does not name the file", err.text);
+}
+
+Test(calibration, a_file_of_version_1_reads_as_before)
+{
+    struct moe_error err = { 0 };
+    const struct moe_calibration *now = NULL;
+    const struct moe_calibration *then = NULL;
+    sqlite3 *handle = NULL;
+    cr_assert_eq(moe_calibration_import(tiny_path, db_path, true, &err), MOE_OK, "%s", err.text);
+    cr_assert_eq(moe_calibration_load(&now, db_path, &arena, &err), MOE_OK, "%s", err.text);
+    cr_assert_eq(sqlite3_open(db_path, &handle), SQLITE_OK);
+    cr_assert_eq(sqlite3_exec(handle,
+                              "DROP TABLE clock; DROP TABLE sustained; DROP TABLE gpu_interval; "
+                              "DROP TABLE fit_quality; DROP TABLE fitting; PRAGMA user_version = 1",
+                              NULL, NULL, NULL),
+                 SQLITE_OK);
+    cr_assert_eq(sqlite3_close(handle), SQLITE_OK);
+    cr_assert_eq(moe_calibration_load(&then, db_path, &arena, &err), MOE_OK, "%s", err.text);
+    cr_expect_eq(moe_calibration_hash(then), moe_calibration_hash(now));
+    cr_expect_eq(then->fit_quality_count, 0);
 }
 
 Test(calibration, a_damaged_file_is_refused_with_table_row_and_column)

@@ -116,6 +116,50 @@ Test(fit_samples, finds_what_was_planted)
     expect_near(segment[1].bandwidth_bytes_s, 280e9, 0.02, "bandwidth of the second line");
 }
 
+static double parameter_of(const struct moe_calibration *made, const char *name)
+{
+    for (uint32_t i = 0; i < made->parameter_count; i++) {
+        if (strcmp(made->parameter_rows[i].name, name) == 0) {
+            return made->parameter_rows[i].value;
+        }
+    }
+    return 0.0;
+}
+
+Test(fit_samples, finds_links_overlap_and_lasting_load)
+{
+    struct sample_world world = sample_world_plain(11);
+    world.gpu_count = 2;
+    world.slow_gpu = 2;
+    fit_world(&world);
+    const struct moe_calibration *made = &fit.builder.calibration;
+    expect_near(parameter_of(made, "overlap.compute_factor"), 1.3, 0.01, "GEMM under exchange");
+    expect_near(parameter_of(made, "overlap.comm_factor"), 1.6, 0.01, "exchange under GEMM");
+    expect_near(parameter_of(made, "compute.sustained_factor"), 1.2, 0.01, "lasting load");
+    expect_near(parameter_of(made, "launch.graph_ns"), 510.0, 1e-6, "graph node");
+    cr_expect_eq(made->sustained_count, 1);
+    cr_expect_eq(made->sustained_rows[0].tokens, 512.0);
+    /* Of two GPUs the median lies between them: the slower sender 2 % above it. */
+    expect_near(fit.fitter.gpus[1].factor[MOE_FACTOR_COMM] /
+                    fit.fitter.gpus[0].factor[MOE_FACTOR_COMM],
+                1.04, 0.004, "the second sender against the first");
+    uint32_t pairs = 0;
+    for (uint32_t i = 0; i < made->segment_count; i++) {
+        pairs += made->segment_rows[i].op == MOE_SEGMENT_P2P;
+    }
+    cr_expect_gt(pairs, 0);
+    /* Rows of 8 and 16 active experts end at 256 rows; they follow the full row beyond. */
+    double beyond = 0.0;
+    for (uint32_t i = 0; i < made->point_count; i++) {
+        const struct moe_calibration_point *point = &made->point_rows[i];
+        if (point->active == 8 && point->tokens == 1024.0) {
+            cr_expect_eq(point->provenance, MOE_PROVENANCE_EXTRAPOLATED);
+            beyond = point->median_ns;
+        }
+    }
+    expect_near(beyond, sample_expert_ns(1024, 8, 1.0), 0.02, "8 active at 1024 rows");
+}
+
 Test(fit_samples, what_a_run_reads_is_complete)
 {
     struct moe_error err = { 0 };
@@ -205,6 +249,30 @@ Test(fit_samples, finds_the_slow_card)
     cr_expect(fabs(factor->sd - log(1.08) / 2.0) < 0.003, "sd %g", factor->sd);
 }
 
+Test(fit_samples, a_run_that_is_slow_as_a_whole_slows_no_card)
+{
+    struct sample_world world = sample_world_plain(13);
+    world.gpu_count = 3;
+    world.slow_gpu = 1;
+    world.slow_factor = 1.08;
+    world.experts_only = true;
+    sample_world_write(&world, path);
+    world.seed = 14;
+    world.started_at = "2026-03-03T00:00:00Z";
+    world.run_factor = 1.10;
+    sample_world_write(&world, path);
+    make_fit();
+    for (uint32_t g = 0; g < 3; g++) {
+        const struct moe_fitter_gpu *gpu = &fit.fitter.gpus[g];
+        const double truth = g == 1 ? 1.08 : 1.0;
+        cr_expect(fabs(gpu->factor[MOE_FACTOR_COMPUTE] / truth - 1.0) < 0.006, "GPU %u: %g", g,
+                  gpu->factor[MOE_FACTOR_COMPUTE]);
+        cr_expect_eq(gpu->runs, 2);
+        cr_expect_lt(gpu->run_sd[MOE_FACTOR_COMPUTE], 0.01, "GPU %u: %g", g,
+                     gpu->run_sd[MOE_FACTOR_COMPUTE]);
+    }
+}
+
 Test(fit_samples, a_kernel_that_anchors_do_not_show_misses_its_gate)
 {
     struct sample_world world = sample_world_plain(5);
@@ -275,6 +343,35 @@ Test(fit_samples, drift_is_seen_and_taken_off)
     world.noise = 0.003;
     fit_world(&world);
     cr_expect_not(fit.fitter.drift.found);
+}
+
+Test(fit_samples, clocks_are_taken_off)
+{
+    struct sample_world world = sample_world_plain(12);
+    world.gpu_count = 2;
+    world.slow_gpu = 2;
+    world.clock_spread = 0.12; /* 1330 to 1690 MHz */
+    fit_world(&world);
+    cr_expect(fabs(fit.fitter.reference_mhz / 1500.0 - 1.0) < 0.05, "%g MHz",
+              fit.fitter.reference_mhz);
+    const struct moe_calibration *made = &fit.builder.calibration;
+    const struct moe_calibration_fit *row =
+        moe_calibration_find_fit(made, "expert-4096x1536-bf16-swiglu-own");
+    expect_near(made->clock_rows[0].reference_hz, fit.fitter.reference_mhz * 1e6, 1e-6, "clock");
+    /* The peak was planted at 1500 MHz, and is stored at the reference. */
+    expect_near(row->peak_flop_s / fit.fitter.reference_mhz * 1500.0, SAMPLE_PEAK, 0.02, "peak");
+    expect_near(row->bandwidth_bytes_s, SAMPLE_BANDWIDTH, 0.02, "bandwidth");
+    cr_expect_lt(quality_of(expert_name, MOE_FIT_HELDOUT)->mape, 0.01);
+    uint32_t repeats = 0;
+    uint32_t raw = 0;
+    uint32_t even = 0;
+    for (uint32_t i = 0; i < fit.fitter.seen.count; i++) {
+        repeats += fit.fitter.seen.items[i].repeats;
+        raw += fit.fitter.seen.items[i].agreeing;
+        even += fit.fitter.even.items[i].agreeing;
+    }
+    cr_expect_lt(raw, 0.8 * repeats, "%u of %u", raw, repeats);
+    cr_expect_gt(even, 0.95 * repeats, "%u of %u", even, repeats);
 }
 
 static void change(const char *sql)

@@ -11,10 +11,12 @@ struct moe_assembly {
     struct moe_fitter *fitter;
     struct moe_table_builder *builder;
     const struct moe_calibration *base;
-    const char *base_kind; /* the kind of the base whose rows fill the gaps */
-    const char *source;    /* of what was measured */
-    const char *backend;   /* of the options */
-    bool foreign;          /* the base is of another kind: its rows become assumed */
+    const char *base_kind;             /* the kind of the base whose rows fill the gaps */
+    const char *source;                /* of what was measured */
+    const char *backend;               /* of the options */
+    const struct moe_quality *quality; /* [quality_count] */
+    uint32_t quality_count;
+    bool foreign; /* the base is of another kind: its rows become assumed */
 };
 
 /* The provenance and source of a base row in the new file. */
@@ -28,20 +30,22 @@ enum moe_status moe_assembly_kind(struct moe_assembly *assembly,
 enum moe_status moe_assembly_series(struct moe_assembly *assembly,
                                     struct moe_error *err) MOE_MUST_CHECK;
 enum moe_status moe_assembly_segments(struct moe_assembly *assembly,
-                                      const struct moe_quality *quality, uint32_t count,
                                       struct moe_error *err) MOE_MUST_CHECK;
 enum moe_status moe_assembly_parameters(struct moe_assembly *assembly,
                                         struct moe_error *err) MOE_MUST_CHECK;
 enum moe_status moe_assembly_noise(struct moe_assembly *assembly,
                                    struct moe_error *err) MOE_MUST_CHECK;
-enum moe_status moe_assembly_quality(struct moe_assembly *assembly, const struct moe_quality *rows,
-                                     uint32_t count, struct moe_error *err) MOE_MUST_CHECK;
+enum moe_status moe_assembly_quality(struct moe_assembly *assembly,
+                                     struct moe_error *err) MOE_MUST_CHECK;
 
+/* Declares variable, a new row of the table; a declared name cannot stand in parentheses. */
+/* NOLINTBEGIN(bugprone-macro-parentheses) */
 #define MOE_ASSEMBLY_ROW(assembly, table, variable)                                                \
     struct moe_calibration_##table *variable = moe_table_builder_row((assembly)->builder, #table); \
     if (variable == NULL) {                                                                        \
         return moe_fail(err, MOE_LIMIT, "%s: no memory for table " #table,                         \
                         (assembly)->fitter->evidence->name);                                       \
     }
+/* NOLINTEND(bugprone-macro-parentheses) */
 
 #endif

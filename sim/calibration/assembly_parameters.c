@@ -94,12 +94,13 @@ static double sustained_factor(const struct moe_fitter *fitter)
     uint32_t used = 0;
     for (uint32_t p = 0; p < evidence->point_count && values != NULL; p++) {
         double ns = 0.0;
+        double log_ns = 0.0;
+        double mhz = 0.0;
         if (evidence->points[p].role == MOE_EVIDENCE_SUSTAINED &&
-            fitter->seen.first[p] < fitter->seen.first[p + 1] &&
             fitter->share[MOE_FACTOR_COMPUTE][p] > 0.6 &&
+            moe_fitter_as_measured(fitter, p, &log_ns, &mhz) &&
             moe_fitter_predict(fitter, p, MOE_OBSERVATION_NO_GPU, &ns)) {
-            values[used++] =
-                1.0 + (exp(fitter->centre[p]) / ns - 1.0) / fitter->share[MOE_FACTOR_COMPUTE][p];
+            values[used++] = 1.0 + (exp(log_ns) / ns - 1.0) / fitter->share[MOE_FACTOR_COMPUTE][p];
         }
     }
     return used == 0 ? 0.0 : moe_median(values, used);
@@ -155,8 +156,22 @@ static void set(struct value *values, enum moe_parameter parameter, double value
     (void) snprintf(values[parameter].note, sizeof values[parameter].note, "%s", note);
 }
 
-static void set_core(struct value *values, const struct moe_fitter_line *line,
-                     const enum moe_parameter *parameters)
+/* Whether a series that the line is made of missed its gate. */
+static bool line_missed(const struct moe_assembly *assembly, const struct moe_fitter_line *line)
+{
+    for (uint32_t i = 0; i < assembly->quality_count; i++) {
+        const struct moe_quality *quality = &assembly->quality[i];
+        const uint32_t index = assembly->fitter->line_of[quality->series];
+        if (index != MOE_FITTER_NONE && &assembly->fitter->lines[index] == line &&
+            quality->points == MOE_FIT_HELDOUT && quality->status == MOE_FIT_MISSED) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void set_core(const struct moe_assembly *assembly, struct value *values,
+                     const struct moe_fitter_line *line, const enum moe_parameter *parameters)
 {
     char note[80];
     if (line == NULL) {
@@ -167,18 +182,22 @@ static void set_core(struct value *values, const struct moe_fitter_line *line,
     set(values, parameters[1], line->roofline.peak_flop_s, note);
     set(values, parameters[2], line->roofline.p, note);
     set(values, parameters[3], line->roofline.t0_ns, note);
+    for (int i = 0; i < 4 && line_missed(assembly, line); i++) {
+        values[parameters[i]].provenance = MOE_PROVENANCE_EXTRAPOLATED;
+    }
 }
 
-static void measure(const struct moe_fitter *fitter, struct value *values)
+static void measure(const struct moe_assembly *assembly, struct value *values)
 {
+    const struct moe_fitter *fitter = assembly->fitter;
     static const enum moe_parameter gqa[] = { MOE_PARAMETER_ATTENTION_BYTES_S,
                                               MOE_PARAMETER_ATTENTION_FLOP_S,
                                               MOE_PARAMETER_ATTENTION_P,
                                               MOE_PARAMETER_ATTENTION_T0_NS };
     static const enum moe_parameter mla[] = { MOE_PARAMETER_MLA_BYTES_S, MOE_PARAMETER_MLA_FLOP_S,
                                               MOE_PARAMETER_MLA_P, MOE_PARAMETER_MLA_T0_NS };
-    set_core(values, core_line(fitter, MOE_EVIDENCE_KV_GQA), gqa);
-    set_core(values, core_line(fitter, MOE_EVIDENCE_KV_MLA), mla);
+    set_core(assembly, values, core_line(fitter, MOE_EVIDENCE_KV_GQA), gqa);
+    set_core(assembly, values, core_line(fitter, MOE_EVIDENCE_KV_MLA), mla);
     set(values, MOE_PARAMETER_LAUNCH_NS, ceiling_median(fitter, "graph_node_ns"), "graph_node_ns");
     set(values, MOE_PARAMETER_COPY_BYTES_S, copy_rate(fitter), "permute and combine");
     set(values, MOE_PARAMETER_BURST_HZ, 1e6 * ceiling_median(fitter, "burst_mhz"), "burst_mhz");
@@ -211,7 +230,7 @@ static const struct moe_calibration_parameter *find_base(const struct moe_assemb
 enum moe_status moe_assembly_parameters(struct moe_assembly *assembly, struct moe_error *err)
 {
     struct value values[MOE_PARAMETER_COUNT] = { 0 };
-    measure(assembly->fitter, values);
+    measure(assembly, values);
     for (uint32_t p = 0; p < MOE_PARAMETER_COUNT; p++) {
         const struct moe_calibration_parameter *base = find_base(assembly, p);
         if (values[p].value <= 0.0 && base == NULL) {
@@ -237,12 +256,11 @@ enum moe_status moe_assembly_parameters(struct moe_assembly *assembly, struct mo
     return MOE_OK;
 }
 
-enum moe_status moe_assembly_quality(struct moe_assembly *assembly, const struct moe_quality *rows,
-                                     uint32_t count, struct moe_error *err)
+enum moe_status moe_assembly_quality(struct moe_assembly *assembly, struct moe_error *err)
 {
     const struct moe_evidence *evidence = assembly->fitter->evidence;
-    for (uint32_t i = 0; i < count; i++) {
-        const struct moe_quality *quality = &rows[i];
+    for (uint32_t i = 0; i < assembly->quality_count; i++) {
+        const struct moe_quality *quality = &assembly->quality[i];
         MOE_ASSEMBLY_ROW(assembly, fit_quality, row)
         *row = (struct moe_calibration_fit_quality){
             .series = moe_table_builder_text(assembly->builder, "%.63s",

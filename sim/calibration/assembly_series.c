@@ -106,8 +106,10 @@ static enum moe_status add_sustained(struct moe_assembly *assembly, uint32_t ind
         const struct moe_evidence_point *point = &evidence->points[p];
         const struct moe_calibration *made = &assembly->builder->calibration;
         bool twice = false;
+        double log_ns = 0.0;
+        double mhz = 0.0;
         if (point->role != MOE_EVIDENCE_SUSTAINED || fitter->shape_of[point->series] != index ||
-            fitter->seen.first[p] == fitter->seen.first[p + 1] || point->tokens < 1.0) {
+            point->tokens < 1.0 || !moe_fitter_as_measured(fitter, p, &log_ns, &mhz)) {
             continue;
         }
         for (uint32_t i = 0; i < made->sustained_count; i++) {
@@ -123,8 +125,8 @@ static enum moe_status add_sustained(struct moe_assembly *assembly, uint32_t ind
             .series = name,
             .tokens = point->tokens,
             .active = point->active,
-            .median_ns = moe_round_digits(exp(fitter->centre[p]), MOE_FITTER_DIGITS),
-            .clock_hz = fitter->mhz[p] * 1e6,
+            .median_ns = moe_round_digits(exp(log_ns), MOE_FITTER_DIGITS),
+            .clock_hz = mhz * 1e6,
             .provenance = MOE_PROVENANCE_MEASURED,
             .source = assembly->source,
         };
@@ -273,17 +275,21 @@ static enum moe_segment_op segment_op(enum moe_evidence_kind kind)
     return MOE_SEGMENT_OP_COUNT;
 }
 
-/* Whether a series that the exchange is made of missed its gate. */
-static bool exchange_missed(const struct moe_assembly *assembly, uint32_t exchange,
-                            const struct moe_quality *quality, uint32_t count)
+/* Whether the held-out points of every series that the exchange is made of bear it out; what
+ * nobody could check does not. */
+static bool exchange_holds(const struct moe_assembly *assembly, uint32_t exchange)
 {
-    for (uint32_t i = 0; i < count; i++) {
-        if (assembly->fitter->exchange_of[quality[i].series] == exchange &&
-            quality[i].points == MOE_FIT_HELDOUT && quality[i].status == MOE_FIT_MISSED) {
-            return true;
+    bool holds = false;
+    bool missed = false;
+    for (uint32_t i = 0; i < assembly->quality_count; i++) {
+        const struct moe_quality *quality = &assembly->quality[i];
+        if (assembly->fitter->exchange_of[quality->series] == exchange &&
+            quality->points == MOE_FIT_HELDOUT) {
+            holds = holds || quality->status == MOE_FIT_CALIBRATED;
+            missed = missed || quality->status == MOE_FIT_MISSED;
         }
     }
-    return false;
+    return holds && !missed;
 }
 
 static enum moe_status add_exchange(struct moe_assembly *assembly, uint32_t index,
@@ -309,18 +315,15 @@ static enum moe_status add_exchange(struct moe_assembly *assembly, uint32_t inde
     return MOE_OK;
 }
 
-enum moe_status moe_assembly_segments(struct moe_assembly *assembly,
-                                      const struct moe_quality *quality, uint32_t count,
-                                      struct moe_error *err)
+enum moe_status moe_assembly_segments(struct moe_assembly *assembly, struct moe_error *err)
 {
     const struct moe_fitter *fitter = assembly->fitter;
     for (uint32_t i = 0; i < fitter->exchange_count; i++) {
         if (fitter->exchanges[i].fitted > 0 &&
             segment_op(fitter->exchanges[i].kind) != MOE_SEGMENT_OP_COUNT) {
             MOE_TRY(add_exchange(assembly, i,
-                                 exchange_missed(assembly, i, quality, count)
-                                     ? MOE_PROVENANCE_EXTRAPOLATED
-                                     : MOE_PROVENANCE_MEASURED,
+                                 exchange_holds(assembly, i) ? MOE_PROVENANCE_MEASURED
+                                                             : MOE_PROVENANCE_EXTRAPOLATED,
                                  err));
         }
     }

@@ -344,82 +344,99 @@ static enum moe_status read_sample(const struct cursor *c, void *to, struct moe_
     return MOE_OK;
 }
 
-typedef enum moe_status (*row_reader)(const struct cursor *cursor, void *to, struct moe_error *err);
+/* How a table is read: the first of its columns is what stands in errors as the id. */
+struct table {
+    const char *name;
+    const char *columns;
+    enum moe_status (*read)(const struct cursor *cursor, void *to, struct moe_error *err);
+    size_t row_bytes;
+    size_t rows_offset;  /* in struct moe_evidence: const row *rows */
+    size_t count_offset; /* and uint32_t count */
+};
 
-/* All rows of one table. The first column of columns is what stands in errors as the id. */
-static enum moe_status read_table(struct moe_evidence *evidence, struct moe_database *db,
-                                  struct moe_hash *hash, const char *table, const char *columns,
-                                  row_reader reader, size_t row_bytes, const void **rows,
-                                  uint32_t *row_count, struct moe_error *err)
+#define FIELD(rows, count)                                                           \
+    sizeof(*((struct moe_evidence *) 0)->rows), offsetof(struct moe_evidence, rows), \
+        offsetof(struct moe_evidence, count)
+
+/* In an order in which references point back. */
+static const struct table sample_tables[] = {
+    { "sample_gpu", "id, uuid, name, kind, sm_count, memory_bytes, boost_mhz, power_limit_w",
+      read_gpu, FIELD(gpus, gpu_count) },
+    { "sample_run",
+      "id, started_at, command, moecal, driver, cuda, cublas, nccl, settings, seed, gpu_count, "
+      "wall_s",
+      read_run, FIELD(runs, run_count) },
+    { "sample_ceiling", "rowid, run, gpu, name, value", read_ceiling,
+      FIELD(ceilings, ceiling_count) },
+    { "sample_series",
+      "id, name, kind, models, hidden, inter, units, top_k, dtype, activation, backend, ranks, "
+      "src, dst",
+      read_series, FIELD(series, series_count) },
+    { "sample_point",
+      "id, series, role, tokens, active, row_max, tiles64, tiles128, context, bytes, "
+      "bytes_per_peer, flops, histogram, rows",
+      read_point, FIELD(points, point_count) },
+    { "sample",
+      "id, point, run, gpu, gpu_rank, pass, begin_s, n, median_us, min_us, p5_us, p25_us, p75_us, "
+      "p95_us, p99_us, mhz, flags",
+      read_sample, FIELD(samples, sample_count) },
+};
+
+/* All rows of one table into to, which has room for total. */
+static enum moe_status read_rows(struct cursor *cursor, const struct table *table,
+                                 struct moe_database *db, char *to, int64_t total,
+                                 struct moe_error *err)
 {
-    enum { ROW_LIMIT = 1 << 24 };
-    struct cursor cursor = { .evidence = evidence, .table = table, .hash = hash };
-    char sql[400];
-    int64_t total = 0;
-    int row = 0;
-    (void) snprintf(sql, sizeof sql, "SELECT count(*) FROM %s", table);
-    MOE_TRY(moe_database_scalar(db, sql, 0, &total, err));
-    char *to =
-        total > ROW_LIMIT ? NULL : moe_arena_alloc(&evidence->arena, (size_t) total + 1, row_bytes);
-    if (to == NULL) {
-        return moe_fail(err, MOE_LIMIT, "%s: no memory for the %lld rows of table %s",
-                        evidence->name, (long long) total, table);
-    }
-    (void) snprintf(sql, sizeof sql, "SELECT %s FROM %s ORDER BY 1", columns, table);
-    moe_hash_add_text(hash, table);
-    MOE_TRY(moe_database_prepare(db, sql, &cursor.select, err));
-    enum moe_status status = MOE_OK;
+    char *base = (char *) cursor->evidence;
     int64_t done = 0;
-    for (; status == MOE_OK && done < total; done++) {
-        status = moe_database_step(db, cursor.select, &row, err);
-        if (status == MOE_OK && !row) {
+    for (; done < total; done++) {
+        int row = 0;
+        MOE_TRY(moe_database_step(db, cursor->select, &row, err));
+        if (!row) {
             break;
         }
-        if (status == MOE_OK) {
-            cursor.id = sqlite3_column_int64(cursor.select, 0);
-            status = reader(&cursor, to + (size_t) done * row_bytes, err);
-        }
+        cursor->id = sqlite3_column_int64(cursor->select, 0);
+        MOE_TRY(table->read(cursor, to + (size_t) done * table->row_bytes, err));
     }
+    *(const void **) (void *) (base + table->rows_offset) = to;
+    *(uint32_t *) (void *) (base + table->count_offset) = (uint32_t) done;
+    return MOE_OK;
+}
+
+static enum moe_status read_table(struct moe_evidence *evidence, const struct table *table,
+                                  struct moe_database *db, struct moe_hash *hash,
+                                  struct moe_error *err)
+{
+    enum { ROW_LIMIT = 1 << 24 };
+    struct cursor cursor = { .evidence = evidence, .table = table->name, .hash = hash };
+    char sql[400];
+    int64_t total = 0;
+    (void) snprintf(sql, sizeof sql, "SELECT count(*) FROM %s", table->name);
+    MOE_TRY(moe_database_scalar(db, sql, 0, &total, err));
+    char *to = total > ROW_LIMIT
+                   ? NULL
+                   : moe_arena_alloc(&evidence->arena, (size_t) total + 1, table->row_bytes);
+    if (to == NULL) {
+        return moe_fail(err, MOE_LIMIT, "%s: no memory for the %lld rows of table %s",
+                        evidence->name, (long long) total, table->name);
+    }
+    (void) snprintf(sql, sizeof sql, "SELECT %s FROM %s ORDER BY 1", table->columns, table->name);
+    moe_hash_add_text(hash, table->name);
+    MOE_TRY(moe_database_prepare(db, sql, &cursor.select, err));
+    const enum moe_status status = read_rows(&cursor, table, db, to, total, err);
     (void) sqlite3_finalize(cursor.select);
-    if (status == MOE_OK) {
-        *rows = to;
-        *row_count = (uint32_t) done;
-    }
     return status;
 }
 
-static enum moe_status read_tables(struct moe_evidence *e, struct moe_database *db,
+static enum moe_status read_tables(struct moe_evidence *evidence, struct moe_database *db,
                                    struct moe_error *err)
 {
     struct moe_hash hash;
     moe_hash_init(&hash, 0);
-#define READ(table, columns, reader, field)                                         \
-    MOE_TRY(read_table(e, db, &hash, table, columns, reader, sizeof e->field##s[0], \
-                       (const void **) (void *) &e->field##s, &e->field##_count, err))
-    READ("sample_gpu", "id, uuid, name, kind, sm_count, memory_bytes, boost_mhz, power_limit_w",
-         read_gpu, gpu);
-    READ("sample_run",
-         "id, started_at, command, moecal, driver, cuda, cublas, nccl, settings, seed, gpu_count, "
-         "wall_s",
-         read_run, run);
-    READ("sample_ceiling", "rowid, run, gpu, name, value", read_ceiling, ceiling);
-#undef READ
-    MOE_TRY(read_table(e, db, &hash, "sample_series",
-                       "id, name, kind, models, hidden, inter, units, top_k, dtype, activation, "
-                       "backend, ranks, src, dst",
-                       read_series, sizeof e->series[0], (const void **) (void *) &e->series,
-                       &e->series_count, err));
-    MOE_TRY(read_table(e, db, &hash, "sample_point",
-                       "id, series, role, tokens, active, row_max, tiles64, tiles128, context, "
-                       "bytes, bytes_per_peer, flops, histogram, rows",
-                       read_point, sizeof e->points[0], (const void **) (void *) &e->points,
-                       &e->point_count, err));
-    MOE_TRY(read_table(e, db, &hash, "sample",
-                       "id, point, run, gpu, gpu_rank, pass, begin_s, n, median_us, min_us, p5_us, "
-                       "p25_us, p75_us, p95_us, p99_us, mhz, flags",
-                       read_sample, sizeof e->samples[0], (const void **) (void *) &e->samples,
-                       &e->sample_count, err));
-    e->hash = moe_hash_value(&hash);
+    for (size_t i = 0; i < sizeof sample_tables / sizeof sample_tables[0]; i++) {
+        MOE_TRY(read_table(evidence, &sample_tables[i], db, &hash, err));
+    }
+    evidence->hash = moe_hash_value(&hash);
     return MOE_OK;
 }
 

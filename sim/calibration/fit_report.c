@@ -259,15 +259,24 @@ enum moe_status moe_fit_report_details(struct moe_sample_fit *fit, bool markdown
     const struct moe_fitter *fitter = &fit->fitter;
     uint32_t repeats = 0;
     uint32_t agreeing = 0;
+    uint32_t at_clock = 0;
     MOE_TRY(print_by_gpu(fit, markdown, out, err));
     (void) fputc('\n', out);
     for (uint32_t i = 0; i < fitter->seen.count; i++) {
         repeats += fitter->seen.items[i].repeats;
         agreeing += fitter->seen.items[i].agreeing;
     }
+    for (uint32_t i = 0; i < fitter->even.count; i++) {
+        at_clock += fitter->even.items[i].agreeing;
+    }
     if (repeats > 0) {
-        (void) fprintf(out, "repeats: %.1f %% of %u within 1.5 %% (90 %% asked)\n",
+        (void) fprintf(out, "repeats: %.1f %% of %u within 1.5 %% (90 %% asked)",
                        100.0 * agreeing / repeats, repeats);
+        if (fitter->reference_mhz > 0.0) {
+            (void) fprintf(out, "; %.1f %% at one clock, %.0f MHz", 100.0 * at_clock / repeats,
+                           fitter->reference_mhz);
+        }
+        (void) fputc('\n', out);
     }
     if (fitter->drift.found) {
         (void) fprintf(out,

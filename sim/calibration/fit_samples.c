@@ -71,9 +71,14 @@ static enum moe_status fit_all(struct moe_fitter *fitter, struct moe_error *err)
     moe_fitter_centre(fitter);
     MOE_TRY(moe_fitter_fit_shapes(fitter, err));
     MOE_TRY(moe_fitter_fit_lines(fitter, err));
+    for (int round = 0; round < ROUND_COUNT;
+         round++) { /* each class takes off the other's effect */
+        MOE_TRY(moe_fitter_fit_levels(fitter, fitter->gpus, err));
+    }
+    MOE_TRY(moe_fitter_fit_clock(fitter, err));
     MOE_TRY(moe_fitter_fit_drift(fitter, err));
     for (int round = 0; round < ROUND_COUNT; round++) {
-        MOE_TRY(moe_fitter_fit_levels(fitter, err));
+        MOE_TRY(moe_fitter_fit_levels(fitter, fitter->gpus_at_clock, err));
         moe_fitter_centre(fitter);
         fitter->held_back = 0;
         MOE_TRY(moe_fitter_fit_shapes(fitter, err));
@@ -109,14 +114,16 @@ static enum moe_status assemble(struct moe_sample_fit *fit, const struct moe_cal
         .base_kind = known ? fit->fitter.gpu_kind : base->gpu_kind_rows[0].name,
         .foreign = !known,
         .backend = options->backend,
+        .quality = fit->quality,
+        .quality_count = fit->quality_count,
         .source = describe(&fit->builder, fit->fitter.evidence),
     };
     MOE_TRY(moe_assembly_kind(&assembly, err));
     MOE_TRY(moe_assembly_series(&assembly, err));
-    MOE_TRY(moe_assembly_segments(&assembly, fit->quality, fit->quality_count, err));
+    MOE_TRY(moe_assembly_segments(&assembly, err));
     MOE_TRY(moe_assembly_parameters(&assembly, err));
     MOE_TRY(moe_assembly_noise(&assembly, err));
-    MOE_TRY(moe_assembly_quality(&assembly, fit->quality, fit->quality_count, err));
+    MOE_TRY(moe_assembly_quality(&assembly, err));
     return moe_calibration_check(&fit->builder.calibration, MOE_CALIBRATION_FITTED, err);
 }
 

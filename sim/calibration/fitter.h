@@ -2,9 +2,10 @@
  * Fitter: what the steps of `moesim fit` share. Internal to sim/calibration; the door is
  * fit_samples.h. Everything lives in one arena.
  *
- * Order of steps: observations; centres and shapes; classes of points, levels of GPUs, drift;
- * centres and shapes again with those taken off; exchanges, parameters, noise; quality on the
- * points that nothing of this has seen.
+ * Order of steps: observations; centres and shapes; what each sample would have taken at one
+ * clock, since under a power cap the clock of a visit depends on what ran before it; drift,
+ * levels of GPUs; centres and shapes again with all that taken off; exchanges, parameters,
+ * noise; quality on the points that nothing of this has seen.
  */
 #ifndef MOE_SIM_CALIBRATION_FITTER_H
 #define MOE_SIM_CALIBRATION_FITTER_H
@@ -16,7 +17,8 @@
 #include "sim/calibration/shape_fit.h"
 #include "sim/calibration/table_builder.h"
 
-enum { MOE_FITTER_NAME_BYTES = 64, MOE_FITTER_DIGITS = 7, MOE_FITTER_NONE = UINT32_MAX };
+enum { MOE_FITTER_NAME_BYTES = 64, MOE_FITTER_DIGITS = 7 };
+#define MOE_FITTER_NONE UINT32_MAX
 
 /* An expert's or a matrix's weights with one backend, over all counts of local experts. */
 struct moe_fitter_shape {
@@ -64,8 +66,11 @@ struct moe_fitter {
     double fp8_flop_s;
 
     struct moe_observations seen;     /* as measured */
-    struct moe_observations level;    /* less drift */
-    double *adjust;                   /* [sample_count], drift in log time */
+    struct moe_observations even;     /* at one clock: what a fit can foretell */
+    struct moe_observations level;    /* besides, less drift: what fits are made of */
+    double reference_mhz;             /* that clock; 0: clocks are not known */
+    double *clock_shift;              /* [sample_count], log of time over time at that clock */
+    double *adjust;                   /* [sample_count], the same and drift */
     double *centre;                   /* [point_count], log ns; meaningless unless known */
     bool *known;                      /* [point_count], of points that may be fitted */
     double *mhz;                      /* [point_count], median; 0: not known */
@@ -82,7 +87,8 @@ struct moe_fitter {
     struct moe_fitter_line *lines;
     uint32_t line_count;
 
-    struct moe_fitter_gpu *gpus; /* [gpu_count] */
+    struct moe_fitter_gpu *gpus; /* [gpu_count], as they are, each at the clock that it reaches */
+    struct moe_fitter_gpu *gpus_at_clock; /* all at one clock */
     struct moe_drift_fit drift;
     uint32_t sentinel_visits;
 
@@ -105,7 +111,10 @@ enum moe_status moe_fitter_fit_shapes(struct moe_fitter *fitter,
                                       struct moe_error *err) MOE_MUST_CHECK;
 enum moe_status moe_fitter_fit_lines(struct moe_fitter *fitter,
                                      struct moe_error *err) MOE_MUST_CHECK;
-enum moe_status moe_fitter_fit_levels(struct moe_fitter *fitter,
+enum moe_status moe_fitter_fit_clock(struct moe_fitter *fitter,
+                                     struct moe_error *err) MOE_MUST_CHECK;
+/* Of the observations fitter->level. */
+enum moe_status moe_fitter_fit_levels(struct moe_fitter *fitter, struct moe_fitter_gpu *gpus,
                                       struct moe_error *err) MOE_MUST_CHECK;
 enum moe_status moe_fitter_fit_drift(struct moe_fitter *fitter,
                                      struct moe_error *err) MOE_MUST_CHECK;
@@ -115,15 +124,21 @@ enum moe_status moe_fitter_fit_exchanges(struct moe_fitter *fitter,
 /* Whether the point's role allows fitting it. */
 bool moe_fitter_may_fit(const struct moe_evidence_point *point);
 
-/* What the tables say of a point on a GPU (MOE_OBSERVATION_NO_GPU: on a GPU like the others).
+/* What the tables say of a point on a GPU (MOE_OBSERVATION_NO_GPU: on a GPU like the others) at
+ * the reference clock.
  * false when they say nothing. */
-bool moe_fitter_predict(const struct moe_fitter *fitter, uint32_t point, uint32_t gpu, double *ns);
+bool moe_fitter_predict(const struct moe_fitter *fitter, uint32_t index, uint32_t gpu, double *ns);
+
+/* The median of a point's log times as they were measured, and of their clocks (0: not known);
+ * false when nobody measured it. */
+bool moe_fitter_as_measured(const struct moe_fitter *fitter, uint32_t index, double *log_ns,
+                            double *mhz);
 
 /* Tiles of tile rows that an expert point computes, exactly where its rows are stored. */
-double moe_fitter_tiles(const struct moe_fitter *fitter, uint32_t point, double tile);
+double moe_fitter_tiles(const struct moe_fitter *fitter, uint32_t index, double tile);
 
 /* Bytes that the busiest rank of an all-to-all-v sends or receives, whichever is more; the
  * point's own bytes where no matrix is stored. */
-double moe_fitter_busiest(const struct moe_fitter *fitter, uint32_t point);
+double moe_fitter_busiest(const struct moe_fitter *fitter, uint32_t index);
 
 #endif

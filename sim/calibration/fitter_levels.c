@@ -93,72 +93,109 @@ static uint32_t source_column(const struct moe_fitter *fitter, uint32_t point, u
     return MOE_FITTER_NONE;
 }
 
-/* Column effects to GPUs: the median over a GPU's columns, less the median over all GPUs. */
-static void unite_columns(const struct moe_fitter *fitter, const double *effects,
-                          const bool *measured, double *gpu_effects, double *scratch)
+/* What a run does to all of its GPUs alike (a soaked node, a warm day): the median of its columns
+ * less their GPUs' effects. A run of one GPU cannot tell itself from its GPU: 0. */
+static void level_runs(const struct moe_fitter *fitter, const double *effects, const bool *measured,
+                       const double *gpu_effects, double *run_effects, double *scratch)
 {
-    const struct moe_evidence *evidence = fitter->evidence;
-    uint32_t gpus = 0;
-    double *all = scratch + fitter->level.column_count;
-    for (uint32_t g = 0; g < evidence->gpu_count; g++) {
+    for (uint32_t r = 0; r < fitter->evidence->run_count; r++) {
         uint32_t used = 0;
         for (uint32_t c = 0; c < fitter->level.column_count; c++) {
-            if (measured[c] && fitter->level.columns[c].gpu == g) {
-                scratch[used++] = effects[c];
+            if (measured[c] && fitter->level.columns[c].run == r) {
+                scratch[used++] = effects[c] - gpu_effects[fitter->level.columns[c].gpu];
             }
         }
-        gpu_effects[g] = used == 0 ? 0.0 : moe_median(scratch, used);
-        if (used > 0) {
-            all[gpus++] = gpu_effects[g];
-        }
-    }
-    const double middle = gpus == 0 ? 0.0 : moe_median(all, gpus);
-    for (uint32_t g = 0; g < evidence->gpu_count; g++) {
-        gpu_effects[g] -= middle;
+        run_effects[r] = used < 2 ? 0.0 : moe_median(scratch, used);
     }
 }
 
+/* Column effects to GPUs: the median over a GPU's columns, less their runs', less the median over
+ * all GPUs; in turns, as a run's effect needs its GPUs'. run_effects[run_count] are filled too.
+ * scratch has room for all columns and GPUs. */
+static void unite_columns(const struct moe_fitter *fitter, const double *effects,
+                          const bool *measured, double *gpu_effects, double *run_effects,
+                          double *scratch)
+{
+    enum { ROUNDS = 8 };
+    const struct moe_evidence *evidence = fitter->evidence;
+    double *all = scratch + fitter->level.column_count;
+    memset(gpu_effects, 0, evidence->gpu_count * sizeof gpu_effects[0]);
+    for (int round = 0; round < ROUNDS; round++) {
+        uint32_t gpus = 0;
+        level_runs(fitter, effects, measured, gpu_effects, run_effects, scratch);
+        for (uint32_t g = 0; g < evidence->gpu_count; g++) {
+            uint32_t used = 0;
+            for (uint32_t c = 0; c < fitter->level.column_count; c++) {
+                if (measured[c] && fitter->level.columns[c].gpu == g) {
+                    scratch[used++] = effects[c] - run_effects[fitter->level.columns[c].run];
+                }
+            }
+            gpu_effects[g] = used == 0 ? 0.0 : moe_median(scratch, used);
+            if (used > 0) {
+                all[gpus++] = gpu_effects[g];
+            }
+        }
+        const double middle = gpus == 0 ? 0.0 : moe_median(all, gpus);
+        for (uint32_t g = 0; g < evidence->gpu_count; g++) {
+            gpu_effects[g] -= middle;
+        }
+    }
+}
+
+/* How a GPU's columns differ from run to run, what the runs do to all of theirs taken off. */
 static double run_spread(const struct moe_fitter *fitter, uint32_t gpu, const double *effects,
-                         const bool *measured, double *scratch, uint32_t *runs)
+                         const bool *measured, const double *run_effects, double *scratch,
+                         uint32_t *runs)
 {
     uint32_t used = 0;
     for (uint32_t c = 0; c < fitter->level.column_count; c++) {
         if (measured[c] && fitter->level.columns[c].gpu == gpu) {
-            scratch[used++] = effects[c];
+            scratch[used++] = effects[c] - run_effects[fitter->level.columns[c].run];
         }
     }
     *runs = used;
     return used > 1 ? gsl_stats_sd(scratch, 1, used) : 0.0;
 }
 
-static void store_class(struct moe_fitter *fitter, uint32_t class, const double *estimate,
-                        const double *replicates, const bool *measured, const uint32_t *points,
-                        double *scratch)
+/* What the levels of one class came to. */
+struct class_levels {
+    double *estimate;    /* [gpu_count], log */
+    double *run_effects; /* [run_count], log */
+    double *replicates;  /* [MOE_LEVEL_REPLICATES][gpu_count] */
+    bool *measured;      /* [column_count] */
+    uint32_t *points;    /* [gpu_count] */
+    double *scratch;
+};
+
+static void store_class(const struct moe_fitter *fitter, struct moe_fitter_gpu *stored,
+                        uint32_t class, const struct class_levels *levels)
 {
+    const double *estimate = levels->estimate;
+    double *scratch = levels->scratch;
     const uint32_t gpus = fitter->evidence->gpu_count;
     for (uint32_t g = 0; g < gpus; g++) {
-        struct moe_fitter_gpu *gpu = &fitter->gpus[g];
+        struct moe_fitter_gpu *gpu = &stored[g];
         uint32_t runs = 0;
-        const double spread =
-            run_spread(fitter, g, fitter->effect[class], measured, scratch, &runs);
+        const double spread = run_spread(fitter, g, fitter->effect[class], levels->measured,
+                                         levels->run_effects, scratch, &runs);
         if (runs == 0) {
             continue;
         }
         for (uint32_t r = 0; r < MOE_LEVEL_REPLICATES; r++) {
-            scratch[r] = replicates[(size_t) r * gpus + g];
+            scratch[r] = levels->replicates[(size_t) r * gpus + g];
         }
         moe_sort(scratch, MOE_LEVEL_REPLICATES);
         /* Between runs of one GPU lies more than the points of one run can show. */
         const double between = 1.96 * spread / sqrt(runs);
         /* So few points cannot show how far they may lie from the rest. */
-        const double blind = points[g] < LEAST_POINTS ? few_points : 0.0;
+        const double blind = levels->points[g] < LEAST_POINTS ? few_points : 0.0;
         const double low = estimate[g] - moe_quantile_sorted(scratch, MOE_LEVEL_REPLICATES, 0.025);
         const double high = moe_quantile_sorted(scratch, MOE_LEVEL_REPLICATES, 0.975) - estimate[g];
         gpu->factor[class] = exp(estimate[g]);
         gpu->low[class] = exp(estimate[g] - hypot(fmax(low, blind), between));
         gpu->high[class] = exp(estimate[g] + hypot(fmax(high, blind), between));
         gpu->run_sd[class] = spread;
-        gpu->points[class] = points[g];
+        gpu->points[class] = levels->points[g];
         gpu->runs = runs > gpu->runs ? runs : gpu->runs;
     }
 }
@@ -194,7 +231,8 @@ static uint32_t collect_sends(const struct moe_fitter *fitter, struct moe_level_
     return count;
 }
 
-static enum moe_status fit_class(struct moe_fitter *fitter, uint32_t class, struct moe_error *err)
+static enum moe_status fit_class(struct moe_fitter *fitter, struct moe_fitter_gpu *stored,
+                                 uint32_t class, struct moe_error *err)
 {
     const uint32_t gpus = fitter->evidence->gpu_count;
     const uint32_t columns = fitter->level.column_count;
@@ -202,12 +240,17 @@ static enum moe_status fit_class(struct moe_fitter *fitter, uint32_t class, stru
     struct moe_level_cell *cells =
         MOE_NEW(fitter->arena, struct moe_level_cell, fitter->level.count + 1);
     double *replicates = MOE_NEW(fitter->arena, double, replicate_cells);
-    double *scratch = MOE_NEW(fitter->arena, double, MOE_LEVEL_REPLICATES + columns + gpus);
-    double *estimate = MOE_NEW(fitter->arena, double, gpus);
-    bool *measured = MOE_NEW(fitter->arena, bool, columns);
-    uint32_t *points = MOE_NEW(fitter->arena, uint32_t, gpus);
-    if (cells == NULL || replicates == NULL || scratch == NULL || estimate == NULL ||
-        measured == NULL || points == NULL) {
+    const struct class_levels levels = {
+        .estimate = MOE_NEW(fitter->arena, double, gpus),
+        .run_effects = MOE_NEW(fitter->arena, double, fitter->evidence->run_count),
+        .replicates =
+            replicates == NULL ? NULL : replicates + (size_t) MOE_LEVEL_REPLICATES * columns,
+        .measured = MOE_NEW(fitter->arena, bool, columns),
+        .points = MOE_NEW(fitter->arena, uint32_t, gpus),
+        .scratch = MOE_NEW(fitter->arena, double, MOE_LEVEL_REPLICATES + columns + gpus),
+    };
+    if (cells == NULL || replicates == NULL || levels.scratch == NULL || levels.estimate == NULL ||
+        levels.measured == NULL || levels.points == NULL || levels.run_effects == NULL) {
         return moe_fail(err, MOE_LIMIT, "%s: no memory for its GPUs", fitter->evidence->name);
     }
     struct moe_level_problem problem = { .cells = cells, .column_count = columns };
@@ -217,31 +260,32 @@ static enum moe_status fit_class(struct moe_fitter *fitter, uint32_t class, stru
     for (uint32_t i = 0; i < problem.count; i++) {
         const uint32_t gpu = fitter->level.columns[cells[i].column].gpu;
         if (gpu != MOE_OBSERVATION_NO_GPU) {
-            measured[cells[i].column] = true;
-            points[gpu]++;
+            levels.measured[cells[i].column] = true;
+            levels.points[gpu]++;
         }
     }
     if (problem.count == 0) {
         return MOE_OK;
     }
-    double *by_gpu = replicates + (size_t) MOE_LEVEL_REPLICATES * columns;
     MOE_TRY(moe_level_fit(fitter->effect[class], &problem, fitter->arena, err));
     MOE_TRY(moe_level_bootstrap(replicates, &problem, class, fitter->arena, err));
     for (uint32_t r = 0; r < MOE_LEVEL_REPLICATES; r++) {
-        unite_columns(fitter, replicates + (size_t) r * columns, measured,
-                      by_gpu + (size_t) r * gpus, scratch);
+        unite_columns(fitter, replicates + (size_t) r * columns, levels.measured,
+                      levels.replicates + (size_t) r * gpus, levels.run_effects, levels.scratch);
     }
-    unite_columns(fitter, fitter->effect[class], measured, estimate, scratch);
-    store_class(fitter, class, estimate, by_gpu, measured, points, scratch);
+    unite_columns(fitter, fitter->effect[class], levels.measured, levels.estimate,
+                  levels.run_effects, levels.scratch);
+    store_class(fitter, stored, class, &levels);
     return MOE_OK;
 }
 
-enum moe_status moe_fitter_fit_levels(struct moe_fitter *fitter, struct moe_error *err)
+enum moe_status moe_fitter_fit_levels(struct moe_fitter *fitter, struct moe_fitter_gpu *gpus,
+                                      struct moe_error *err)
 {
     /* Memory first: what is bound by arithmetic still reads, and takes its effect off. */
-    MOE_TRY(fit_class(fitter, MOE_FACTOR_MEMORY, err));
-    MOE_TRY(fit_class(fitter, MOE_FACTOR_COMPUTE, err));
-    return fit_class(fitter, MOE_FACTOR_COMM, err);
+    MOE_TRY(fit_class(fitter, gpus, MOE_FACTOR_MEMORY, err));
+    MOE_TRY(fit_class(fitter, gpus, MOE_FACTOR_COMPUTE, err));
+    return fit_class(fitter, gpus, MOE_FACTOR_COMM, err);
 }
 
 struct visit {
@@ -276,7 +320,8 @@ static bool same_sequence(const struct visit *a, const struct visit *b)
 
 static double visit_log(const struct moe_fitter *fitter, const struct visit *visit)
 {
-    return log(fitter->evidence->samples[visit->sample].median_us * 1e3);
+    return log(fitter->evidence->samples[visit->sample].median_us * 1e3) -
+           fitter->clock_shift[visit->sample];
 }
 
 /* The class that a point's time follows most. */

@@ -33,13 +33,17 @@ enum moe_status moe_fitter_observe(struct moe_fitter *fitter, struct moe_error *
     const uint32_t points = evidence->point_count;
     MOE_TRY(moe_observations_make(&fitter->seen, evidence, NULL, fitter->arena, err));
     fitter->level = fitter->seen;
+    fitter->even = fitter->seen;
+    fitter->clock_shift = MOE_NEW(fitter->arena, double, evidence->sample_count);
+    fitter->gpus_at_clock = MOE_NEW(fitter->arena, struct moe_fitter_gpu, evidence->gpu_count);
     fitter->adjust = MOE_NEW(fitter->arena, double, evidence->sample_count);
     fitter->centre = MOE_NEW(fitter->arena, double, points + 1);
     fitter->mhz = MOE_NEW(fitter->arena, double, points + 1);
     fitter->known = MOE_NEW(fitter->arena, bool, points + 1);
     fitter->gpus = MOE_NEW(fitter->arena, struct moe_fitter_gpu, evidence->gpu_count);
     bool complete = fitter->adjust != NULL && fitter->centre != NULL && fitter->mhz != NULL &&
-                    fitter->known != NULL && fitter->gpus != NULL;
+                    fitter->known != NULL && fitter->gpus != NULL && fitter->clock_shift != NULL &&
+                    fitter->gpus_at_clock != NULL;
     for (uint32_t i = 0; i < MOE_FACTOR_COUNT; i++) {
         fitter->share[i] = MOE_NEW(fitter->arena, double, points + 1);
         fitter->effect[i] = MOE_NEW(fitter->arena, double, fitter->seen.column_count);
@@ -52,6 +56,7 @@ enum moe_status moe_fitter_observe(struct moe_fitter *fitter, struct moe_error *
         for (uint32_t i = 0; i < MOE_FACTOR_COUNT; i++) {
             fitter->gpus[g].factor[i] = fitter->gpus[g].low[i] = fitter->gpus[g].high[i] = 1.0;
         }
+        fitter->gpus_at_clock[g] = fitter->gpus[g];
     }
     for (uint32_t i = 0; i < fitter->seen.count; i++) {
         if (fitter->seen.items[i].bad_flags != 0 &&
@@ -87,9 +92,36 @@ void moe_fitter_centre(struct moe_fitter *fitter)
         if (used > 0) {
             fitter->centre[p] = moe_median(values, used);
             fitter->mhz[p] = clocked == 0 ? 0.0 : moe_median(clocks, clocked);
+            if (clocked > 0 && fitter->reference_mhz > 0.0) {
+                fitter->mhz[p] = fitter->reference_mhz; /* the shifts brought it there */
+            }
             fitter->known[p] = moe_fitter_may_fit(&fitter->evidence->points[p]);
         }
     }
+}
+
+bool moe_fitter_as_measured(const struct moe_fitter *fitter, uint32_t index, double *log_ns,
+                            double *mhz)
+{
+    enum { LIMIT = 256 };
+    double values[LIMIT];
+    double clocks[LIMIT];
+    uint32_t used = 0;
+    uint32_t clocked = 0;
+    for (uint32_t i = fitter->seen.first[index]; i < fitter->seen.first[index + 1]; i++) {
+        const struct moe_observation *item = &fitter->seen.items[i];
+        if (used < LIMIT && item->bad_flags == 0) {
+            values[used++] = item->log_ns;
+            clocks[clocked] = item->mhz;
+            clocked += item->mhz > 0.0 ? 1 : 0;
+        }
+    }
+    if (used == 0) {
+        return false;
+    }
+    *log_ns = moe_median(values, used);
+    *mhz = clocked == 0 ? 0.0 : moe_median(clocks, clocked);
+    return true;
 }
 
 double moe_fitter_tiles(const struct moe_fitter *fitter, uint32_t index, double tile)
@@ -141,7 +173,7 @@ double moe_fitter_busiest(const struct moe_fitter *fitter, uint32_t index)
 
 static double factor_of(const struct moe_fitter *fitter, uint32_t gpu, uint32_t class)
 {
-    return gpu == MOE_OBSERVATION_NO_GPU ? 1.0 : fitter->gpus[gpu].factor[class];
+    return gpu == MOE_OBSERVATION_NO_GPU ? 1.0 : fitter->gpus_at_clock[gpu].factor[class];
 }
 
 bool moe_fitter_predict(const struct moe_fitter *fitter, uint32_t index, uint32_t gpu, double *ns)

@@ -14,7 +14,7 @@
 
 #include "sim/calibration/evidence.h"
 
-enum { MOE_OBSERVATION_NO_GPU = UINT32_MAX };
+#define MOE_OBSERVATION_NO_GPU UINT32_MAX
 
 struct moe_observation_column {
     uint32_t run;

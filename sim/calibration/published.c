@@ -408,13 +408,14 @@ static enum moe_status write_file(const struct maker *maker, const char *db_path
 
 static enum moe_status find_kind(struct maker *maker, const char *name)
 {
-    maker->kind = name == NULL ? &maker->base->gpu_kind_rows[0]
-                               : moe_calibration_find_kind(maker->base, name);
-    return maker->kind != NULL
-               ? MOE_OK
-               : moe_fail(maker->err, MOE_RANGE, "--gpu-kind: the base has no '%s'; it has %s%s",
-                          name, maker->base->gpu_kind_rows[0].name,
-                          maker->base->gpu_kind_count > 1 ? " and others" : "");
+    const struct moe_calibration_gpu_kind *first = maker->base->gpu_kind_rows;
+    maker->kind = name == NULL ? first : moe_calibration_find_kind(maker->base, name);
+    if (maker->kind == NULL) {
+        return moe_fail(maker->err, MOE_RANGE, "--gpu-kind: the base has no '%s'; it has %s%s",
+                        name == NULL ? "" : name, first == NULL ? "none" : first->name,
+                        maker->base->gpu_kind_count > 1 ? " and others" : "");
+    }
+    return MOE_OK;
 }
 
 enum moe_status moe_published_import(struct moe_published_result *out, const char *path,

@@ -18,7 +18,7 @@
 #include "sim/base/options.h"
 #include "sim/calibration/published.h"
 
-enum { COLUMN_LIMIT = 64, FIELD_BYTES = 64 };
+enum { COLUMN_LIMIT = 64, FIELD_BYTES = 64, BACKEND_BYTES = 128 };
 
 enum column {
     MOE_DTYPE,
@@ -142,11 +142,11 @@ static bool find_dtype(const char *name, enum moe_dtype *out)
 static const char *backend(const struct reader *reader, const char *dtype)
 {
     const char *kernel = field(reader, KERNEL);
-    char *text = MOE_NEW(reader->out->arena, char, 2 * FIELD_BYTES);
+    char *text = MOE_NEW(reader->out->arena, char, BACKEND_BYTES);
     if (text == NULL) {
         return "";
     }
-    (void) snprintf(text, 2 * FIELD_BYTES, "%.28s%s%.20s", kernel[0] == '\0' ? "published" : kernel,
+    (void) snprintf(text, BACKEND_BYTES, "%.28s%s%.20s", kernel[0] == '\0' ? "published" : kernel,
                     strcmp(dtype, "fp8_block") == 0 ? "-" : "",
                     strcmp(dtype, "fp8_block") == 0 ? "block" : "");
     return text;

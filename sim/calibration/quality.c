@@ -39,9 +39,9 @@ uint32_t moe_quality_errors(const struct moe_fitter *fitter, uint32_t series,
         if (evidence->points[p].series != series || evidence->points[p].role != role) {
             continue;
         }
-        for (uint32_t i = fitter->seen.first[p]; i < fitter->seen.first[p + 1]; i++) {
-            const struct moe_observation *item = &fitter->seen.items[i];
-            const uint32_t gpu = fitter->seen.columns[item->column].gpu;
+        for (uint32_t i = fitter->even.first[p]; i < fitter->even.first[p + 1]; i++) {
+            const struct moe_observation *item = &fitter->even.items[i];
+            const uint32_t gpu = fitter->even.columns[item->column].gpu;
             double ns = 0.0;
             if (moe_fitter_predict(fitter, p, gpu, &ns)) {
                 errors[count] = ns / exp(item->log_ns) - 1.0;
@@ -144,7 +144,7 @@ static void judge(struct moe_quality *row, const struct moe_fitter *fitter,
 static void count_repeats(struct moe_quality *row, const struct moe_fitter *fitter)
 {
     for (uint32_t i = 0; i < fitter->seen.count; i++) {
-        const struct moe_observation *item = &fitter->seen.items[i];
+        const struct moe_observation *item = &fitter->even.items[i];
         if (fitter->evidence->points[item->point].series == row->series) {
             row->repeats += item->repeats;
             row->agreeing += item->agreeing;
@@ -228,6 +228,6 @@ enum moe_status moe_quality_shape_holds(bool *holds, const struct moe_fitter *fi
     if (all.checked > 0) {
         judge(&all, fitter, &scratch);
     }
-    *holds = all.checked == 0 || all.status != MOE_FIT_MISSED;
+    *holds = all.checked > 0 && all.status == MOE_FIT_CALIBRATED;
     return MOE_OK;
 }

@@ -1,8 +1,8 @@
 /*
  * Quality: how far the fitted tables are from points that no fit has seen, against the gates
  * of design section 8. Errors are predicted / measured - 1, over every GPU that measured the
- * point, each predicted with its own factors; held-out times are taken as they were measured,
- * drift and all.
+ * point, each predicted with its own factors at the clock that it ran at (the clock is measured
+ * with every sample); drift is left in.
  */
 #ifndef MOE_SIM_CALIBRATION_QUALITY_H
 #define MOE_SIM_CALIBRATION_QUALITY_H
@@ -41,8 +41,8 @@ enum moe_status moe_quality_check(struct moe_quality *rows, uint32_t *count,
                                   const struct moe_fitter *fitter,
                                   struct moe_error *err) MOE_MUST_CHECK;
 
-/* Whether all series of a shape together meet the gate of experts; true when nothing says that
- * they do not. Errors: MOE_LIMIT. */
+/* Whether all series of a shape together meet the gate of experts. What nobody could check does
+ * not. Errors: MOE_LIMIT. */
 enum moe_status moe_quality_shape_holds(bool *holds, const struct moe_fitter *fitter,
                                         uint32_t shape, struct moe_error *err) MOE_MUST_CHECK;
 

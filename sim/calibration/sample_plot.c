@@ -138,9 +138,12 @@ static void draw_points(const struct canvas *canvas, const struct subject *subje
             continue;
         }
         const enum moe_evidence_role role = fitter->evidence->points[p].role;
-        const char mark = role == MOE_EVIDENCE_HELDOUT ? 'x'
-                          : role == MOE_EVIDENCE_SKEW  ? 's'
-                                                       : 'o';
+        char mark = 'o';
+        if (role == MOE_EVIDENCE_HELDOUT) {
+            mark = 'x';
+        } else if (role == MOE_EVIDENCE_SKEW) {
+            mark = 's';
+        }
         for (uint32_t i = fitter->seen.first[p]; i < fitter->seen.first[p + 1]; i++) {
             put(canvas, log(abscissa(subject, p)), fitter->seen.items[i].log_ns, mark);
         }

@@ -45,15 +45,20 @@ int moe_sample_check_is_damage(enum moe_sample_check check)
         }                                                                                \
     } while (0)
 
+/* What makes a visit one. */
+struct visit {
+    uint32_t key[4]; /* point, run, GPU, pass */
+    double begin_s;
+    int64_t id;
+};
+
 static int compare_visits(const void *left, const void *right)
 {
-    const struct moe_evidence_sample *a = *(const struct moe_evidence_sample *const *) left;
-    const struct moe_evidence_sample *b = *(const struct moe_evidence_sample *const *) right;
-    const uint32_t of_a[] = { a->point, a->run, a->gpu, a->pass };
-    const uint32_t of_b[] = { b->point, b->run, b->gpu, b->pass };
+    const struct visit *a = left;
+    const struct visit *b = right;
     for (int i = 0; i < 4; i++) {
-        if (of_a[i] != of_b[i]) {
-            return of_a[i] < of_b[i] ? -1 : 1;
+        if (a->key[i] != b->key[i]) {
+            return a->key[i] < b->key[i] ? -1 : 1;
         }
     }
     if (a->begin_s != b->begin_s) {
@@ -65,25 +70,25 @@ static int compare_visits(const void *left, const void *right)
 static enum moe_status check_visits(struct moe_sample_verification *out,
                                     const struct moe_evidence *evidence, struct moe_error *err)
 {
-    const struct moe_evidence_sample **order = malloc(evidence->sample_count * sizeof *order);
-    if (order == NULL) {
+    struct visit *visits = malloc(evidence->sample_count * sizeof visits[0]);
+    if (visits == NULL) {
         return moe_fail(err, MOE_LIMIT, "%s: no memory for %u samples", evidence->name,
                         evidence->sample_count);
     }
     for (uint32_t i = 0; i < evidence->sample_count; i++) {
-        order[i] = &evidence->samples[i];
+        const struct moe_evidence_sample *s = &evidence->samples[i];
+        visits[i] = (struct visit){ { s->point, s->run, s->gpu, s->pass }, s->begin_s, s->id };
     }
-    qsort(order, evidence->sample_count, sizeof *order, compare_visits);
+    qsort(visits, evidence->sample_count, sizeof visits[0], compare_visits);
     for (uint32_t i = 1; i < evidence->sample_count; i++) {
-        const struct moe_evidence_sample *a = order[i - 1];
-        const struct moe_evidence_sample *b = order[i];
-        if (a->point == b->point && a->run == b->run && a->gpu == b->gpu && a->pass == b->pass &&
-            a->begin_s == b->begin_s) {
+        const struct visit *a = &visits[i - 1];
+        const struct visit *b = &visits[i];
+        if (memcmp(a->key, b->key, sizeof a->key) == 0 && a->begin_s == b->begin_s) {
             FINDING(out, MOE_SAMPLE_CHECK_VISITS, "samples %lld and %lld are of one visit",
                     (long long) a->id, (long long) b->id);
         }
     }
-    free(order);
+    free(visits);
     return MOE_OK;
 }
 
@@ -150,7 +155,9 @@ static void check_heldout(struct moe_sample_verification *out, const struct moe_
                 heldout += evidence->points[p].role == MOE_EVIDENCE_HELDOUT ? 1 : 0;
             }
         }
-        if (anchors > 0 && heldout == 0) {
+        const enum moe_evidence_kind kind = evidence->series[s].kind;
+        const bool predicted = kind != MOE_EVIDENCE_OVERLAP && kind != MOE_EVIDENCE_LAUNCH;
+        if (predicted && anchors > 0 && heldout == 0) {
             FINDING(out, MOE_SAMPLE_CHECK_HELDOUT, "%s has %u anchors and nothing held out",
                     evidence->series[s].name, anchors);
         }

@@ -11,12 +11,13 @@ void moe_table_builder_init(struct moe_table_builder *builder, const char *name,
 {
     *builder = (struct moe_table_builder){ .arena = arena };
     builder->calibration.name = name;
-    assert(MOE_TABLE_COUNT <= sizeof builder->capacity / sizeof builder->capacity[0]);
+    static_assert(MOE_TABLE_COUNT <= sizeof builder->capacity / sizeof builder->capacity[0],
+                  "one each");
 }
 
-void *moe_table_builder_row(struct moe_table_builder *builder, const char *name)
+void *moe_table_builder_row(struct moe_table_builder *builder, const char *table_name)
 {
-    const uint32_t index = moe_calibration_table_find(name);
+    const uint32_t index = moe_calibration_table_find(table_name);
     assert(index < MOE_TABLE_COUNT);
     const struct moe_table *table = moe_calibration_table(index);
     char *base = (char *) &builder->calibration;
@@ -37,17 +38,17 @@ void *moe_table_builder_row(struct moe_table_builder *builder, const char *name)
     return *rows + (size_t) (*count)++ * table->row_bytes;
 }
 
-enum moe_status moe_table_builder_copy(struct moe_table_builder *builder, const char *name,
+enum moe_status moe_table_builder_copy(struct moe_table_builder *builder, const char *table_name,
                                        const struct moe_calibration *from, struct moe_error *err)
 {
-    const struct moe_table *table = moe_calibration_table(moe_calibration_table_find(name));
+    const struct moe_table *table = moe_calibration_table(moe_calibration_table_find(table_name));
     const char *base = (const char *) from;
     const char *rows = *(const char *const *) (const void *) (base + table->rows_offset);
     const uint32_t count = *(const uint32_t *) (const void *) (base + table->count_offset);
     for (uint32_t i = 0; i < count; i++) {
-        void *row = moe_table_builder_row(builder, name);
+        void *row = moe_table_builder_row(builder, table_name);
         if (row == NULL) {
-            return moe_fail(err, MOE_LIMIT, "no memory for %u rows of table %s", count, name);
+            return moe_fail(err, MOE_LIMIT, "no memory for %u rows of table %s", count, table_name);
         }
         memcpy(row, rows + (size_t) i * table->row_bytes, table->row_bytes);
     }

@@ -23,10 +23,10 @@ void moe_table_builder_init(struct moe_table_builder *builder, const char *name,
 
 /* A new zeroed row of table TABLE (a struct moe_calibration_TABLE), or NULL when the arena is
  * full. Rows handed out before may move. */
-void *moe_table_builder_row(struct moe_table_builder *builder, const char *table);
+void *moe_table_builder_row(struct moe_table_builder *builder, const char *table_name);
 
 /* Appends all rows of one table of from; its texts are not copied. Errors: MOE_LIMIT. */
-enum moe_status moe_table_builder_copy(struct moe_table_builder *builder, const char *table,
+enum moe_status moe_table_builder_copy(struct moe_table_builder *builder, const char *table_name,
                                        const struct moe_calibration *from,
                                        struct moe_error *err) MOE_MUST_CHECK;
 

@@ -48,7 +48,7 @@
  * Provenance: a point's own on it; between points the worse of both, interpolated when both
  * are measured; beyond them, or with a fit only, or over another number of ranks, extrapolated
  * for what was ours and assumed for what was published. Between the points of a series that
- * missed its accuracy gate (table fit_quality): extrapolated.
+ * did not meet its accuracy gate (table fit_quality): extrapolated.
  * A duration that is a sum claims the worst provenance among its parts.
  */
 #ifndef MOE_SIM_COST_COST_H
