@@ -103,7 +103,7 @@ enum moe_status moe_plan_settle(struct moe_plan *plan, const char *name,
  * lowest slot of its GPU whose copies all lie on that GPU, because that is the one way that leaves
  * every GPU's load as it was planned. *filled counts them. Errors: MOE_POLICY when a GPU has no
  * such expert, naming layer, GPU and slot (the plan is then partly filled); MOE_LIMIT. */
-enum moe_status moe_plan_fill(struct moe_placement *placement, uint64_t *filled,
+enum moe_status moe_plan_fill(struct moe_placement *plan, uint64_t *filled,
                               struct moe_error *err) MOE_MUST_CHECK;
 
 /* One expert id of a JSON list into *slot. null_is_empty: null stands for an empty slot.

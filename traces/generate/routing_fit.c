@@ -93,7 +93,7 @@ static enum moe_status read_all(struct fit *fit, struct moe_error *err)
 {
     const size_t cells = cells_of(fit);
     uint64_t next = 0;
-    uint64_t longest = 0;
+    uint64_t longest = 1;
     for (uint64_t i = 0; i < fit->request_count; i++) {
         const uint64_t rows = moe_trace_request_rows(&fit->requests[i]);
         longest = rows > longest ? rows : longest;
