@@ -538,7 +538,8 @@ Test(generate, what_was_planted_is_found)
     const int low = found.class_popularity[0] > found.class_popularity[4] ? 0 : 1;
     cr_assert_float_eq(found.class_share[low], 0.3, 0.06, "%g", found.class_share[low]);
     for (int i = 0; i < 16; i++) {
-        cr_assert_float_eq(found.class_popularity[(size_t) (low * 16 + i)], i % 8 < 4 ? 0.22 : 0.03, 0.02);
+        cr_assert_float_eq(found.class_popularity[(size_t) (low * 16 + i)], i % 8 < 4 ? 0.22 : 0.03,
+                           0.02);
     }
     cr_assert_float_eq(found.class_drift[low] - found.class_drift[1 - low], 2.0, 0.5, "%g %g",
                        found.class_drift[low], found.class_drift[1 - low]);
@@ -564,7 +565,7 @@ static void expect_no_model(const char *from, const char *to, enum moe_status ex
     cr_assert_not_null(at, "%s", from);
     cr_assert_leq(strlen(to), strlen(from));
     for (size_t i = 0; i < strlen(from); i++) {
-        at[i] = i < strlen(to) ? to[i] : ' ';
+        at[i] = (char) (i < strlen(to) ? to[i] : ' ');
     }
     cr_assert_eq(moe_routing_model_parse(&model, "x.json", text, strlen(text), &err), expected,
                  "%s: %s", to, err.text);

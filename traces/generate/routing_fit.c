@@ -1,4 +1,5 @@
 /* Fitting a routing model: one pass over the trace, classes, and what the requests say. */
+#include <assert.h>
 #include <gsl/gsl_errno.h>
 #include <gsl/gsl_fit.h>
 #include <gsl/gsl_sort_double.h>
@@ -98,6 +99,7 @@ static enum moe_status read_all(struct fit *fit, struct moe_error *err)
         const uint64_t rows = moe_trace_request_rows(&fit->requests[i]);
         longest = rows > longest ? rows : longest;
     }
+    assert(ids_of(fit) > 0);
     uint16_t *rows = malloc((size_t) longest * ids_of(fit) * sizeof *rows);
     if (rows == NULL) {
         return moe_fail(err, MOE_LIMIT, "no memory for a request of %llu rows",
