@@ -73,9 +73,8 @@ enum moe_status moe_plan_parse(struct moe_plan *out, const char *name, const cha
                                size_t size, const struct moe_plan_format **format,
                                struct moe_error *err) MOE_MUST_CHECK;
 
-/* Writes to path all or nothing, or to standard output when path is NULL. The plan has no empty
- * slot unless the form takes them (asserted). Errors: as print; as moe_output_file_open and
- * _commit. */
+/* Writes to path all or nothing, or to standard output when path is NULL. Errors: as print;
+ * MOE_RANGE for empty slots in a form that takes none; as moe_output_file_open and _commit. */
 enum moe_status moe_plan_write(const struct moe_plan *plan, const struct moe_plan_format *format,
                                const char *path, bool overwrite,
                                struct moe_error *err) MOE_MUST_CHECK;
