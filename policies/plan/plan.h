@@ -29,6 +29,7 @@ struct moe_plan {
     uint32_t *layer_number;         /* [layer_count] ascending; owned */
     bool numbers_stated;         /* layer_number are hidden layers; else counted among MoE layers */
     uint32_t hidden_layer_count; /* more than every layer_number; what the engine counts */
+    bool lists_dense; /* its layers are all hidden ones, and it does not say which are dense */
     bool gpus_stated;
     char note[160]; /* what a form said besides, for people; may be empty */
 };
@@ -94,6 +95,11 @@ enum moe_status moe_plan_init(struct moe_plan *plan, const struct moe_placement_
 enum moe_status moe_plan_number(struct moe_plan *plan, uint32_t first, uint32_t step,
                                 struct moe_error *err) MOE_MUST_CHECK;
 
+/* Of a plan that lists dense layers, keeps layers first, first + step, ... to the last: the MoE
+ * ones. Errors: MOE_RANGE when there is no layer first. */
+enum moe_status moe_plan_keep(struct moe_plan *plan, uint32_t first, uint32_t step,
+                              struct moe_error *err) MOE_MUST_CHECK;
+
 /* Finds or checks expert_count, and that no layer lacks an expert. Errors: MOE_RANGE. */
 enum moe_status moe_plan_settle(struct moe_plan *plan, const char *name,
                                 struct moe_error *err) MOE_MUST_CHECK;
@@ -113,6 +119,10 @@ enum moe_status moe_plan_take_id(const json_t *value, bool null_is_empty, uint16
 
 /* "[0, 1, null]": one layer's slots from begin to before end. */
 void moe_plan_print_slots(FILE *out, const uint16_t *slots, uint32_t begin, uint32_t end);
+
+/* For forms that list MoE layers only. Errors: MOE_RANGE when the plan may list dense ones. */
+enum moe_status moe_plan_check_layers(const struct moe_plan *plan,
+                                      struct moe_error *err) MOE_MUST_CHECK;
 
 /* For forms that number hidden layers. Errors: MOE_RANGE when the plan does not. */
 enum moe_status moe_plan_check_numbers(const struct moe_plan *plan, const char *engine,
