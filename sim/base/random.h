@@ -17,8 +17,7 @@
 
 /* One independent stream for each use. Append only: the number is part of a run. */
 enum moe_random_purpose {
-    MOE_RANDOM_GENERATE = 100,    /* synthetic traces; the others count from 0 */
-    MOE_RANDOM_REQUEST_ORDER = 0, /* shuffles of the workload */
+    MOE_RANDOM_REQUEST_ORDER,     /* shuffles of the workload */
     MOE_RANDOM_LAYER_PERMUTATION, /* expert relabelling of repeated layers */
     MOE_RANDOM_GPU_FACTOR,        /* which hardware factors a simulated GPU gets */
     MOE_RANDOM_JITTER,            /* per step, layer and rank */
@@ -26,6 +25,7 @@ enum moe_random_purpose {
     MOE_RANDOM_POLICY,            /* decisions of randomised policies */
     MOE_RANDOM_TEST,
     MOE_RANDOM_ARRIVALS, /* requests of arrival files that state distributions */
+    MOE_RANDOM_GENERATE, /* synthetic traces */
 };
 
 /* SplitMix64's finaliser: a bijection that spreads every bit. */
