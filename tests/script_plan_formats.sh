@@ -46,6 +46,15 @@ same a.json lpt.vllm-ascend "TensorRT-LLM to vLLM-Ascend"
 expect 2 "give --first-layer" "$moesim" plan import lpt.vllm-ascend --export trtllm
 expect 0 "" "$moesim" plan import lpt.vllm-ascend --first-layer 1 --export trtllm -o b.yaml
 same b.yaml lpt.trtllm "vLLM-Ascend to TensorRT-LLM"
+# SGLang's form lists dense layers and does not say which they are.
+for form in moesim trtllm vllm-ascend; do
+    expect 2 "does not say which are dense" "$moesim" plan import lpt.sglang --gpus 4 --export "$form"
+    expect 0 "" "$moesim" plan import lpt.sglang --gpus 4 --first-layer 1 --export "$form" -o "c.$form"
+    as_engine "$form" "c.$form" 12 4 >"kept.$form"
+done
+same c.trtllm lpt.trtllm "SGLang to TensorRT-LLM"
+same c.vllm-ascend lpt.vllm-ascend "SGLang to vLLM-Ascend"
+expect 2 "there are layers 0 to 2" "$moesim" plan import lpt.sglang --first-layer 3
 expect 2 "is a plan for 4 GPUs" "$moesim" plan import lpt.vllm-ascend --gpus 8
 expect 2 "do not divide" "$moesim" plan import lpt.trtllm --gpus 5
 expect 2 "no format 'x'" "$moesim" plan import lpt.trtllm --export x

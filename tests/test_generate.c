@@ -504,10 +504,10 @@ static void write_planted(const char *path)
         model.domains[0].prompt_tokens[i] = 20 + i;
         model.domains[0].output_tokens[i] = 1 + 2 * i;
     }
-    for (int phase = 0; phase < 2; phase++) {
+    for (size_t phase = 0; phase < 2; phase++) {
         model.class_share[phase * 2] = 0.3;
         model.class_share[phase * 2 + 1] = 0.7;
-        for (int i = 0; i < 16; i++) {
+        for (size_t i = 0; i < 16; i++) {
             const bool low = i % 8 < 4; /* class 0 takes mostly experts 0 to 3 */
             model.class_popularity[i] = low ? 0.22 : 0.03;
             model.class_popularity[16 + i] = low ? 0.03 : 0.22;
@@ -538,7 +538,8 @@ Test(generate, what_was_planted_is_found)
     const int low = found.class_popularity[0] > found.class_popularity[4] ? 0 : 1;
     cr_assert_float_eq(found.class_share[low], 0.3, 0.06, "%g", found.class_share[low]);
     for (int i = 0; i < 16; i++) {
-        cr_assert_float_eq(found.class_popularity[low * 16 + i], i % 8 < 4 ? 0.22 : 0.03, 0.02);
+        cr_assert_float_eq(found.class_popularity[(size_t) (low * 16 + i)], i % 8 < 4 ? 0.22 : 0.03,
+                           0.02);
     }
     cr_assert_float_eq(found.class_drift[low] - found.class_drift[1 - low], 2.0, 0.5, "%g %g",
                        found.class_drift[low], found.class_drift[1 - low]);
@@ -563,8 +564,9 @@ static void expect_no_model(const char *from, const char *to, enum moe_status ex
     struct moe_error err = { 0 };
     cr_assert_not_null(at, "%s", from);
     cr_assert_leq(strlen(to), strlen(from));
-    memset(at, ' ', strlen(from));
-    memcpy(at, to, strlen(to));
+    for (size_t i = 0; i < strlen(from); i++) {
+        at[i] = (char) (i < strlen(to) ? to[i] : ' ');
+    }
     cr_assert_eq(moe_routing_model_parse(&model, "x.json", text, strlen(text), &err), expected,
                  "%s: %s", to, err.text);
     cr_assert_not_null(strstr(err.text, words), "'%s' lacks '%s'", err.text, words);

@@ -73,6 +73,27 @@ enum moe_status moe_plan_number(struct moe_plan *plan, uint32_t first, uint32_t 
     return MOE_OK;
 }
 
+enum moe_status moe_plan_keep(struct moe_plan *plan, uint32_t first, uint32_t step,
+                              struct moe_error *err)
+{
+    struct moe_placement_shape *shape = &plan->placement.shape;
+    uint32_t kept = 0;
+    assert(plan->lists_dense);
+    assert(step >= 1);
+    if (first >= shape->layer_count) {
+        return moe_fail(err, MOE_RANGE, "--first-layer %u: there are layers 0 to %u", first,
+                        shape->layer_count - 1);
+    }
+    for (uint32_t row = first; row < shape->layer_count; row += step, kept++) {
+        memmove(moe_placement_layer(&plan->placement, kept),
+                moe_placement_layer(&plan->placement, row), shape->slot_count * sizeof(uint16_t));
+        plan->layer_number[kept] = plan->layer_number[row];
+    }
+    shape->layer_count = kept;
+    plan->lists_dense = false;
+    return MOE_OK;
+}
+
 enum moe_status moe_plan_settle(struct moe_plan *plan, const char *name, struct moe_error *err)
 {
     struct moe_placement_shape *shape = &plan->placement.shape;
@@ -194,6 +215,15 @@ void moe_plan_print_slots(FILE *out, const uint16_t *slots, uint32_t begin, uint
         }
     }
     (void) fputc(']', out);
+}
+
+enum moe_status moe_plan_check_layers(const struct moe_plan *plan, struct moe_error *err)
+{
+    return !plan->lists_dense
+               ? MOE_OK
+               : moe_fail(err, MOE_RANGE,
+                          "the plan lists all hidden layers and does not say which are dense; give "
+                          "--first-layer, the first MoE layer's number (0 when all are)");
 }
 
 enum moe_status moe_plan_check_numbers(const struct moe_plan *plan, const char *engine,

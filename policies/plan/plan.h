@@ -29,6 +29,7 @@ struct moe_plan {
     uint32_t *layer_number;         /* [layer_count] ascending; owned */
     bool numbers_stated;         /* layer_number are hidden layers; else counted among MoE layers */
     uint32_t hidden_layer_count; /* more than every layer_number; what the engine counts */
+    bool lists_dense; /* its layers are all hidden ones, and it does not say which are dense */
     bool gpus_stated;
     char note[160]; /* what a form said besides, for people; may be empty */
 };
@@ -73,9 +74,8 @@ enum moe_status moe_plan_parse(struct moe_plan *out, const char *name, const cha
                                size_t size, const struct moe_plan_format **format,
                                struct moe_error *err) MOE_MUST_CHECK;
 
-/* Writes to path all or nothing, or to standard output when path is NULL. The plan has no empty
- * slot unless the form takes them (asserted). Errors: as print; as moe_output_file_open and
- * _commit. */
+/* Writes to path all or nothing, or to standard output when path is NULL. Errors: as print;
+ * MOE_RANGE for empty slots in a form that takes none; as moe_output_file_open and _commit. */
 enum moe_status moe_plan_write(const struct moe_plan *plan, const struct moe_plan_format *format,
                                const char *path, bool overwrite,
                                struct moe_error *err) MOE_MUST_CHECK;
@@ -95,6 +95,11 @@ enum moe_status moe_plan_init(struct moe_plan *plan, const struct moe_placement_
 enum moe_status moe_plan_number(struct moe_plan *plan, uint32_t first, uint32_t step,
                                 struct moe_error *err) MOE_MUST_CHECK;
 
+/* Of a plan that lists dense layers, keeps layers first, first + step, ... to the last: the MoE
+ * ones. Errors: MOE_RANGE when there is no layer first. */
+enum moe_status moe_plan_keep(struct moe_plan *plan, uint32_t first, uint32_t step,
+                              struct moe_error *err) MOE_MUST_CHECK;
+
 /* Finds or checks expert_count, and that no layer lacks an expert. Errors: MOE_RANGE. */
 enum moe_status moe_plan_settle(struct moe_plan *plan, const char *name,
                                 struct moe_error *err) MOE_MUST_CHECK;
@@ -103,7 +108,7 @@ enum moe_status moe_plan_settle(struct moe_plan *plan, const char *name,
  * lowest slot of its GPU whose copies all lie on that GPU, because that is the one way that leaves
  * every GPU's load as it was planned. *filled counts them. Errors: MOE_POLICY when a GPU has no
  * such expert, naming layer, GPU and slot (the plan is then partly filled); MOE_LIMIT. */
-enum moe_status moe_plan_fill(struct moe_placement *placement, uint64_t *filled,
+enum moe_status moe_plan_fill(struct moe_placement *plan, uint64_t *filled,
                               struct moe_error *err) MOE_MUST_CHECK;
 
 /* One expert id of a JSON list into *slot. null_is_empty: null stands for an empty slot.
@@ -114,6 +119,10 @@ enum moe_status moe_plan_take_id(const json_t *value, bool null_is_empty, uint16
 
 /* "[0, 1, null]": one layer's slots from begin to before end. */
 void moe_plan_print_slots(FILE *out, const uint16_t *slots, uint32_t begin, uint32_t end);
+
+/* For forms that list MoE layers only. Errors: MOE_RANGE when the plan may list dense ones. */
+enum moe_status moe_plan_check_layers(const struct moe_plan *plan,
+                                      struct moe_error *err) MOE_MUST_CHECK;
 
 /* For forms that number hidden layers. Errors: MOE_RANGE when the plan does not. */
 enum moe_status moe_plan_check_numbers(const struct moe_plan *plan, const char *engine,

@@ -1,5 +1,4 @@
 /* The forms of a plan: found by name or by content, read and written. */
-#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -125,7 +124,12 @@ enum moe_status moe_plan_write(const struct moe_plan *plan, const struct moe_pla
                                const char *path, bool overwrite, struct moe_error *err)
 {
     struct moe_output_file file;
-    assert(format->takes_empty || is_full(&plan->placement));
+    if (!format->takes_empty && !is_full(&plan->placement)) {
+        return moe_fail(err, MOE_RANGE,
+                        "%s needs an expert in every slot, and the plan has empty "
+                        "ones",
+                        format->name);
+    }
     if (path == NULL) {
         MOE_TRY(format->print(stdout, plan, err));
         return fflush(stdout) == 0

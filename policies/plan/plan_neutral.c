@@ -138,6 +138,7 @@ static void print_count(FILE *out, const char *key, bool is_stated, uint32_t val
 static enum moe_status print(FILE *out, const struct moe_plan *plan, struct moe_error *err)
 {
     const struct moe_placement_shape *shape = &plan->placement.shape;
+    MOE_TRY(moe_plan_check_layers(plan, err));
     (void) fprintf(out, "{\"format\": \"%s\", \"version\": %d, \"expert_count\": %u", FORMAT,
                    VERSION, shape->expert_count);
     print_count(out, "gpu_count", plan->gpus_stated, shape->gpu_count);

@@ -50,6 +50,7 @@ static enum moe_status parse(struct moe_plan *out, const struct moe_plan_text *t
     for (uint32_t layer = 0; layer < shape.layer_count; layer++) {
         MOE_TRY(read_row(json_array_get(rows, layer), text->name, &out->placement, layer, err));
     }
+    out->lists_dense = true;
     return moe_plan_number(out, 0, 1, err);
 }
 

@@ -210,6 +210,7 @@ static enum moe_status parse(struct moe_plan *out, const struct moe_plan_text *t
 static enum moe_status print(FILE *out, const struct moe_plan *plan, struct moe_error *err)
 {
     const struct moe_placement_shape *shape = &plan->placement.shape;
+    MOE_TRY(moe_plan_check_layers(plan, err));
     MOE_TRY(moe_plan_check_numbers(plan, "TensorRT-LLM", err));
     (void) fprintf(out, "num_slots: %u\n%s:\n", shape->slot_count, ASSIGNMENTS);
     for (uint32_t layer = 0; layer < shape->layer_count; layer++) {

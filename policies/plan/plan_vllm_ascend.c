@@ -102,6 +102,7 @@ static enum moe_status print(FILE *out, const struct moe_plan *plan, struct moe_
 {
     const struct moe_placement_shape *shape = &plan->placement.shape;
     const uint32_t count = moe_placement_slots_per_gpu(shape);
+    MOE_TRY(moe_plan_check_layers(plan, err));
     if (!plan->gpus_stated) {
         return moe_fail(err, MOE_RANGE,
                         "an expert map of vLLM-Ascend lists devices, and the plan does not say how "

@@ -227,7 +227,7 @@ static enum moe_status parse(struct compare_request *request, int argc, char **a
         { "slots", MOE_OPTION_COUNT, &request->slots, "N",
           "physical expert slots per layer; 0 = one redundant slot per GPU", 0, 65534 },
         { "policies", MOE_OPTION_TEXT, &request->policies, "A,B,...",
-          "policies to compare (`moesim policies`)", 0, 0 },
+          "policies to compare (`moesim policies`); ./F.so is a plug-in, ./F a plan file", 0, 0 },
         { "baseline", MOE_OPTION_TEXT, &request->baseline, "NAME",
           "policy to compare against: contiguous, or the first that is named", 0, 0 },
     };

@@ -54,7 +54,9 @@ static enum moe_status parse(struct request *request, int argc, char **argv, boo
         { "groups", MOE_OPTION_COUNT, &request->group_count, "N", "routing groups", 1,
           MOE_SLOT_EMPTY - 1 },
         { "policies", MOE_OPTION_TEXT, &request->policies, "A,B,...",
-          "policies to compare, with parameters (craft:R=8); all when not given", 0, 0 },
+          "policies to compare, with parameters (craft:R=8), or plan files (./F); all when not "
+          "given",
+          0, 0 },
         { "plan-share", MOE_OPTION_REAL, &request->share, "X",
           "first part of the recording to plan on; the rest is scored", 0.001, 0.999 },
         { "seed", MOE_OPTION_SEED, &request->seed, "S", "for randomised policies", 0, 0 },

@@ -87,7 +87,8 @@ static enum moe_status number(struct moe_plan *plan, const struct numbering *num
     }
     MOE_TRY(moe_parse_count(numbering->first, "--first-layer", 0, MOE_TRACE_LAYER_LIMIT - 1, &first,
                             err));
-    return moe_plan_number(plan, (uint32_t) first, numbering->step, err);
+    return plan->lists_dense ? moe_plan_keep(plan, (uint32_t) first, numbering->step, err)
+                             : moe_plan_number(plan, (uint32_t) first, numbering->step, err);
 }
 
 #define NUMBERING_OPTIONS(numbering)                                                          \

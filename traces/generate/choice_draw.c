@@ -60,6 +60,7 @@ static uint32_t common_factor(uint32_t a, uint32_t b)
 
 static struct walk begin_walk(uint64_t bits, uint32_t count)
 {
+    assert(count > 0);
     struct walk walk = { .at = (uint32_t) ((bits >> 32) % count), .count = count };
     walk.stride = 1 + (uint32_t) ((bits & 0xffffffff) % count);
     while (common_factor(walk.stride, count) != 1) {

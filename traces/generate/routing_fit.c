@@ -1,4 +1,5 @@
 /* Fitting a routing model: one pass over the trace, classes, and what the requests say. */
+#include <assert.h>
 #include <gsl/gsl_errno.h>
 #include <gsl/gsl_fit.h>
 #include <gsl/gsl_sort_double.h>
@@ -93,11 +94,12 @@ static enum moe_status read_all(struct fit *fit, struct moe_error *err)
 {
     const size_t cells = cells_of(fit);
     uint64_t next = 0;
-    uint64_t longest = 0;
+    uint64_t longest = 1;
     for (uint64_t i = 0; i < fit->request_count; i++) {
         const uint64_t rows = moe_trace_request_rows(&fit->requests[i]);
         longest = rows > longest ? rows : longest;
     }
+    assert(ids_of(fit) > 0);
     uint16_t *rows = malloc((size_t) longest * ids_of(fit) * sizeof *rows);
     if (rows == NULL) {
         return moe_fail(err, MOE_LIMIT, "no memory for a request of %llu rows",
