@@ -49,19 +49,11 @@ static void shares_of(enum moe_row_histogram kind, int32_t expert_count, double 
     }
 }
 
-void moe_row_histogram_make(enum moe_row_histogram kind, int32_t expert_count,
-                            int32_t rows_per_expert, int32_t *row_offset)
+void moe_row_share_round(const double *shares, int32_t expert_count, int32_t total, int32_t *rows)
 {
-    assert(expert_count >= 1);
-    assert(expert_count <= EXPERT_LIMIT);
-    assert(rows_per_expert >= 0);
-    double shares[EXPERT_LIMIT];
     double remainder[EXPERT_LIMIT];
-    int32_t rows[EXPERT_LIMIT];
-    const int32_t total = expert_count * rows_per_expert;
     double sum = 0.0;
     int32_t given = 0;
-    shares_of(kind, expert_count, shares);
     for (int32_t e = 0; e < expert_count; e++) {
         sum += shares[e];
     }
@@ -79,6 +71,19 @@ void moe_row_histogram_make(enum moe_row_histogram kind, int32_t expert_count,
         rows[best]++;
         remainder[best] = -1.0;
     }
+}
+
+void moe_row_histogram_make(enum moe_row_histogram kind, int32_t expert_count,
+                            int32_t rows_per_expert, int32_t *row_offset)
+{
+    assert(expert_count >= 1);
+    assert(expert_count <= EXPERT_LIMIT);
+    assert(rows_per_expert >= 0);
+    double shares[EXPERT_LIMIT];
+    int32_t rows[EXPERT_LIMIT];
+    const int32_t total = expert_count * rows_per_expert;
+    shares_of(kind, expert_count, shares);
+    moe_row_share_round(shares, expert_count, total, rows);
     row_offset[0] = 0;
     for (int32_t e = 0; e < expert_count; e++) {
         row_offset[e + 1] = row_offset[e] + rows[e];

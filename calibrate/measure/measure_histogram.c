@@ -70,31 +70,6 @@ static void shares_of(const char *name, int32_t expert_count, double *shares)
     }
 }
 
-/* rows[] from shares that add up to anything above 0. */
-static void round_shares(const double *shares, int32_t expert_count, int32_t total, int32_t *rows)
-{
-    double remainder[EXPERT_LIMIT];
-    double sum = 0.0;
-    int32_t given = 0;
-    for (int32_t e = 0; e < expert_count; e++) {
-        sum += shares[e];
-    }
-    for (int32_t e = 0; e < expert_count; e++) {
-        const double exact = (double) total * shares[e] / sum;
-        rows[e] = (int32_t) exact;
-        remainder[e] = exact - (double) rows[e];
-        given += rows[e];
-    }
-    for (; given < total; given++) {
-        int32_t best = 0;
-        for (int32_t e = 1; e < expert_count; e++) {
-            best = remainder[e] > remainder[best] ? e : best;
-        }
-        rows[best]++;
-        remainder[best] = -1.0;
-    }
-}
-
 void moe_measure_histogram_make(const char *name, int32_t expert_count, int32_t rows_per_expert,
                                 int32_t *rows)
 {
@@ -112,7 +87,7 @@ void moe_measure_histogram_make(const char *name, int32_t expert_count, int32_t 
         return;
     }
     shares_of(name, expert_count, shares);
-    round_shares(shares, expert_count, expert_count * rows_per_expert, rows);
+    moe_row_share_round(shares, expert_count, expert_count * rows_per_expert, rows);
 }
 
 struct moe_row_load moe_measure_histogram_load(const int32_t *rows, int32_t expert_count)

@@ -211,7 +211,7 @@ static uint32_t first_tier(const struct moe_measure_plan *plan, uint32_t point)
     if (series->kind != MOE_MEASURE_EXPERT) {
         return TIER_AROUND;
     }
-    return series->library ? TIER_LIBRARY : TIER_OWN;
+    return series->is_library ? TIER_LIBRARY : TIER_OWN;
 }
 
 /* Brings the light points of a series to the front, or to the end, and keeps both parts' order: the
@@ -325,7 +325,7 @@ static enum moe_status add_sustained(const struct moe_measure_request *request,
         int32_t each = request->rows_max < 512 ? request->rows_max : 512;
         const int32_t most = moe_measure_row_limit(series) / series->units;
         each = each < most ? each : most;
-        if (series->library || each < 1) {
+        if (series->is_library || each < 1) {
             continue;
         }
         moe_measure_histogram_spread(series->units, series->units, each, rows);

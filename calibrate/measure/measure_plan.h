@@ -97,7 +97,7 @@ struct moe_measure_series {
     enum moe_expert_dtype dtype;
     enum moe_expert_activation activation; /* expert */
     char backend[24];
-    bool library;
+    bool is_library;
     double memory_bytes; /* what its operands take at most */
 };
 

@@ -89,7 +89,8 @@ enum moe_status moe_measure_series_expert(struct moe_measure_plan *plan,
                                          .units = shape->expert_count,
                                          .dtype = dtype,
                                          .activation = shape->activation,
-                                         .library = moe_measure_backend_find(backend)->is_library };
+                                         .is_library =
+                                             moe_measure_backend_find(backend)->is_library };
     const bool usual = shape->activation == MOE_EXPERT_SWIGLU;
     (void) snprintf(series.backend, sizeof series.backend, "%s", backend);
     (void) snprintf(series.name, sizeof series.name, "expert-%dx%dx%d-%s%s%s-%s",
@@ -267,7 +268,7 @@ static enum moe_status add_gemm(struct moe_measure_plan *plan, const char *model
                                          .units = 1,
                                          .dtype = dtype,
                                          .backend = "cublaslt",
-                                         .library = true };
+                                         .is_library = true };
     if (depth <= 0 || columns <= 0) {
         return MOE_OK;
     }
