@@ -124,8 +124,7 @@ void count_twin_row(struct twin_counted *counted, const struct twin_case *c, uin
             wanted_node[to / c->cost.gpus_per_node] = true;
         }
         for (uint32_t g = 0; g < gpus_of(c); g++) {
-            counted->copies[layer][gpu][g] +=
-                c->exchange == TWIN_EACH ? wanted[g] : wanted[g] > 0;
+            counted->copies[layer][gpu][g] += c->exchange == TWIN_EACH ? wanted[g] : wanted[g] > 0;
             counted->nodes[layer][gpu][g] += wanted_node[g];
         }
     }

@@ -19,6 +19,7 @@ struct writer {
     int64_t seq;
     double now_s;
     double mhz; /* of the next sample; 0: not known */
+    bool point_has_clock;
 };
 
 struct sample_world sample_world_plain(uint64_t seed)
@@ -121,6 +122,10 @@ static double next_clock(struct writer *writer)
     if (writer->world->clock_spread <= 0.0) {
         return 1.0;
     }
+    if (writer->world->settled && writer->point_has_clock) {
+        return 1500.0 / writer->mhz;
+    }
+    writer->point_has_clock = true;
     const double u = moe_random_uniform(writer->key, writer->counter++);
     writer->mhz = 1500.0 * exp(writer->world->clock_spread * (2.0 * u - 1.0));
     return 1500.0 / writer->mhz;
@@ -149,6 +154,7 @@ static int64_t add_point(struct writer *writer, int64_t series, const char *role
         .histogram = "uniform",
     };
     ok(moe_sample_add_point(writer->store, &point, &id, NULL));
+    writer->point_has_clock = false;
     return id;
 }
 
@@ -466,7 +472,7 @@ void sample_world_write(const struct sample_world *world, const char *path)
         .nccl = "2.28.9",
         .seed = world->seed,
         .gpu_count = world->gpu_count,
-        .settings = "{}",
+        .settings = world->settled ? "{\"settle_s\":0.4}" : "{}",
     };
     assert(world->gpu_count >= 1 && world->gpu_count <= 16);
     ok(moe_sample_store_open(path, &writer.store, NULL));

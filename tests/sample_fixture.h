@@ -12,14 +12,15 @@
 struct sample_world {
     uint64_t seed;
     uint32_t gpu_count;
-    uint32_t slow_gpu;    /* its arithmetic takes slow_factor times as long; gpu_count: none */
-    double slow_factor;   /* 1: none */
-    double run_factor;    /* of the arithmetic of all GPUs: a soaked node, a warm day */
-    double noise;         /* sd of the log of a sample */
-    double drift;         /* sd of a slow wave in arithmetic, of 120 s; 0: none */
-    double clock_spread;  /* half the range of log clocks around 1500 MHz; 0: not known */
-    bool kernel_switch;   /* between 66 and 95 rows 25 % slower, where no anchor lies */
-    bool experts_only;    /* no other series */
+    uint32_t slow_gpu;   /* its arithmetic takes slow_factor times as long; gpu_count: none */
+    double slow_factor;  /* 1: none */
+    double run_factor;   /* of the arithmetic of all GPUs: a soaked node, a warm day */
+    double noise;        /* sd of the log of a sample */
+    double drift;        /* sd of a slow wave in arithmetic, of 120 s; 0: none */
+    double clock_spread; /* half the range of log clocks around 1500 MHz; 0: not known */
+    bool settled;        /* the run says that it waited for clocks: one for all visits of a point */
+    bool kernel_switch;  /* between 66 and 95 rows 25 % slower, where no anchor lies */
+    bool experts_only;   /* no other series */
     double heldout_scale; /* multiplies held-out and skew times; 1: honest */
     const char *started_at;
     uint32_t first_gpu; /* number in the made-up UUIDs */

@@ -61,10 +61,9 @@ struct twin_schedule {
 void serving_twin_begin(struct twin_schedule *schedule);
 
 /* Plans the step that begins at now; returns its rows. */
-uint32_t serving_twin_plan(struct twin_schedule *schedule, const struct twin_scene *scene,
-                           int64_t now);
+uint32_t serving_twin_plan(struct twin_schedule *s, const struct twin_scene *c, int64_t now);
 
 /* The step is over; returns the tokens sampled. */
-uint32_t serving_twin_end(struct twin_schedule *schedule, const struct twin_scene *scene);
+uint32_t serving_twin_end(struct twin_schedule *s, const struct twin_scene *c);
 
 #endif

@@ -79,7 +79,7 @@ static void draw_hardware(struct twin_draw *draw, struct moe_scenario *scenario)
     h->recovery_s = 1e-5;
     for (uint32_t i = 0; i < h->event_count; i++) {
         h->event[i] = (struct moe_hardware_event){
-            .kind = (enum moe_hardware_event_kind) (2 - twin_below(draw, 5) % 3),
+            .kind = (enum moe_hardware_event_kind)(2 - twin_below(draw, 5) % 3),
             .gpu = twin_below(draw, gpus),
             .factor = 1.0 + twin_below(draw, 3),
             .begin_ns = 200 * (moe_time_ns) twin_below(draw, 2000),

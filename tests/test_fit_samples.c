@@ -374,6 +374,45 @@ Test(fit_samples, clocks_are_taken_off)
     cr_expect_gt(even, 0.95 * repeats, "%u of %u", even, repeats);
 }
 
+/* The largest distance of a row of table point from what was measured at it; but for 256 rows, where
+ * the sentinel, at a clock of its own, is a second point of the same place. */
+static double largest_distance(void)
+{
+    const struct moe_calibration *made = &fit.builder.calibration;
+    double largest = 0.0;
+    uint32_t compared = 0;
+    for (uint32_t i = 0; i < made->point_count; i++) {
+        const struct moe_calibration_point *row = &made->point_rows[i];
+        for (uint32_t p = 0; p < evidence.point_count; p++) {
+            const struct moe_evidence_point *point = &evidence.points[p];
+            double log_ns = 0.0;
+            double mhz = 0.0;
+            if (strcmp(row->series, "expert-4096x1536-bf16-swiglu-own") == 0 &&
+                strcmp(evidence.series[point->series].name, expert_name) == 0 &&
+                point->tokens == row->tokens && point->active == row->active &&
+                point->tokens != 256.0 && moe_fitter_may_fit(point) &&
+                moe_fitter_as_measured(&fit.fitter, p, &log_ns, &mhz)) {
+                largest = fmax(largest, fabs(log(row->median_ns) - log_ns));
+                compared++;
+            }
+        }
+    }
+    cr_assert_gt(compared, 10);
+    return largest;
+}
+
+Test(fit_samples, settled_points_are_stated_at_their_own_clock)
+{
+    struct sample_world world = sample_world_plain(12);
+    world.experts_only = true;
+    world.clock_spread = 0.12;
+    fit_world(&world);
+    cr_expect_gt(largest_distance(), 0.05, "%g", largest_distance());
+    world.settled = true;
+    fit_world(&world);
+    cr_expect_lt(largest_distance(), 0.01, "%g", largest_distance());
+}
+
 static void change(const char *sql)
 {
     sqlite3 *db = NULL;

@@ -15,6 +15,8 @@ static struct moe_hardware_options options_of(const char *const *events, uint32_
     return options;
 }
 
+static const struct moe_hardware_size SIZE = { .gpu_count = 4, .layer_count = 2 };
+
 Test(hardware, events_are_read_or_refused)
 {
     static const char *const good[] = { "slow gpu=3 by=1.15", "link gpu=0 by=2 at=10 for=0.5",
@@ -77,7 +79,7 @@ Test(hardware, events_hold_for_steps_that_begin_within_them)
     model.hidden_size = 128;
     cr_assert_eq(moe_hardware_options_settle(&options, 4, NULL), MOE_OK);
     const struct moe_cost *cost = toy_cost(&arena, &model);
-    cr_assert_eq(moe_hardware_init(&h, cost, 4, 2, 1, false, &options, &arena, NULL), MOE_OK);
+    cr_assert_eq(moe_hardware_init(&h, cost, SIZE, 1, false, &options, &arena, NULL), MOE_OK);
     const struct {
         moe_time_ns at;
         double compute;
@@ -93,9 +95,9 @@ Test(hardware, events_hold_for_steps_that_begin_within_them)
         cr_expect_float_eq(h.nominal.compute, 1.0, 1e-12);
     }
     options.clock = MOE_CLOCK_SUSTAINED;
-    cr_assert_eq(moe_hardware_init(&h, cost, 4, 2, 1, false, &options, &arena, &err), MOE_RANGE);
+    cr_assert_eq(moe_hardware_init(&h, cost, SIZE, 1, false, &options, &arena, &err), MOE_RANGE);
     options.sustained_factor = 1.25;
-    cr_assert_eq(moe_hardware_init(&h, cost, 4, 2, 1, false, &options, &arena, NULL), MOE_OK);
+    cr_assert_eq(moe_hardware_init(&h, cost, SIZE, 1, false, &options, &arena, NULL), MOE_OK);
     moe_hardware_begin_step(&h, 0, 0);
     cr_expect_float_eq(h.nominal.compute, 1.25, 1e-12);
     cr_expect_float_eq(h.factor[0].compute, 1.25, 1e-12);

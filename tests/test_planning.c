@@ -5,9 +5,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "sim/arrival/workload.h"
 #include "sim/cost/calibration.h"
 #include "sim/engine/planning.h"
-#include "sim/arrival/workload.h"
 #include "tests/engine_case.h"
 #include "tests/engine_drive.h"
 #include "tests/workload_twin.h"

@@ -99,12 +99,12 @@ Test(scenario, what_cannot_be_is_refused_before_any_trace_is_opened)
         { "trace=", "trace: none is named; it must be the path of a trace store" },
         { "model=", "model: none is named; `moesim models` lists the cards" },
         { "attribution=1", "attribution: '1' is not true or false" },
-        { "serving.exchange=exactly",
-          "serving.exchange: 'exactly' is not one of exact, padded, hierarchical, low_latency, all_gather" },
-        { "gpus=32",
-          "setting gpus: no such key (did you mean cluster.gpu?); allowed here: name "
-          "trace model calibration cluster slots replicas serving arrivals slo hardware online policies "
-          "baseline seeds first_seed attribution noise" },
+        { "serving.exchange=exactly", "serving.exchange: 'exactly' is not one of exact, padded, "
+                                      "hierarchical, low_latency, all_gather" },
+        { "gpus=32", "setting gpus: no such key (did you mean cluster.gpu?); allowed here: name "
+                     "trace model calibration cluster slots replicas serving arrivals slo hardware "
+                     "online policies "
+                     "baseline seeds first_seed attribution noise" },
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct moe_scenario scenario = { .slot_count = 77 };

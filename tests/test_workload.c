@@ -3,8 +3,8 @@
 #include <inttypes.h>
 #include <string.h>
 
-#include "sim/engine/replay_map.h"
 #include "sim/arrival/workload.h"
+#include "sim/engine/replay_map.h"
 #include "tests/engine_case.h"
 #include "tests/engine_drive.h"
 

@@ -218,10 +218,8 @@ enum moe_status moe_measure_options_parse(int argc, char **argv, bool is_card,
         { "plan-only", MOE_OPTION_FLAG, &out->plan_only, NULL,
           "say what would be measured, for how long, in how much memory", 0, 0 },
         { "memory-gb", MOE_OPTION_REAL, &words.memory_gb, "N",
-          "with --plan-only: for GPUs of so much free memory, none is looked for (0: these GPUs, "
-          "or "
-          "150 where there are none)",
-          0, 10000 },
+          "with --plan-only: free memory of a GPU (0: of these, or 150 where there are none)", 0,
+          10000 },
         { "die-after", MOE_OPTION_COUNT, &run->test_kill, "N",
           "for tests: end as if killed after so many samples (0: never)", 0, 1000000 },
     };

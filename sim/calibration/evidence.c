@@ -1,6 +1,7 @@
 #include "sim/calibration/evidence.h"
 
 #include <assert.h>
+#include <jansson.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -188,6 +189,16 @@ static enum moe_status read_gpu(const struct cursor *c, void *to, struct moe_err
     return real(c, 7, 0.0, 1e5, &gpu->power_limit_w, err);
 }
 
+/* moecal's "settle_s": the seconds it may take until a point's clock holds; 0 or none: not waited
+ * for. Settings are for people to read, so text that is no JSON says nothing. */
+static bool says_settled(const char *settings)
+{
+    json_t *root = json_loads(settings, 0, NULL);
+    const bool settled = json_number_value(json_object_get(root, "settle_s")) > 0.0;
+    json_decref(root);
+    return settled;
+}
+
 static enum moe_status read_run(const struct cursor *c, void *to, struct moe_error *err)
 {
     struct moe_evidence_run *run = to;
@@ -200,6 +211,7 @@ static enum moe_status read_run(const struct cursor *c, void *to, struct moe_err
     MOE_TRY(text(c, 6, 0, &run->cublas, err));
     MOE_TRY(text(c, 7, 0, &run->nccl, err));
     MOE_TRY(text(c, 8, 0, &run->settings, err));
+    run->is_settled = says_settled(run->settings);
     MOE_TRY(whole(c, 9, INT64_MIN, INT64_MAX, &run->seed, err));
     MOE_TRY(count(c, 10, 1, &run->gpu_count, err));
     return maybe(c, 11, 0.0, 1e9, &run->wall_s, err);

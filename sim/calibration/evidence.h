@@ -83,6 +83,7 @@ struct moe_evidence_run {
     const char *cublas;
     const char *nccl;
     const char *settings;
+    bool is_settled; /* every point was run until the clock that it keeps by itself had come */
     int64_t seed;
     uint32_t gpu_count;
     double wall_s; /* 0: did not end in order */

@@ -2,9 +2,10 @@
  * Fitter: what the steps of `moesim fit` share. Internal to sim/calibration; the door is
  * fit_samples.h. Everything lives in one arena.
  *
- * Order of steps: observations; centres and shapes; what each sample would have taken at one
- * clock, since under a power cap the clock of a visit depends on what ran before it; drift,
- * levels of GPUs; centres and shapes again with all that taken off; exchanges, parameters,
+ * Order of steps: observations; centres and shapes; what each sample would have taken at its
+ * point's clock, since under a power cap the clock of a visit depends on what ran before it (in a
+ * settled run the point's own median, which a run of such work meets; else one clock for all, since
+ * the point's own is an accident); drift, levels of GPUs; centres and shapes again with all that taken off; exchanges, parameters,
  * noise; quality on the points that nothing of this has seen.
  */
 #ifndef MOE_SIM_CALIBRATION_FITTER_H
@@ -66,14 +67,15 @@ struct moe_fitter {
     double fp8_flop_s;
 
     struct moe_observations seen;     /* as measured */
-    struct moe_observations even;     /* at one clock: what a fit can foretell */
+    struct moe_observations even;     /* at their points' clocks: what a fit can foretell */
     struct moe_observations level;    /* besides, less drift: what fits are made of */
-    double reference_mhz;             /* that clock; 0: clocks are not known */
-    double *clock_shift;              /* [sample_count], log of time over time at that clock */
+    double reference_mhz;             /* of unsettled runs; 0: clocks are not known */
+    double *clock_shift;              /* [sample_count], log of time over time at the clock */
     double *adjust;                   /* [sample_count], the same and drift */
     double *centre;                   /* [point_count], log ns; meaningless unless known */
     bool *known;                      /* [point_count], of points that may be fitted */
     double *mhz;                      /* [point_count], median; 0: not known */
+    bool *is_settled;                 /* [point_count], a settled run visited it */
     double *share[MOE_FACTOR_COUNT];  /* [point_count], how much of the time follows the class */
     double *effect[MOE_FACTOR_COUNT]; /* [level.column_count], log */
 
@@ -113,6 +115,8 @@ enum moe_status moe_fitter_fit_lines(struct moe_fitter *fitter,
                                      struct moe_error *err) MOE_MUST_CHECK;
 enum moe_status moe_fitter_fit_clock(struct moe_fitter *fitter,
                                      struct moe_error *err) MOE_MUST_CHECK;
+/* The clock that a point stands at after that, by a sample of it at mhz. */
+double moe_fitter_clock_of(const struct moe_fitter *fitter, uint32_t point, double mhz);
 /* Of the observations fitter->level. */
 enum moe_status moe_fitter_fit_levels(struct moe_fitter *fitter, struct moe_fitter_gpu *gpus,
                                       struct moe_error *err) MOE_MUST_CHECK;
@@ -125,8 +129,7 @@ enum moe_status moe_fitter_fit_exchanges(struct moe_fitter *fitter,
 bool moe_fitter_may_fit(const struct moe_evidence_point *point);
 
 /* What the tables say of a point on a GPU (MOE_OBSERVATION_NO_GPU: on a GPU like the others) at
- * the reference clock.
- * false when they say nothing. */
+ * its point's clock. false when they say nothing. */
 bool moe_fitter_predict(const struct moe_fitter *fitter, uint32_t index, uint32_t gpu, double *ns);
 
 /* The median of a point's log times as they were measured, and of their clocks (0: not known);

@@ -1,4 +1,5 @@
-/* What each sample would have taken at one clock of the SMs. */
+/* What each sample would have taken at the clock that its point is stated at: in a run that waited
+ * until clocks held, the point's own median; otherwise one clock for all. */
 #include <math.h>
 #include <string.h>
 
@@ -95,6 +96,11 @@ static enum moe_status fit_slopes(const struct moe_fitter *fitter, double *slope
     return MOE_OK;
 }
 
+double moe_fitter_clock_of(const struct moe_fitter *fitter, uint32_t point, double mhz)
+{
+    return fitter->is_settled[point] || fitter->reference_mhz <= 0.0 ? mhz : fitter->reference_mhz;
+}
+
 enum moe_status moe_fitter_fit_clock(struct moe_fitter *fitter, struct moe_error *err)
 {
     const struct moe_evidence *evidence = fitter->evidence;
@@ -114,11 +120,13 @@ enum moe_status moe_fitter_fit_clock(struct moe_fitter *fitter, struct moe_error
         double bytes = 0.0;
         double flops = 0.0;
         double clock = 0.0;
-        if (sample->mhz > 0.0 &&
+        const double target =
+            fitter->is_settled[sample->point] ? fitter->mhz[sample->point] : reference;
+        if (sample->mhz > 0.0 && target > 0.0 &&
             point_work(fitter, sample->point, &roofline, &bytes, &flops, &clock)) {
             fitter->clock_shift[i] =
                 log(moe_roofline_ns(&roofline, bytes, flops, sample->mhz / clock) /
-                    moe_roofline_ns(&roofline, bytes, flops, reference / clock));
+                    moe_roofline_ns(&roofline, bytes, flops, target / clock));
         }
     }
     MOE_TRY(fit_slopes(fitter, slopes, err));

@@ -40,10 +40,11 @@ enum moe_status moe_fitter_observe(struct moe_fitter *fitter, struct moe_error *
     fitter->centre = MOE_NEW(fitter->arena, double, points + 1);
     fitter->mhz = MOE_NEW(fitter->arena, double, points + 1);
     fitter->known = MOE_NEW(fitter->arena, bool, points + 1);
+    fitter->is_settled = MOE_NEW(fitter->arena, bool, points + 1);
     fitter->gpus = MOE_NEW(fitter->arena, struct moe_fitter_gpu, evidence->gpu_count);
     bool complete = fitter->adjust != NULL && fitter->centre != NULL && fitter->mhz != NULL &&
                     fitter->known != NULL && fitter->gpus != NULL && fitter->clock_shift != NULL &&
-                    fitter->gpus_at_clock != NULL;
+                    fitter->gpus_at_clock != NULL && fitter->is_settled != NULL;
     for (uint32_t i = 0; i < MOE_FACTOR_COUNT; i++) {
         fitter->share[i] = MOE_NEW(fitter->arena, double, points + 1);
         fitter->effect[i] = MOE_NEW(fitter->arena, double, fitter->seen.column_count);
@@ -51,6 +52,10 @@ enum moe_status moe_fitter_observe(struct moe_fitter *fitter, struct moe_error *
     }
     if (!complete) {
         return moe_fail(err, MOE_LIMIT, "%s: no memory for its %u points", evidence->name, points);
+    }
+    for (uint32_t i = 0; i < evidence->sample_count; i++) {
+        fitter->is_settled[evidence->samples[i].point] |=
+            evidence->runs[evidence->samples[i].run].is_settled;
     }
     for (uint32_t g = 0; g < evidence->gpu_count; g++) {
         for (uint32_t i = 0; i < MOE_FACTOR_COUNT; i++) {
@@ -86,15 +91,12 @@ void moe_fitter_centre(struct moe_fitter *fitter)
             }
             values[used++] = value;
             if (item->mhz > 0.0) {
-                clocks[clocked++] = item->mhz;
+                clocks[clocked++] = moe_fitter_clock_of(fitter, p, item->mhz);
             }
         }
         if (used > 0) {
             fitter->centre[p] = moe_median(values, used);
             fitter->mhz[p] = clocked == 0 ? 0.0 : moe_median(clocks, clocked);
-            if (clocked > 0 && fitter->reference_mhz > 0.0) {
-                fitter->mhz[p] = fitter->reference_mhz; /* the shifts brought it there */
-            }
             fitter->known[p] = moe_fitter_may_fit(&fitter->evidence->points[p]);
         }
     }

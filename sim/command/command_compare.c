@@ -5,10 +5,10 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "sim/arrival/workload.h"
 #include "sim/command/command.h"
 #include "sim/command/compare_loads.h"
 #include "sim/command/study_command.h"
-#include "sim/arrival/workload.h"
 
 enum {
     OWN_OPTION_COUNT = 6,

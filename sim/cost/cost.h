@@ -144,7 +144,7 @@ enum moe_status moe_cost_init(struct moe_cost **out, const struct moe_calibratio
  * all_gather a copy has bf16 values both ways and no header. */
 enum moe_status moe_cost_init_serving(struct moe_cost **out,
                                       const struct moe_calibration *calibration,
-                                      const struct moe_model *model,
+                                      const struct moe_model *whole,
                                       const struct moe_cluster *cluster,
                                       const struct moe_serving *serving, struct moe_arena *arena,
                                       struct moe_error *err) MOE_MUST_CHECK;

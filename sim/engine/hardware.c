@@ -25,14 +25,15 @@ static enum moe_status slow_clock(struct moe_hardware *h, struct moe_error *err)
 }
 
 enum moe_status moe_hardware_init(struct moe_hardware *h, const struct moe_cost *cost,
-                                  uint32_t gpu_count, uint32_t layer_count, uint64_t seed,
-                                  bool noise, const struct moe_hardware_options *options,
+                                  struct moe_hardware_size size, uint64_t seed, bool noise,
+                                  const struct moe_hardware_options *options,
                                   struct moe_arena *arena, struct moe_error *err)
 {
+    const uint32_t gpu_count = size.gpu_count;
     *h = (struct moe_hardware){
         .cost = cost,
         .gpu_count = gpu_count,
-        .layer_count = layer_count,
+        .layer_count = size.layer_count,
         .noise = noise,
         .jitter_key = moe_random_key(seed, MOE_RANDOM_JITTER),
         .drift_key = moe_random_key(seed, MOE_RANDOM_DRIFT),

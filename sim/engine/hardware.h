@@ -56,11 +56,16 @@ struct moe_hardware {
     double *drift_factor;          /* [gpu], this step */
 };
 
+struct moe_hardware_size {
+    uint32_t gpu_count;
+    uint32_t layer_count;
+};
+
 /* Errors: MOE_LIMIT when the arena is full; MOE_RANGE when a sustained clock is asked for and
  * neither scenario nor calibration say what it does. */
 enum moe_status moe_hardware_init(struct moe_hardware *hardware, const struct moe_cost *cost,
-                                  uint32_t gpu_count, uint32_t layer_count, uint64_t seed,
-                                  bool noise, const struct moe_hardware_options *options,
+                                  struct moe_hardware_size size, uint64_t seed, bool noise,
+                                  const struct moe_hardware_options *options,
                                   struct moe_arena *arena, struct moe_error *err) MOE_MUST_CHECK;
 
 /* Moves the drift on to step number step (0, 1, 2, ... in order), which begins at now_ns. */

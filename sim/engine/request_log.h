@@ -92,7 +92,7 @@ struct moe_service {
     struct moe_quantiles tpot;  /* (last - first token) / (output tokens - 1), those of 2 or more */
     struct moe_quantiles e2e;   /* arrival to last token */
     struct moe_quantiles class_ttft[MOE_ARRIVAL_PRIORITY_LIMIT]; /* ttft by priority class */
-    double inside_mean;         /* admission to last token: the time in service */
+    double inside_mean; /* admission to last token: the time in service */
     double inside_max;
     uint64_t preemptions; /* of scored requests */
 

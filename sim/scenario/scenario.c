@@ -53,8 +53,8 @@ static const char *const preempt_names[] = { "last_admitted", "least_output", NU
 #define LIST(key, field, counter, text)                                        \
     {                                                                          \
         .path = (key), .kind = MOE_SETTING_LIST, AT(field), .min = 0,          \
-        .max = sizeof(((struct moe_scenario *) 0)->field) /                    \
-               sizeof(((struct moe_scenario *) 0)->field[0]),                  \
+        .max = (double) (sizeof(((struct moe_scenario *) 0)->field) /          \
+                         sizeof(((struct moe_scenario *) 0)->field[0])),       \
         .text_bytes = sizeof(((struct moe_scenario *) 0)->field[0]),           \
         .count_offset = offsetof(struct moe_scenario, counter), .help = (text) \
     }

@@ -1,5 +1,7 @@
 #include "sim/engine/online/eviction.h"
 
+#include <assert.h>
+
 #include "sim/base/no_malloc.h"
 
 static uint32_t copies_of(const struct moe_placement *p, const uint16_t *slots, uint16_t expert)
@@ -72,6 +74,7 @@ static enum moe_status evict_layer(struct moe_placement *p, uint32_t layer, cons
                             p->shape.expert_count);
         }
         slots[slot] = (uint16_t) expert;
+        assert(each > 0);
         if (fetched != NULL) {
             fetched[slot / each]++;
         }

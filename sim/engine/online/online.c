@@ -21,7 +21,7 @@ double moe_online_buffer_bytes(const struct moe_scenario *scenario)
     const uint32_t gpus = moe_cluster_gpu_count(&scenario->cluster);
     return scenario->online.every_steps == 0
                ? 0.0
-               : scenario->slot_count / gpus * moe_model_expert_bytes(&scenario->model);
+               : (double) (scenario->slot_count / gpus) * moe_model_expert_bytes(&scenario->model);
 }
 
 size_t moe_online_bytes(const struct moe_placement_shape *shape)

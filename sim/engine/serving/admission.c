@@ -1,7 +1,7 @@
 /* Who joins which rank, and when. */
-#include <assert.h>
-
 #include "sim/engine/serving/batch.h"
+
+#include <assert.h>
 
 #include "sim/base/no_malloc.h"
 
@@ -195,6 +195,7 @@ static enum moe_status admit_in_turn(struct moe_serving_state *s, moe_time_ns no
 static uint64_t open_seats(struct moe_serving_state *s)
 {
     struct moe_waiting_room *room = s->setup.room;
+    assert(s->setup.rank_count > 0);
     const uint32_t gpus = room->shape.gpu_count / s->setup.rank_count;
     uint64_t running = 0;
     for (uint32_t gpu = 0; gpu < room->shape.gpu_count; gpu++) {
