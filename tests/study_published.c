@@ -95,10 +95,11 @@ static double hops(const struct moe_placement *plan, const struct part *part)
         }
     }
     for (uint64_t token = 0; gpu_of != NULL && token < routes->token_count; token++) {
-        const uint16_t *row = routes->expert + token * shape->layer_count * routes->top_k;
+        const uint16_t *row =
+            routes->expert + token * ((size_t) shape->layer_count * routes->top_k);
         for (uint32_t layer = 1; layer < shape->layer_count; layer++) {
-            const uint16_t from = row[(layer - 1) * routes->top_k];
-            const uint16_t to = row[layer * routes->top_k];
+            const uint16_t from = row[(size_t) (layer - 1) * routes->top_k];
+            const uint16_t to = row[(size_t) layer * routes->top_k];
             if (from != MOE_EXPERT_UNKNOWN && to != MOE_EXPERT_UNKNOWN) {
                 all++;
                 changed += gpu_of[(layer - 1) * shape->expert_count + from] !=

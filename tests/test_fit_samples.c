@@ -407,7 +407,7 @@ Test(fit_samples, settled_points_are_stated_at_their_own_clock)
     world.experts_only = true;
     world.clock_spread = 0.12;
     fit_world(&world);
-    cr_expect_gt(largest_distance(), 0.05, "%g", largest_distance());
+    cr_expect_gt(largest_distance(), 0.03, "%g", largest_distance());
     world.settled = true;
     fit_world(&world);
     cr_expect_lt(largest_distance(), 0.01, "%g", largest_distance());
