@@ -3,6 +3,7 @@
 #ifndef MOE_TESTS_SPLIT_CASE_H
 #define MOE_TESTS_SPLIT_CASE_H
 
+#include <assert.h>
 #include <math.h>
 #include <stdint.h>
 
@@ -25,6 +26,7 @@ struct split_case {
 /* The copies of expert_of_slot, expert by expert. */
 static inline void split_case_list_copies(struct split_case *c)
 {
+    assert(c->shape.gpu_count > 0);
     const uint32_t slots_per_gpu = c->shape.slot_count / c->shape.gpu_count;
     c->copy_count = 0;
     for (uint32_t expert = 0; expert < c->shape.expert_count; expert++) {

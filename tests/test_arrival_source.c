@@ -155,7 +155,7 @@ Test(arrival_source, a_file_loops_and_scales_and_keeps_its_lengths)
     cr_assert(source.is_stretched);
     for (uint32_t i = 0; i < 12; i++) { /* 8 s, and 2 s of mean gap */
         const struct moe_arrival a = take(&stream);
-        cr_assert_eq(a.arrival_ns, (file_ns[i % 5] - 500 + i / 5 * 10000) * 1000000);
+        cr_assert_eq(a.arrival_ns, (file_ns[i % 5] - 500 + (int64_t) (i / 5) * 10000) * 1000000);
         cr_assert_eq(a.prompt_tokens, file_prompt[i % 5]);
         cr_assert_eq(a.output_tokens, 10 + i % 5);
     }
@@ -166,7 +166,7 @@ Test(arrival_source, a_file_loops_and_scales_and_keeps_its_lengths)
     stream = begin(1);
     for (uint32_t i = 0; i < 9; i++) { /* those before 4 s: a loop takes 2.5 s */
         cr_assert_eq(take(&stream).arrival_ns,
-                     (file_ns[i % 5] - 500 + i / 5 * 10000) * 1000000 / 4);
+                     (file_ns[i % 5] - 500 + (int64_t) (i / 5) * 10000) * 1000000 / 4);
     }
     cr_assert_null(moe_arrival_peek(&stream));
     options.lengths = MOE_ARRIVAL_LENGTHS_TRACE;

@@ -152,8 +152,8 @@ Test(fetch, hot_experts_by_hand)
         memset(w.demand, 0, sizeof w.demand);
         memset(w.total, 0, sizeof w.total);
         for (uint32_t source = 0; source < GPUS; source++) {
-            w.demand[source * EXPERTS] = 1000;
-            w.demand[source * EXPERTS + 1] = 1000;
+            w.demand[(size_t) source * EXPERTS] = 1000;
+            w.demand[(size_t) source * EXPERTS + 1] = 1000;
         }
         w.total[0] = w.total[1] = (uint64_t) GPUS * 1000;
         dispatch(&w, fetching[i], piece_of(i), LIMIT);

@@ -317,7 +317,9 @@ Test(fit_samples, nothing_held_out_is_used)
     row = moe_calibration_find_fit(made, "expert-4096x1536-bf16-swiglu-own");
     const double after[] = { row->t0_ns, row->bandwidth_bytes_s, row->peak_flop_s, row->p,
                              made->segment_rows[1].bandwidth_bytes_s };
-    cr_expect_eq(memcmp(before, after, sizeof before), 0);
+    for (size_t i = 0; i < sizeof before / sizeof before[0]; i++) {
+        cr_expect_eq(before[i], after[i], "%zu: %g, then %g", i, before[i], after[i]);
+    }
     honest = *made;
     honest.fit_quality_count = honest.fitting_count = 0;
     honest.series_count = honest.segment_count = honest.fit_count = 0;

@@ -1,5 +1,6 @@
 /* What-ifs of the hardware: what their texts mean, what is refused, and when they hold. */
 #include <criterion/criterion.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "sim/cost/calibration.h"
@@ -10,7 +11,7 @@ static struct moe_hardware_options options_of(const char *const *events, uint32_
 {
     struct moe_hardware_options options = { .event_count = count };
     for (uint32_t i = 0; i < count; i++) {
-        (void) strcpy(options.events[i], events[i]);
+        (void) snprintf(options.events[i], sizeof options.events[i], "%s", events[i]);
     }
     return options;
 }
