@@ -62,6 +62,10 @@ sed -e 's|^calibration:.*|calibration: '"$work"'/a.cal.db|' -e 's/^seeds: .*/see
 expect 0 "" "$moesim" run s.yaml -o r.db
 says "a.cal.db, hash"
 
+expect 2 "no series was measured with backend 'nosuch'; there is: " "$moesim" fit f.cal.db \
+    -o n.cal.db --backend nosuch
+[ ! -e n.cal.db ] || complain "an unknown backend left a file behind"
+
 # Damage is refused with its place, and nothing is left behind.
 python3 - <<'PY' || complain "python3"
 import sqlite3

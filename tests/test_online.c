@@ -27,7 +27,7 @@ static void draw_plan(struct draws *draws, uint16_t *slots)
     }
 }
 
-static bool on(const uint16_t *slots, uint32_t gpu, uint16_t expert)
+static bool on(const uint16_t *slots, uint32_t gpu, uint32_t expert)
 {
     for (uint32_t i = gpu * EACH; i < (gpu + 1) * EACH; i++) {
         if (slots[i] == expert) {
@@ -67,7 +67,7 @@ static bool fetches_what_it_lacks(struct draws *draws, void *context, char why[P
     uint64_t far = 0;
     for (uint32_t gpu = 0; gpu < GPUS; gpu++) {
         uint32_t wants[2] = { 0 };
-        for (uint16_t expert = 0; expert < EXPERTS; expert++) {
+        for (uint32_t expert = 0; expert < EXPERTS; expert++) {
             const bool lacks = on(new_slots, gpu, expert) && !on(old_slots, gpu, expert);
             const bool near = on(old_slots, gpu ^ 1, expert);
             wants[lacks && !near] += lacks;

@@ -103,6 +103,25 @@ static const char *describe(struct moe_table_builder *builder, const struct moe_
                                   first == last ? "" : " to ", first == last ? "" : last);
 }
 
+/* A backend that runs are to use is one that was measured. */
+static enum moe_status check_backend(const struct moe_fitter *fitter, const char *backend,
+                                     struct moe_error *err)
+{
+    char names[160] = "";
+    size_t length = 0;
+    for (uint32_t i = 0; i < fitter->shape_count; i++) {
+        const char *name = fitter->shapes[i].shape.backend;
+        if (strcmp(name, backend) == 0) {
+            return MOE_OK;
+        }
+        if (strstr(names, name) == NULL && length + strlen(name) + 1 < sizeof names) {
+            length += (size_t) snprintf(names + length, sizeof names - length, " %s", name);
+        }
+    }
+    return moe_fail(err, MOE_RANGE, "%s: no series was measured with backend '%s'; there is:%s",
+                    fitter->evidence->name, backend, length == 0 ? " none" : names);
+}
+
 static enum moe_status assemble(struct moe_sample_fit *fit, const struct moe_calibration *base,
                                 const struct moe_sample_fit_options *options, struct moe_error *err)
 {
@@ -118,6 +137,9 @@ static enum moe_status assemble(struct moe_sample_fit *fit, const struct moe_cal
         .quality_count = fit->quality_count,
         .source = describe(&fit->builder, fit->fitter.evidence),
     };
+    if (options->backend != NULL) {
+        MOE_TRY(check_backend(&fit->fitter, options->backend, err));
+    }
     MOE_TRY(moe_assembly_kind(&assembly, err));
     MOE_TRY(moe_assembly_series(&assembly, err));
     MOE_TRY(moe_assembly_segments(&assembly, err));

@@ -105,6 +105,9 @@ enum moe_status moe_trace_command_split(int argc, char **argv, struct moe_error 
     if (edit.output == NULL) {
         return moe_fail(err, MOE_RANGE, "-o A.db is missing: where what is chosen goes");
     }
+    if (rest != NULL && strcmp(rest, edit.output) == 0) {
+        return moe_fail(err, MOE_RANGE, "--rest: '%s' is the file of -o; allowed: another", rest);
+    }
     MOE_TRY(settle_window(&edit.choice, &window, err));
     edit.inputs = &input;
     edit.input_count = 1;
