@@ -234,11 +234,12 @@ Test(fit_parts, drift_of_a_known_process)
     double x = 0.0;
     for (uint32_t i = 0; i < VISITS; i++) {
         const double keep = exp(-10.0 / 60.0);
+        const uint32_t day = i / 100;
         x = (i % 100 == 0 ? 0.0 : keep * x) +
             (i % 100 == 0 ? 0.01 : 0.01 * sqrt(1.0 - keep * keep)) * normal(key, 2 * (uint64_t) i);
-        visits[i] = (struct moe_drift_visit){ i / 100, (i % 100) * 10.0,
-                                              3.0 + (double) (i / 100) + x +
-                                                  0.005 * normal(key, 2 * (uint64_t) i + 1) };
+        visits[i] =
+            (struct moe_drift_visit){ day, (i % 100) * 10.0,
+                                      3.0 + day + x + 0.005 * normal(key, 2 * (uint64_t) i + 1) };
     }
     cr_assert_eq(moe_drift_fit(&fit, visits, VISITS, NULL), MOE_OK);
     cr_expect(fit.found);

@@ -50,11 +50,11 @@ static const char *const preempt_names[] = { "last_admitted", "least_output", NU
     {                                                                                            \
         .path = (key), .kind = MOE_SETTING_CHOICE, AT(field), .choices = (names), .help = (text) \
     }
+#define ITEMS(array) (int) (sizeof(array) / sizeof((array)[0]))
 #define LIST(key, field, counter, text)                                        \
     {                                                                          \
         .path = (key), .kind = MOE_SETTING_LIST, AT(field), .min = 0,          \
-        .max = (double) (sizeof(((struct moe_scenario *) 0)->field) /          \
-                         sizeof(((struct moe_scenario *) 0)->field[0])),       \
+        .max = ITEMS(((struct moe_scenario *) 0)->field),                      \
         .text_bytes = sizeof(((struct moe_scenario *) 0)->field[0]),           \
         .count_offset = offsetof(struct moe_scenario, counter), .help = (text) \
     }
