@@ -18,7 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "calibrate/device.h"
+#include "calibrate/device/device.h"
 #include "kernels/expert_ffn.h"
 #include "kernels/reference_expert.h"
 #include "kernels/reference_number.h"

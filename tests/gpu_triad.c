@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "calibrate/device.h"
+#include "calibrate/device/device.h"
 #include "kernels/kernels.h"
 #include "kernels/reference.h"
 

@@ -17,8 +17,8 @@
 
 #include "calibrate/collective/collective_op.h"
 #include "calibrate/collective/collective_plan.h"
-#include "calibrate/device.h"
-#include "calibrate/nvml.h"
+#include "calibrate/device/device.h"
+#include "calibrate/device/nvml.h"
 #include "kernels/hold.h"
 #include "sim/base/error.h"
 

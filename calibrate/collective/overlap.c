@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "calibrate/row_histogram.h"
+#include "calibrate/expert/row_histogram.h"
 #include "kernels/expert_ffn.h"
 #include "kernels/random_fill.h"
 

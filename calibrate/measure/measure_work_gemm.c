@@ -4,8 +4,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "calibrate/device.h"
-#include "calibrate/lt_plan.h"
+#include "calibrate/blas/lt_plan.h"
+#include "calibrate/device/device.h"
 #include "calibrate/measure/measure_work.h"
 #include "kernels/expert_rows.h"
 #include "kernels/random_fill.h"

@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "calibrate/device.h"
+#include "calibrate/device/device.h"
 #include "calibrate/measure/measure_work.h"
 #include "kernels/expert_rows.h"
 #include "kernels/kv_read.h"

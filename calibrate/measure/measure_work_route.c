@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "calibrate/device.h"
+#include "calibrate/device/device.h"
 #include "calibrate/measure/measure_work.h"
 #include "kernels/gate.h"
 #include "kernels/permute.h"

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "calibrate/device.h"
+#include "calibrate/device/device.h"
 #include "calibrate/measure/measure_work.h"
 #include "kernels/random_fill.h"
 #include "kernels/stream.h"
