@@ -7,9 +7,9 @@
 
 #include "calibrate/bench/move_contest.h"
 #include "calibrate/device/device.h"
-#include "kernels/gate.h"
-#include "kernels/permute.h"
-#include "kernels/random_fill.h"
+#include "kernels/memory/random_fill.h"
+#include "kernels/route/gate.h"
+#include "kernels/route/permute.h"
 #include "sim/base/random.h"
 
 enum { EXPERT_LIMIT = 1024, VERSION_LIMIT = 4, OWNED_LIMIT = 20 };

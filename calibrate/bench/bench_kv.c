@@ -8,8 +8,8 @@
 
 #include "calibrate/bench/move_contest.h"
 #include "calibrate/device/device.h"
-#include "kernels/kv_read.h"
-#include "kernels/random_fill.h"
+#include "kernels/attention/kv_read.h"
+#include "kernels/memory/random_fill.h"
 #include "sim/base/random.h"
 
 enum { PAGE_TOKENS = 64, OWNED_LIMIT = 8 };

@@ -1,5 +1,5 @@
 /*
- * Bench of decode attention: what reading the cache costs, GQA and MLA (kernels/kv_read.h).
+ * Bench of decode attention: what reading the cache costs, GQA and MLA (kv_read.h).
  */
 #ifndef MOE_CALIBRATE_BENCH_KV_H
 #define MOE_CALIBRATE_BENCH_KV_H

@@ -11,7 +11,7 @@
 #include "calibrate/expert/expert_floor.h"
 #include "calibrate/expert/row_histogram.h"
 #include "calibrate/timing/timing.h"
-#include "kernels/expert_ffn.h"
+#include "kernels/expert/expert_ffn.h"
 
 enum { MOE_BENCH_CELL_LIMIT = 12 };
 

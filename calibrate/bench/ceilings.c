@@ -8,8 +8,8 @@
 #include "calibrate/blas/lt_plan.h"
 #include "calibrate/device/device.h"
 #include "calibrate/timing/graph_settle.h"
-#include "kernels/random_fill.h"
-#include "kernels/stream.h"
+#include "kernels/memory/random_fill.h"
+#include "kernels/memory/stream.h"
 
 enum { LIBRARY_VERSION = 0 };
 

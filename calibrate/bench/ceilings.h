@@ -12,7 +12,7 @@
 #include "calibrate/timing/graph_timer.h"
 #include "sim/base/error.h"
 
-/* The best version of kernels/stream.h counts, and for copies and fills also the runtime's own;
+/* The best version of stream.h counts, and for copies and fills also the runtime's own;
  * all are appended to *moves. stream_bytes: size of an array, a multiple of 16, many times the
  * cache (1 GiB); product_size: of the square matrices, a multiple of 16 (8192). With these it takes
  * about 2 s of the GPU and 3 GiB of its memory. Errors: MOE_DEVICE, MOE_LIMIT. */

@@ -2,7 +2,7 @@
  * Expert backends: ways to compute the expert FFN, each behind one struct of functions.
  *
  * A backend is one file and one line in expert_backend.def. All compute the function of
- * kernels/expert_ffn.h on the operands of one moe_expert_case and leave their result in the
+ * kernels/expert/expert_ffn.h on the operands of one moe_expert_case and leave their result in the
  * data's out, each at its best: what it can choose (algorithm, streams, tiles) it chooses by
  * trying, when it is created.
  */

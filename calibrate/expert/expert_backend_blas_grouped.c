@@ -6,7 +6,7 @@
 
 #include "calibrate/device/device.h"
 #include "calibrate/expert/expert_backend.h"
-#include "kernels/activation.h"
+#include "kernels/expert/activation.h"
 
 /* Host arrays by place among the active experts; the library reads pointers from the device. */
 struct grouped {

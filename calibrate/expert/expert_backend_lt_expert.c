@@ -15,7 +15,7 @@
 #include "calibrate/device/device.h"
 #include "calibrate/expert/expert_backend.h"
 #include "calibrate/expert/lt_scales.h"
-#include "kernels/activation.h"
+#include "kernels/expert/activation.h"
 
 enum { SAMPLE_LIMIT = 4, ALL = -1 };
 

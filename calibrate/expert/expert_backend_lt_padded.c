@@ -10,7 +10,7 @@
 #include "calibrate/blas/lt_plan.h"
 #include "calibrate/device/device.h"
 #include "calibrate/expert/expert_backend.h"
-#include "kernels/activation.h"
+#include "kernels/expert/activation.h"
 
 /* More padding than this is refused: it could only lose. */
 static const int64_t PADDED_BYTES_MAX = INT64_C(24) << 30;

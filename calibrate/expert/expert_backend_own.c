@@ -4,7 +4,7 @@
 
 #include "calibrate/device/device.h"
 #include "calibrate/expert/expert_backend.h"
-#include "kernels/expert_ffn.h"
+#include "kernels/expert/expert_ffn.h"
 
 struct own {
     struct moe_expert_ffn *ffn[MOE_GRAPH_SET_LIMIT];

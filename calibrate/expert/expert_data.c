@@ -6,7 +6,7 @@
 #include <stdlib.h>
 
 #include "calibrate/expert/expert_floor.h"
-#include "kernels/random_fill.h"
+#include "kernels/memory/random_fill.h"
 
 /* e4m3 reaches 448: with this deviation a bell of four draws, which ends at 3.46 deviations, fills
  * the range as a quantised tensor does. */

@@ -2,8 +2,8 @@
  * Expert data: the operands of one expert FFN on the GPU, random and of a real layer's scale,
  * shared by all backends that are measured side by side.
  *
- * Symbols and layouts are those of kernels/expert_ffn.h. In fp8 there is a second family of
- * scales for backends that know only one per row (kernels/expert_rows.h): the e4m3 values are
+ * Symbols and layouts are those of kernels/expert/expert_ffn.h. In fp8 there is a second family of
+ * scales for backends that know only one per row (expert_rows.h): the e4m3 values are
  * the same, so both families are one kind of work, though not the same function.
  */
 #ifndef MOE_CALIBRATE_EXPERT_DATA_H
@@ -13,8 +13,8 @@
 
 #include "calibrate/expert/row_histogram.h"
 #include "calibrate/timing/graph_timer.h"
-#include "kernels/expert_ffn.h"
-#include "kernels/expert_rows.h"
+#include "kernels/expert/expert_ffn.h"
+#include "kernels/expert/expert_rows.h"
 #include "sim/base/error.h"
 
 /* The rest of the sets share the scales of set 0: scales are small. */

@@ -11,7 +11,7 @@
 #include <stdint.h>
 
 #include "calibrate/expert/row_histogram.h"
-#include "kernels/expert_ffn.h"
+#include "kernels/expert/expert_ffn.h"
 
 /* Dense FLOPs of Hopper's tensor cores per SM and clock (NVIDIA H100 white paper). */
 enum { MOE_SM_FLOPS_BF16 = 4096, MOE_SM_FLOPS_FP8 = 8192 };

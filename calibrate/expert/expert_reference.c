@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "kernels/expert_rows.h"
+#include "kernels/expert/expert_rows.h"
 
 struct moe_expert_reference {
     int32_t count;

@@ -16,7 +16,7 @@ enum { MOE_EXPERT_REFERENCE_ROWS = 8 };
 
 struct moe_expert_reference; /* opaque */
 
-/* Computed on the GPU in float64 with the weights of set 0 (kernels/expert_rows.h).
+/* Computed on the GPU in float64 with the weights of set 0 (kernels/expert/expert_rows.h).
  * Errors: MOE_DEVICE, MOE_LIMIT. */
 enum moe_status moe_expert_reference_create(const struct moe_expert_case *kase,
                                             enum moe_expert_scaling scaling,

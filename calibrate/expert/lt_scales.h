@@ -1,6 +1,6 @@
 /*
  * Lt scales: fp8 scales by block in the layouts that cuBLASLt asks for, made from those of
- * kernels/expert_ffn.h.
+ * kernels/expert/expert_ffn.h.
  *
  * The library knows no stride between the scales of neighbouring 128 columns, so each expert's
  * rows have their own matrix [ceil(depth / 128)][rows]; those of weights are padded to a multiple

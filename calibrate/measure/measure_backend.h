@@ -8,7 +8,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#include "kernels/expert_ffn.h"
+#include "kernels/expert/expert_ffn.h"
 
 struct moe_measure_backend {
     const char *name;

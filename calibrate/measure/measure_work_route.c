@@ -8,10 +8,10 @@
 
 #include "calibrate/device/device.h"
 #include "calibrate/measure/measure_work.h"
-#include "kernels/gate.h"
-#include "kernels/permute.h"
-#include "kernels/random_fill.h"
-#include "kernels/reference_number.h"
+#include "kernels/memory/random_fill.h"
+#include "kernels/reference/reference_number.h"
+#include "kernels/route/gate.h"
+#include "kernels/route/permute.h"
 #include "sim/base/random.h"
 
 enum { EXPERT_LIMIT = 1024, CHECKED_TOKENS = 3 };

@@ -6,8 +6,8 @@
 
 #include "calibrate/device/device.h"
 #include "calibrate/measure/measure_work.h"
-#include "kernels/random_fill.h"
-#include "kernels/stream.h"
+#include "kernels/memory/random_fill.h"
+#include "kernels/memory/stream.h"
 
 enum { NODE_BYTES = 16 };
 

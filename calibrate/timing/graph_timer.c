@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <time.h>
 
-#include "kernels/clock.h"
-#include "kernels/hold.h"
+#include "kernels/clock/clock.h"
+#include "kernels/clock/hold.h"
 
 enum { PROBE_REPLAYS = 3 };
 

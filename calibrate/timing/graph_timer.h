@@ -47,7 +47,7 @@ struct moe_graph_work {
     uint32_t count;
     float us[MOE_TIMING_LIMIT];
     double spent_s;
-    double mhz_s;           /* clock of the SMs while batches ran (kernels/clock.h) times spent_s */
+    double mhz_s;           /* clock of the SMs while batches ran (clock/clock.h) times spent_s */
     uint32_t reading_count; /* of the sensors; sums below are over these */
     double watts_sum;
     double celsius_sum;

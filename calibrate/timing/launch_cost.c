@@ -3,7 +3,7 @@
 #include <cuda_runtime_api.h>
 
 #include "calibrate/device/device.h"
-#include "kernels/stream.h"
+#include "kernels/memory/stream.h"
 
 enum { NODE_BYTES = 16, MANY = 65, EAGER = 400 };
 
