@@ -10,7 +10,7 @@
 
 #include "calibrate/device/device.h"
 #include "kernels/kernels.h"
-#include "kernels/reference/reference.h"
+#include "kernels/reference/reference_triad.h"
 
 enum { BLOCK = 256, GRID = 1024 * BLOCK, COUNT_MAX = 3 * GRID + 1 };
 

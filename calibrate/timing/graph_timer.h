@@ -1,11 +1,11 @@
 /*
  * Graph timer: GPU work captured once into CUDA graphs and replayed under a pair of events each.
  *
- * A graph leaves out what the host does between launches, which a serving engine leaves out
- * too. (Work may also be launched into the stream as it is: moe_graph_plain.) There is one graph per set of weights; replays take the sets in turn, so that no replay
- * finds its weights in the cache (see moe_graph_set_count). Several works are measured side by
- * side: the caller gives each a batch in turn until all have enough, so that heat and clock
- * move all of them alike.
+ * A graph leaves out what the host does between launches, which a serving engine leaves out too.
+ * (Work may also be launched into the stream as it is: moe_graph_plain.) There is one graph per set
+ * of weights; replays take the sets in turn, so that no replay finds its weights in the cache (see
+ * moe_graph_set_count). Several works are measured side by side: the caller gives each a batch in
+ * turn until all have enough, so that heat and clock move all of them alike.
  */
 #ifndef MOE_CALIBRATE_GRAPH_TIMER_H
 #define MOE_CALIBRATE_GRAPH_TIMER_H
@@ -112,8 +112,8 @@ enum moe_status moe_graph_batch(struct moe_graph_timer *timer, struct moe_graph_
                                 struct moe_error *err) MOE_MUST_CHECK;
 
 /* Untimed replays one after the other for about so long; *mhz is the clock of the SMs over them, 0
- * when unknown; work->replay_s is brought up to date, and the
- * sensors' readings are this window's alone. Errors: MOE_DEVICE. */
+ * when unknown; work->replay_s is brought up to date, and the sensors' readings are this window's
+ * alone. Errors: MOE_DEVICE. */
 enum moe_status moe_graph_window(struct moe_graph_timer *timer, struct moe_graph_work *work,
                                  double seconds, double *mhz, struct moe_error *err) MOE_MUST_CHECK;
 

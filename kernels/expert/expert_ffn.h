@@ -4,8 +4,7 @@
  *     mid = activation(x W1^T),    out = mid W2^T
  *
  * in two grouped GEMMs, one launch each or (version 3) one for both, whatever the counts per expert
- * (zeros included).
- * Rows come in expert order, as the permute kernel (permute.h) leaves them; the weights of
+ * (zeros included). Rows come in expert order, as the permute kernel (permute.h) leaves them; the weights of
  * the combine are not applied here.
  *
  *   symbol            shape                           meaning

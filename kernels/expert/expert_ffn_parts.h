@@ -1,10 +1,11 @@
 /*
- * Between expert_ffn.c, which knows the FFN, and the versions, which know one grouped GEMM:
+ * Between expert_ffn.c, which knows the FFN, and the versions, which know grouped GEMMs: versions 1
+ * and 2 launch one at a time, version 3 takes both into one launch. Each is
  *
  *     out[row][c] = activation(sum over d of x[row][d] * w[expert of row][matrix][c][d])
  *
- * Shapes, types and scales as in expert_ffn.h. Both GEMMs of the FFN are of this form: the
- * first has the activation and one or two matrices, the second neither.
+ * Shapes, types and scales as in expert_ffn.h. Of the FFN's two GEMMs the first has the activation
+ * and one or two matrices, the second no activation and one matrix.
  */
 #ifndef MOE_KERNELS_EXPERT_FFN_PARTS_H
 #define MOE_KERNELS_EXPERT_FFN_PARTS_H

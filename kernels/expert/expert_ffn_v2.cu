@@ -173,7 +173,7 @@ template <typename Shape> struct tile_source {
     }
 };
 
-// What a lane reads of a stage, as load_matrices wants it: its address in the first tile of its
+// What a lane reads of a stage, as warp_matrices wants it: its address in the first tile of its
 // warp, and its place in the first two chunks of the row, to be combined with the depth by xor.
 template <typename Shape> struct lane_place {
     uint32_t x;
@@ -246,12 +246,12 @@ static __device__ __forceinline__ void multiply_stage(tile_sums<Shape> &sum, uin
         uint32_t w[Shape::N / 2][4];
 #pragma unroll
         for (int m = 0; m < Shape::M; m++) {
-            load_matrices(x[m], stage + place.x + (uint32_t) (m * 16 * Shape::ROW_BYTES) +
+            warp_matrices(x[m], stage + place.x + (uint32_t) (m * 16 * Shape::ROW_BYTES) +
                                     (place.x_chunk ^ (uint32_t) depth));
         }
 #pragma unroll
         for (int n = 0; n < Shape::N; n += 2) {
-            load_matrices(w[n / 2], stage + place.w +
+            warp_matrices(w[n / 2], stage + place.w +
                                         (uint32_t) (tile_start_row<Shape>(n) * Shape::ROW_BYTES) +
                                         (place.w_chunk ^ (uint32_t) depth));
         }
@@ -445,7 +445,7 @@ static __global__ void __launch_bounds__(THREADS, Shape::BLOCKS_LEAST)
     }
     const lane_place<Shape> place;
     tile_sums<Shape> sum = {};
-    sum_tile<Shape>(gemm, tile, mma_shared_address(shared_memory), place, sum);
+    sum_tile<Shape>(gemm, tile, shared_address(shared_memory), place, sum);
     stage_sums<Shape>(sum, place, (float *) shared_memory);
     __syncthreads();
     store_rows<Shape>(gemm, tile, (const float *) shared_memory);

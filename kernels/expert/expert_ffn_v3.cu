@@ -28,10 +28,9 @@ static __device__ __forceinline__ void load_weights(const moe_expert_v3_gemm &p,
 {
     const int32_t column = tile.weight_tile * tile_columns(gated);
     const int32_t matrix = gated ? 2 * tile.expert : tile.expert;
-    tma_load_3d(to, &p.w, barrier, depth, column, matrix, TMA_READ_SOME);
+    tma_load_3d(to, &p.w, barrier, depth, column, matrix);
     tma_load_3d(to + W_BOX_BYTES, &p.w, barrier, depth,
-                gated ? column : column + MOE_V3_WEIGHT_ROWS, gated ? matrix + 1 : matrix,
-                TMA_READ_SOME);
+                gated ? column : column + MOE_V3_WEIGHT_ROWS, gated ? matrix + 1 : matrix);
 }
 
 // Asks for one tile, stage by stage. Weights are there from the start; x of the second GEMM only
@@ -75,10 +74,10 @@ static __device__ __forceinline__ void load_tile(const moe_expert_v3_gemm &p, co
             begin(at, s);
         }
         tma_load_2d(shared_address(sm.stage[at.stage]) + W_BYTES, &p.x[size], barrier, s * STEP,
-                    tile.row, TMA_READ_SOME);
+                    tile.row);
         if (Fp8) {
             tma_load_2d(shared_address(sm.x_scale[at.stage]), &p.x_scale, barrier, tile.row / 4 * 4,
-                        s, TMA_READ_SOME);
+                        s);
         }
         at.next();
     }

@@ -1,9 +1,9 @@
 /*
  * Bulk copies between global and shared memory by the copy engine of compute capability 9.0,
- * without a tensor map, and the barriers in shared memory (mbarrier) that say when they are done.
+ * without a tensor map. Loads arrive at a barrier (mbarrier.cuh).
  * Global and shared addresses and sizes are multiples of 16 bytes; one copy has less than 1 MiB,
  * which is what a barrier can count.
- * Source: PTX ISA 9.0, cp.async.bulk and mbarrier.
+ * Source: PTX ISA 9.0, cp.async.bulk.
  *
  * A copy engine's store may read what a copy engine's load wrote once the load's barrier was
  * waited for. What ordinary stores wrote to shared memory needs bulk_fence in each writing
@@ -16,50 +16,32 @@
 
 #include <stdint.h>
 
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
-#define MOE_BULK_ASM(...)
-#else
-#define MOE_BULK_ASM(...) asm volatile(__VA_ARGS__)
-#endif
+#include "kernels/instruction/mbarrier.cuh"
 
-static __device__ __forceinline__ uint32_t bulk_address(const void *shared)
-{
-    return (uint32_t) __cvta_generic_to_shared(shared);
-}
-
+/* The barriers by pointer. */
 static __device__ __forceinline__ void bulk_barrier_init(uint64_t *barrier, uint32_t arrivals)
 {
-    MOE_BULK_ASM("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(bulk_address(barrier)),
-                 "r"(arrivals)
-                 : "memory");
+    mbarrier_init(shared_address(barrier), arrivals);
 }
 
-/* Makes initialised barriers known to the copy engine; a __syncthreads follows. */
 static __device__ __forceinline__ void bulk_barrier_init_fence()
 {
-    MOE_BULK_ASM("fence.mbarrier_init.release.cluster;" ::: "memory");
+    mbarrier_init_fence();
 }
 
 static __device__ __forceinline__ void bulk_barrier_arrive(uint64_t *barrier)
 {
-    MOE_BULK_ASM("mbarrier.arrive.release.cta.shared::cta.b64 _, [%0];" ::"r"(bulk_address(barrier))
-                 : "memory");
+    mbarrier_arrive(shared_address(barrier));
 }
 
-/* Returns when the barrier's phase of this parity is over: 0 is its first one. */
 static __device__ __forceinline__ void bulk_barrier_wait(uint64_t *barrier, uint32_t parity)
 {
-    MOE_BULK_ASM("{\n.reg .pred done;\n"
-                 "again:\n"
-                 "mbarrier.try_wait.parity.acquire.cta.shared::cta.b64 done, [%0], %1;\n"
-                 "@!done bra again;\n}" ::"r"(bulk_address(barrier)),
-                 "r"(parity)
-                 : "memory");
+    mbarrier_wait(shared_address(barrier), parity);
 }
 
 static __device__ __forceinline__ void bulk_fence()
 {
-    MOE_BULK_ASM("fence.proxy.async.shared::cta;" ::: "memory");
+    MOE_SM90_ASM("fence.proxy.async.shared::cta;" ::: "memory");
 }
 
 /* How long the L2 cache should care for what is copied: createpolicy's own words for all of it. */
@@ -72,13 +54,10 @@ enum bulk_reuse : uint64_t {
 static __device__ __forceinline__ void bulk_load(void *to, const void *from, uint32_t bytes,
                                                  uint64_t *barrier, bulk_reuse reuse)
 {
-    MOE_BULK_ASM("mbarrier.arrive.expect_tx.release.cta.shared::cta.b64 _, [%0], %1;" ::"r"(
-                     bulk_address(barrier)),
-                 "r"(bytes)
-                 : "memory");
-    MOE_BULK_ASM("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint "
-                 "[%0], [%1], %2, [%3], %4;" ::"r"(bulk_address(to)),
-                 "l"(from), "r"(bytes), "r"(bulk_address(barrier)), "l"((uint64_t) reuse)
+    mbarrier_arrive_expect(shared_address(barrier), bytes);
+    MOE_SM90_ASM("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint "
+                 "[%0], [%1], %2, [%3], %4;" ::"r"(shared_address(to)),
+                 "l"(from), "r"(bytes), "r"(shared_address(barrier)), "l"((uint64_t) reuse)
                  : "memory");
 }
 
@@ -86,27 +65,27 @@ static __device__ __forceinline__ void bulk_load(void *to, const void *from, uin
 static __device__ __forceinline__ void bulk_store(void *to, const void *from, uint32_t bytes,
                                                   bulk_reuse reuse)
 {
-    MOE_BULK_ASM(
+    MOE_SM90_ASM(
         "cp.async.bulk.global.shared::cta.bulk_group.L2::cache_hint [%0], [%1], %2, %3;" ::"l"(to),
-        "r"(bulk_address(from)), "r"(bytes), "l"((uint64_t) reuse)
+        "r"(shared_address(from)), "r"(bytes), "l"((uint64_t) reuse)
         : "memory");
 }
 
 static __device__ __forceinline__ void bulk_commit()
 {
-    MOE_BULK_ASM("cp.async.bulk.commit_group;" ::: "memory");
+    MOE_SM90_ASM("cp.async.bulk.commit_group;" ::: "memory");
 }
 
 /* All but the youngest Pending groups of this thread have read their shared memory. */
 template <int Pending> static __device__ __forceinline__ void bulk_wait_read()
 {
-    MOE_BULK_ASM("cp.async.bulk.wait_group.read %0;" ::"n"(Pending) : "memory");
+    MOE_SM90_ASM("cp.async.bulk.wait_group.read %0;" ::"n"(Pending) : "memory");
 }
 
 /* All groups of this thread are written. */
 static __device__ __forceinline__ void bulk_wait_all()
 {
-    MOE_BULK_ASM("cp.async.bulk.wait_group 0;" ::: "memory");
+    MOE_SM90_ASM("cp.async.bulk.wait_group 0;" ::: "memory");
 }
 
 #endif

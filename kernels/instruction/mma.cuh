@@ -1,11 +1,10 @@
 /*
- * The instructions of compute capability 8.0 that version 2 of the expert FFN is made of: copies
- * from global to shared memory that no register sees, 8 x 8 matrices from shared memory to
- * registers, and products of 16 x 16 by 16 x 8.
- * Source: PTX ISA 9.0, cp.async, ldmatrix, mma.m16n8k16, cvt.
+ * The instructions of compute capability 8.0 that version 2 of the expert FFN has beside those of
+ * warp_mma.cuh: products of 16 x 16 by 16 x 8, which the compiler may move, and e4m3 made f16.
+ * Source: PTX ISA 9.0, mma.m16n8k16, cvt.
  *
  * Which lane holds what, with g = lane / 4 and t = lane % 4:
- *   load_matrices  word i: of matrix i, row g, bytes 4 t .. 4 t + 3
+ *   warp_matrices  word i: of matrix i, row g, bytes 4 t .. 4 t + 3
  *   a              [0] row g, k 2 t and 2 t + 1; [1] row g + 8; [2] and [3] the same with k + 8
  *   b0, b1         column g, k 2 t and 2 t + 1; the same with k + 8
  *   sum            [0] row g, column 2 t; [1] column 2 t + 1; [2] and [3] row g + 8
@@ -15,29 +14,7 @@
 
 #include <stdint.h>
 
-#include "kernels/instruction/warp_mma.cuh" /* copy_async_commit, copy_async_wait */
-
-static __device__ __forceinline__ uint32_t mma_shared_address(const void *shared)
-{
-    return (uint32_t) __cvta_generic_to_shared(shared);
-}
-
-/* 16 bytes; zeros when not `inside`, and then `from` is not read. Both sides are aligned to 16. */
-static __device__ __forceinline__ void copy_async(uint32_t to, const void *from, bool inside)
-{
-    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(to), "l"(from),
-                 "r"(inside ? 16 : 0)
-                 : "memory");
-}
-
-/* Four matrices of 8 rows of 16 bytes; lane l gives the address of row l % 8 of matrix l / 8. */
-static __device__ __forceinline__ void load_matrices(uint32_t (&word)[4], uint32_t address)
-{
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(word[0]), "=r"(word[1]), "=r"(word[2]), "=r"(word[3])
-                 : "r"(address)
-                 : "memory");
-}
+#include "kernels/instruction/warp_mma.cuh" /* copy_async, warp_matrices */
 
 static __device__ __forceinline__ void mma_bf16(float (&sum)[4], const uint32_t (&a)[4],
                                                 uint32_t b0, uint32_t b1)

@@ -17,6 +17,8 @@
 
 #include <stdint.h>
 
+#include "kernels/instruction/shared_address.cuh"
+
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
 #define MOE_MMA_ASM(...)
 #else
@@ -24,13 +26,17 @@
 #endif
 
 /* 16 bytes to shared memory, past the L1 cache; zeros instead when not wanted, and then from is
- * not read, but must be an address that could be. */
+ * not read, but must be an address that could be. Both sides are aligned to 16. */
+static __device__ __forceinline__ void copy_async(uint32_t to, const void *from, bool wanted)
+{
+    MOE_MMA_ASM("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(to), "l"(from),
+                "r"(wanted ? 16 : 0)
+                : "memory");
+}
+
 static __device__ __forceinline__ void copy_async(void *to, const void *from, bool wanted)
 {
-    MOE_MMA_ASM("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(
-                    (uint32_t) __cvta_generic_to_shared(to)),
-                "l"(from), "r"(wanted ? 16 : 0)
-                : "memory");
+    copy_async(shared_address(to), from, wanted);
 }
 
 static __device__ __forceinline__ void copy_async_commit()
@@ -44,19 +50,24 @@ template <int Pending> static __device__ __forceinline__ void copy_async_wait()
     MOE_MMA_ASM("cp.async.wait_group %0;" ::"n"(Pending) : "memory");
 }
 
-static __device__ __forceinline__ void warp_matrices(uint32_t *to, const void *row)
+static __device__ __forceinline__ void warp_matrices(uint32_t *to, uint32_t row)
 {
     MOE_MMA_ASM("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                 : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
-                : "r"((uint32_t) __cvta_generic_to_shared(row))
+                : "r"(row)
                 : "memory");
+}
+
+static __device__ __forceinline__ void warp_matrices(uint32_t *to, const void *row)
+{
+    warp_matrices(to, shared_address(row));
 }
 
 static __device__ __forceinline__ void warp_matrices_transposed(uint32_t *to, const void *row)
 {
     MOE_MMA_ASM("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                 : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
-                : "r"((uint32_t) __cvta_generic_to_shared(row))
+                : "r"(shared_address(row))
                 : "memory");
 }
 

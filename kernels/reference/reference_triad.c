@@ -1,4 +1,4 @@
-#include "kernels/reference/reference.h"
+#include "kernels/reference/reference_triad.h"
 
 void moe_reference_triad(float *dst, const float *x, const float *y, float a, int64_t count)
 {
