@@ -452,12 +452,9 @@ static struct twin_duration over_link(const struct cost_twin *twin, enum twin_pa
                                    source };
 }
 
-struct twin_duration cost_twin_exchange(const struct cost_twin *twin, enum twin_part part,
-                                        struct twin_exchange work, struct twin_factor factor)
+struct twin_duration cost_twin_bulk(const struct cost_twin *twin, enum twin_part part, double near,
+                                    double far)
 {
-    const double bytes = cost_twin_copy_bytes(twin, part);
-    const double near = fmax(work.near_in, work.near_out) * bytes;
-    const double far = fmax(work.far_in, work.far_out) * bytes;
     struct twin_duration longest = { 0, TWIN_MEASURED };
     if (near > 0) {
         longest = over_link(twin, part, "near", twin->gpus_per_node, near);
@@ -467,6 +464,16 @@ struct twin_duration cost_twin_exchange(const struct cost_twin *twin, enum twin_
             over_link(twin, part, "far", (double) twin->nodes * twin->gpus_per_node, far);
         longest = other.ns > longest.ns ? other : longest;
     }
+    return longest;
+}
+
+struct twin_duration cost_twin_exchange(const struct cost_twin *twin, enum twin_part part,
+                                        struct twin_exchange work, struct twin_factor factor)
+{
+    const double bytes = cost_twin_copy_bytes(twin, part);
+    struct twin_duration longest =
+        cost_twin_bulk(twin, part, fmax(work.near_in, work.near_out) * bytes,
+                       fmax(work.far_in, work.far_out) * bytes);
     longest.ns *= factor.comm;
     return longest;
 }

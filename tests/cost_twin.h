@@ -95,6 +95,9 @@ struct twin_duration cost_twin_expert(const struct cost_twin *twin, double token
                                       double tiles, struct twin_factor factor);
 struct twin_duration cost_twin_exchange(const struct cost_twin *twin, enum twin_part part,
                                         struct twin_exchange work, struct twin_factor factor);
+/* So many bytes over the links of either class at once; nominal. */
+struct twin_duration cost_twin_bulk(const struct cost_twin *twin, enum twin_part part, double near,
+                                    double far);
 /* ATTENTION, DENSE, GATE, SHARED, HEAD and HOST. */
 struct twin_duration cost_twin_own(const struct cost_twin *twin, enum twin_part part,
                                    const struct twin_tokens *work, struct twin_factor factor);

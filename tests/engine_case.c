@@ -210,7 +210,7 @@ static void make_plan(struct twin_draw *draw, struct twin_case *c)
     const uint32_t gpus = c->cost.nodes * c->cost.gpus_per_node;
     const uint32_t extra = one_in(draw, 3) ? 0 : twin_below(draw, 3);
     c->slots = gpus * ((experts + gpus - 1) / gpus + extra);
-    assert(c->slots <= TWIN_SLOTS);
+    assert(c->slots + 3 * gpus <= TWIN_SLOTS);
     for (uint32_t l = 0; l < c->cost.model.moe_layers; l++) {
         for (uint32_t s = 0; s < c->slots; s++) {
             const uint32_t e = s < experts ? s : twin_below(draw, experts + experts / 4 + 1);
@@ -296,6 +296,7 @@ void engine_case_make(uint64_t seed, const char *table, struct twin_case *c, cha
                       size_t size)
 {
     static const uint32_t budgets[] = { 1, 2, 3, 8, 20, 64, 8192, 8192 };
+    static const double overlaps[] = { 0.0, 0.0, 0.375, 1.0 };
     static const double shares[] = { 0.01, 0.1, 0.2, 0.5 };
     struct twin_draw draw = twin_draw_of(seed);
     memset(c, 0, sizeof *c);
@@ -324,4 +325,7 @@ void engine_case_make(uint64_t seed, const char *table, struct twin_case *c, cha
     c->seed = twin_below(&draw, 1000);
     c->dispatch = twin_below(&draw, 3);
     c->group = twin_below(&draw, 2);
+    c->fetch_slots = one_in(&draw, 2) ? between(&draw, 1, 3) : 0;
+    c->fetch_overlap = overlaps[twin_below(&draw, 4)];
+    c->fetch_relay = one_in(&draw, 2);
 }
