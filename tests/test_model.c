@@ -138,6 +138,34 @@ Test(model, sparse_attention_comes_to_the_published_sizes)
     }
 }
 
+/* FLOPs of one token after 1,048,576 others, with so many active weights: what a query scores, and
+ * what it reads. */
+static double token_flops(const struct moe_model *m, double active_weights)
+{
+    const double context = 1048576;
+    const bool mla = m->attention == MOE_ATTENTION_MLA;
+    const double pair = mla ? 2.0 * m->head_count * (2.0 * m->kv_lora_rank + m->rope_head_size)
+                            : 4.0 * m->head_count * m->head_size;
+    const double window = moe_model_compresses(m) ? m->window_size : 0;
+    double flops = 2 * active_weights;
+    flops += m->index_layer_count * context / m->sparse_ratio * 2 * m->index_head_count *
+             m->index_head_size;
+    flops += m->sparse_layer_count * (m->sparse_entries + window) * pair;
+    if (m->pooled_layer_count > 0) {
+        flops += m->pooled_layer_count * (context / m->pooled_ratio + window) * pair;
+    }
+    return flops;
+}
+
+/* DeepSeek-V4's report: Pro takes 27 % of V3.2's FLOPs of a token after a million others. */
+Test(model, a_token_of_a_long_context_takes_the_published_share_of_work)
+{
+    const struct moe_model before = load("deepseek-v3.2");
+    const struct moe_model pro = load("deepseek-v4-pro");
+    const double share = token_flops(&pro, 49e9) / token_flops(&before, 37e9);
+    cr_expect_float_eq(share, 0.27, 0.01, "%g", share);
+}
+
 /* Each change alone makes a good model bad, and the sentence names the field. */
 Test(model, check_names_what_does_not_fit)
 {
