@@ -171,6 +171,45 @@ static void make_attention(struct twin_draw *draw, struct twin_model *m)
     }
 }
 
+/* Entries of several tokens, and layers that read all of them; a window that they see besides. */
+static void make_compressed(struct twin_draw *draw, struct twin_model *m)
+{
+    m->mla = false;
+    m->shared = true;
+    m->kv_heads = 1;
+    m->q_lora = one_in(draw, 3) ? 0 : between(draw, 8, 60);
+    m->kv_lora = m->rope = m->value_size = 0;
+    m->output_groups = one_in(draw, 2) ? 0 : m->heads;
+    m->output_rank = m->output_groups == 0 ? 0 : between(draw, 4, 30);
+    m->pooled_layers = twin_below(draw, m->kv_layers - m->sparse_layers + 1);
+    m->pooled_ratio = m->pooled_layers > 0 ? between(draw, 1, 9) : 0;
+    m->sparse_ratio = m->sparse_layers == 0 ? 0 : between(draw, 1, 5);
+    if (m->pooled_layers > 0 || m->sparse_ratio > 1) {
+        m->window = m->window > 0 ? m->window : between(draw, 1, 30);
+    }
+}
+
+static void make_sparse(struct twin_draw *draw, struct twin_model *m)
+{
+    if (m->kv_layers == 0 || !one_in(draw, 3)) {
+        return;
+    }
+    m->streams = one_in(draw, 2) ? 0 : 4;
+    m->sparse_layers = between(draw, 0, m->kv_layers);
+    if (m->sparse_layers > 0) {
+        m->index_block = between(draw, 1, 4);
+        m->sparse_entries = m->index_block * between(draw, 1, 6);
+        m->sparse_ratio = 1;
+        m->index_layers = between(draw, 1, m->sparse_layers);
+        m->index_heads = between(draw, 1, 5);
+        m->index_size = between(draw, 3, 20);
+        m->index_bytes = one_in(draw, 2) ? 2 : 1.03125;
+    }
+    if (one_in(draw, 2)) {
+        make_compressed(draw, m);
+    }
+}
+
 static void make_model(struct twin_draw *draw, struct twin_model *m)
 {
     static const double bytes[] = { 2, 1, 1, 0.53125 };
@@ -194,6 +233,7 @@ static void make_model(struct twin_draw *draw, struct twin_model *m)
     m->dense_bytes = bytes[twin_below(draw, 4)];
     m->kv_bytes = one_in(draw, 2) ? 1 : 2;
     make_attention(draw, m);
+    make_sparse(draw, m);
 }
 
 static void swap_slots(uint16_t *a, uint16_t *b)
@@ -286,7 +326,8 @@ static void make_memory(struct twin_draw *draw, struct twin_case *c)
     const uint32_t gpus = c->cost.nodes * c->cost.gpus_per_node;
     const uint32_t slots = m->moe_layers * c->slots / gpus;
     c->memory_bytes = cost_twin_nonexpert_bytes(m) + slots * cost_twin_expert_bytes(m) +
-                      (wanted + 0.5) * cost_twin_kv_bytes(m) + c->reserve_bytes;
+                      (wanted + 0.5) * cost_twin_kv_bytes(m) + c->reserve_bytes +
+                      c->running_per_gpu * cost_twin_window_bytes(m);
     if (one_in(draw, 20)) {
         c->memory_bytes = cost_twin_nonexpert_bytes(m);
     }
@@ -310,11 +351,11 @@ void engine_case_make(uint64_t seed, const char *table, struct twin_case *c, cha
     c->trace_layers = between(&draw, 1, TWIN_TRACE_LAYERS);
     make_plan(&draw, c);
     make_requests(&draw, c);
-    make_memory(&draw, c);
     const uint32_t gpus = c->cost.nodes * c->cost.gpus_per_node;
     c->running_per_gpu = one_in(&draw, 6) ? between(&draw, 1, TWIN_RUNNING)
                          : gpus < 6       ? between(&draw, 1, 3)
                                           : 1;
+    make_memory(&draw, c);
     c->step_tokens = budgets[twin_below(&draw, 8)];
     c->plan_share = shares[twin_below(&draw, 4)];
     c->passes = between(&draw, 1, TWIN_PASSES);

@@ -211,6 +211,7 @@ static void copy_model(const struct twin_model *from, struct moe_model *to)
         .dense_size = from->dense_size,
         .gated = from->gated,
         .attention = from->mla                       ? MOE_ATTENTION_MLA
+                     : from->shared                  ? MOE_ATTENTION_SHARED
                      : from->kv_heads == from->heads ? MOE_ATTENTION_MHA
                                                      : MOE_ATTENTION_GQA,
         .head_count = from->heads,
@@ -225,6 +226,19 @@ static void copy_model(const struct twin_model *from, struct moe_model *to)
         .window_layer_count = from->window_layers,
         .window_size = from->window,
         .linear_weights = from->linear_weights,
+        .output_rank = from->output_rank,
+        .output_groups = from->output_groups,
+        .residual_streams = from->streams,
+        .sparse_layer_count = from->sparse_layers,
+        .sparse_entries = from->sparse_entries,
+        .sparse_ratio = from->sparse_ratio,
+        .pooled_layer_count = from->pooled_layers,
+        .pooled_ratio = from->pooled_ratio,
+        .index_layer_count = from->index_layers,
+        .index_head_count = from->index_heads,
+        .index_head_size = from->index_size,
+        .index_block = from->index_block,
+        .index_bytes_per_value = from->index_bytes,
         .expert_bytes_per_weight = from->expert_bytes,
         .dense_bytes_per_weight = from->dense_bytes,
         .kv_bytes_per_value = from->kv_bytes,

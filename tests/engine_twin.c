@@ -187,6 +187,20 @@ static void plan_rows(struct run *run, uint32_t gpu)
     }
 }
 
+/* What rows choose of what they see: which tokens is not known, so all that they can be. */
+static void sum_chosen(const struct twin_model *m, uint32_t done, uint32_t now,
+                       struct twin_tokens *own)
+{
+    const uint32_t most = m->sparse_entries * m->sparse_ratio;
+    double pairs = 0;
+    for (uint32_t row = done; row < done + now; row++) {
+        pairs += row + 1 < most ? row + 1 : most;
+    }
+    own->sparse_pairs += pairs;
+    own->sparse_read += fmin(pairs, now == 0 ? 0 : done + now);
+    own->sparse_decode += now == 1 ? pairs : 0;
+}
+
 /* What the rank's rows attend to, key by key. */
 static void sum_own(struct run *run, uint32_t gpu)
 {
@@ -212,6 +226,7 @@ static void sum_own(struct run *run, uint32_t gpu)
         const uint32_t read = s->now == 0 ? 0 : s->done + s->now;
         own->read += read;
         own->decode_read += s->now == 1 ? read : 0;
+        sum_chosen(&c->cost.model, s->done, s->now, own);
     }
 }
 
@@ -560,8 +575,9 @@ static void find_memory(const struct twin_case *c, uint32_t gpus, struct twin_re
     const double memory = c->memory_bytes > 0 ? c->memory_bytes : cost_twin_memory_bytes(&c->cost);
     const uint32_t temporary = c->dispatch == TWIN_IN_TURN ? 0 : c->fetch_slots;
     const double reserve = c->reserve_bytes + temporary * cost_twin_expert_bytes(m);
-    const double left =
-        memory - cost_twin_nonexpert_bytes(m) - fullest * cost_twin_expert_bytes(m) - reserve;
+    const double left = memory - cost_twin_nonexpert_bytes(m) -
+                        fullest * cost_twin_expert_bytes(m) - reserve -
+                        c->running_per_gpu * cost_twin_window_bytes(m);
     for (uint32_t i = 0; i < c->requests; i++) {
         longest = whole_length(c, i) > longest ? whole_length(c, i) : longest;
     }

@@ -97,6 +97,7 @@ static void price_memory(struct moe_run_state *run, const struct moe_composition
         .gpu_bytes = moe_cost_memory_bytes(input->cost),
         .buffer_bytes = moe_online_buffer_bytes(input->scenario) +
                         moe_fetcher_buffer_bytes(input->scenario, composition),
+        .running_requests = serving->running_per_gpu,
     };
     const uint64_t page = serving->kv == MOE_KV_PAGES ? serving->page_tokens : 1;
     const uint64_t longest = (input->longest_request + page - 1) / page;
@@ -239,7 +240,8 @@ static enum moe_status init_parts(struct moe_run_state *run, const struct moe_pl
         .rank_count = gpus / serving->attention_ranks,
         .kv_tokens = run->result->memory.kv_tokens,
         .seed = seed,
-        .window_size = model->window_layer_count > 0 ? model->window_size : 0,
+        .window_size = model->window_size,
+        .sparse_size = moe_model_sparse_tokens(model),
     };
     MOE_TRY(moe_arrival_stream_init(&run->arrivals, run->input->arrivals, trace, seed, work, err));
     if (!run->arrivals.is_closed_loop) {
