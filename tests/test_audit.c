@@ -49,6 +49,13 @@ static void draw_serving(struct twin_draw *draw, struct moe_scenario *scenario)
     s->graph_size_count = twin_below(draw, 3);
     s->graph_sizes[0] = 1 + twin_below(draw, 3);
     s->graph_sizes[1] = 4 + twin_below(draw, 30);
+    if (twin_below(draw, 2) == 0) {
+        s->overlap = MOE_OVERLAP_TWO_BATCH;
+        s->shared = MOE_SHARED_SERIAL;
+        s->overlap_tokens = 2 + twin_below(draw, 3);
+        s->overlap_compute = 1.0 + twin_below(draw, 3) / 4.0;
+        s->overlap_comm = 1.0 + twin_below(draw, 3) / 4.0;
+    }
 }
 
 static void draw_arrivals(struct twin_draw *draw, struct moe_scenario *scenario)
@@ -96,6 +103,7 @@ struct seen {
     uint64_t rejected;
     uint64_t padded;
     uint64_t repeated;
+    uint64_t halved; /* scored steps in halves */
 };
 
 static void serve(uint64_t seed, struct seen *seen)
@@ -109,8 +117,8 @@ static void serve(uint64_t seed, struct seen *seen)
     draw_hardware(&draw, &drive.scenario);
     /* A pool of at most so many tokens, so that pages run out. */
     drive.kv_limit = twin_below(&draw, 3) == 0 ? 0 : 70 + twin_below(&draw, 80);
-    const enum moe_status status =
-        engine_drive_scene(&drive, &c, text, seed % 4 == 0, &result, &err);
+    const bool events = seed % 4 == 0 && drive.scenario.serving.overlap == MOE_OVERLAP_NONE;
+    const enum moe_status status = engine_drive_scene(&drive, &c, text, events, &result, &err);
     if (status == MOE_RANGE || status == MOE_POLICY || (status == MOE_OK && !result.fits)) {
         seen->refused++;
         return;
@@ -122,6 +130,12 @@ static void serve(uint64_t seed, struct seen *seen)
     seen->lost += result.lost_requests;
     seen->padded += result.padded_rows;
     seen->repeated += result.repeated_rows;
+    seen->halved += result.halves.steps;
+    moe_time_ns causes = 0;
+    for (uint32_t cause = 0; cause < MOE_CAUSE_COUNT; cause++) {
+        causes += result.cause_idle_ns[cause];
+    }
+    cr_assert_eq(causes, result.idle_ns, "seed %" PRIu64, seed);
     uint64_t tokens = 0;
     for (uint32_t phase = 0; phase < MOE_PHASE_COUNT; phase++) {
         tokens += result.account[phase].tokens;
@@ -143,4 +157,5 @@ Test(audit, random_scenarios_conserve_tokens_bytes_pages_and_time)
     cr_assert_gt(seen.rejected, 200);
     cr_assert_gt(seen.padded, 200);
     cr_assert_gt(seen.repeated, 200);
+    cr_assert_gt(seen.halved, 200);
 }

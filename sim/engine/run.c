@@ -7,7 +7,6 @@
 
 #include "sim/engine/run_result.h"
 #include "sim/engine/run_state.h"
-#include "sim/engine/serving/graph_pad.h"
 
 #include "sim/base/no_malloc.h"
 
@@ -56,17 +55,6 @@ static void on_finish(void *context, const struct moe_finished *finished)
     run->result->account[run->phase].requests++;
     if (run->phase == MOE_PHASE_SCORED) {
         moe_run_result_add_request(run->result, finished);
-    }
-}
-
-/* The work of a rank on each of its GPUs; padded where graphs say so. */
-static void spread_work(struct moe_run_state *run)
-{
-    const struct moe_serving *options = &run->input->scenario->serving;
-    const uint32_t ranks = run->serving.setup.rank_count;
-    run->result->padded_rows += moe_graph_pad(options, ranks, run->rank);
-    for (uint32_t gpu = 0; gpu < run->result->gpu_count; gpu++) {
-        run->own[gpu] = run->rank[gpu / options->attention_ranks];
     }
 }
 
@@ -119,6 +107,7 @@ static enum moe_status one_step(struct moe_run_state *run, uint64_t tokens, stru
     struct moe_run_result *result = run->result;
     const uint64_t counted = run->counter.assignments;
     uint64_t output_tokens = 0;
+    moe_time_ns step_ns = 0;
     const struct moe_serving_observer observer = { run, on_first_token, on_next_token, on_finish };
     run->phase = phase_now(run);
     const bool scored = run->phase == MOE_PHASE_SCORED;
@@ -126,39 +115,30 @@ static enum moe_status one_step(struct moe_run_state *run, uint64_t tokens, stru
     if (run->input->audit) {
         MOE_TRY(moe_audit_plan(&run->audit, &run->serving, run->rank, tokens, err));
     }
-    spread_work(run);
+    moe_halves_cut(&run->halves, &run->serving, run->rank);
     moe_route_counter_begin_step(&run->counter);
     if (run->foresight.part != NULL) {
         moe_foresight_begin_step(&run->foresight, run->step_number, scored);
     }
-    MOE_TRY(moe_serving_route_step(&run->serving, &run->counter, err));
+    MOE_TRY(run->counter.split == NULL ? moe_run_route(run, err)
+                                       : moe_serving_route_step(&run->serving, &run->counter, err));
     if (run->counter.split == NULL && run->foresight.part != NULL) {
         MOE_TRY(moe_foresight_watch(&run->foresight, run->counter.slot_tokens,
                                     result->expert_of_slot, run->foresight_total, err));
     }
     if (run->counter.split != NULL) { /* those were the demands */
         MOE_TRY(moe_route_split_solve(&run->split, run->step_number, err));
-        MOE_TRY(moe_serving_route_step(&run->serving, &run->counter, err));
+        MOE_TRY(moe_run_route(run, err));
     }
     if (run->input->audit) {
         MOE_TRY(moe_audit_counts(&run->audit, &run->counter, tokens, run->split.dropped, err));
     }
-    if (attribute) {
-        moe_straggler_begin_step(&run->straggler);
-    }
-    moe_step_price(&run->step, run->step_number, run->now_ns, run->own, &run->counter,
-                   attribute ? &run->straggler : NULL);
-    const moe_time_ns step_ns = moe_step_play(&run->step);
-    if (attribute) {
-        const struct moe_step_prices prices = moe_step_prices(&run->step);
-        moe_step_end_straggler(&run->step, &run->straggler);
-        moe_sensitivity_step(&run->sensitivity, &run->step.times, &prices);
-    }
+    MOE_TRY(moe_run_time_step(run, attribute, &step_ns, err));
     if (run->input->detail != NULL && run->step_number < run->input->detail_steps) {
         MOE_TRY(play_events(run, step_ns, err));
     }
     if (run->input->audit) {
-        MOE_TRY(moe_audit_step(&run->audit, &run->step, step_ns, err));
+        MOE_TRY(moe_audit_step(&run->audit, &run->step, moe_step_length(&run->step), err));
     }
     moe_audit_pass(&run->audit, &run->serving, run->now_ns + step_ns);
     moe_serving_end_step(&run->serving, run->now_ns + step_ns, &output_tokens, &observer);
@@ -167,8 +147,13 @@ static enum moe_status one_step(struct moe_run_state *run, uint64_t tokens, stru
                          step_ns);
     if (scored) {
         const bool metered = result->account[MOE_PHASE_SCORED].steps % MOE_BOUND_STRIDE == 0;
-        moe_run_result_add_step(result, &run->step, &run->counter, step_ns,
-                                metered ? &run->meter : NULL, run->expert_scratch);
+        moe_run_result_add_loads(result, &run->step, &run->counter, metered ? &run->meter : NULL,
+                                 run->expert_scratch);
+        if (run->halves.now) {
+            moe_run_result_add_halves(result, &run->step, &run->halves, step_ns);
+        } else {
+            moe_run_result_add_step(result, &run->step, &run->counter, step_ns);
+        }
     }
     struct moe_token_account *account = &result->account[run->phase];
     account->steps++;

@@ -27,6 +27,7 @@
 #include "sim/engine/latency.h"
 #include "sim/engine/memory.h"
 #include "sim/engine/online/online.h"
+#include "sim/engine/overlap/halves_step.h"
 #include "sim/engine/planning.h"
 #include "sim/engine/replay_map.h"
 #include "sim/engine/request_log.h"
@@ -107,7 +108,8 @@ struct moe_run_result {
                               * (last - first token) / (output tokens - 1), rounded down */
     struct moe_latency e2e;      /* arrival (in a closed loop admission) to last token */
 
-    struct moe_step_profile profile; /* of the steps of all phases */
+    struct moe_halves_account halves; /* steps that ran in two halves */
+    struct moe_step_profile profile;  /* of the steps of all phases */
 
     moe_time_ns idle_ns; /* ranks x (max - mean), summed over barriers */
     uint64_t barriers;

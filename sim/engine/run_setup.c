@@ -30,6 +30,7 @@ size_t moe_run_work_bytes(const struct moe_run_input *input, const struct moe_tr
            (open ? moe_request_log_bytes(input->arrivals->total) + 64 * input->arrivals->total
                  : 0) +
            moe_bound_meter_bytes(&s) +
+           (input->scenario->serving.overlap == MOE_OVERLAP_NONE ? 0 : moe_halves_bytes(&s)) +
            moe_serving_bytes(&input->scenario->serving, s.gpu_count,
                              model->layer_count * model->top_k) +
            s.layer_count * layer + gpus * 8192 + gpus * MOE_PLANNING_SPEED_POINTS * sizeof(double) +
@@ -247,6 +248,7 @@ static enum moe_status init_parts(struct moe_run_state *run, const struct moe_pl
         moe_route_counter_count_choices(&run->counter);
     }
     MOE_TRY(moe_step_init(&run->step, &options, work, err));
+    MOE_TRY(moe_run_init_halves(run, &options, work, err));
     MOE_TRY(
         moe_bound_meter_init(&run->meter, placement, run->input->planning->future_load, work, err));
     if (scenario->attribution) {

@@ -24,6 +24,7 @@ struct moe_run_state {
     struct moe_route_counter counter;
     struct moe_step step;
     struct moe_bound_meter meter;
+    struct moe_halves_step halves; /* steps in two halves; not active: none are */
     struct moe_straggler straggler;
     struct moe_sensitivity sensitivity;
     struct moe_event_player player; /* with --detail only */
@@ -63,6 +64,21 @@ enum moe_status moe_run_init(struct moe_run_state *run, const struct moe_composi
                              const struct moe_placement *placement, struct moe_trace *trace,
                              uint64_t seed, struct moe_arena *work,
                              struct moe_error *err) MOE_MUST_CHECK;
+
+/* Steps in two halves, where the scenario asks for them. options: those of run->step. Errors:
+ * MOE_LIMIT when the arena is full; MOE_UNSUPPORTED with an event log. */
+enum moe_status moe_run_init_halves(struct moe_run_state *run,
+                                    const struct moe_step_options *options, struct moe_arena *work,
+                                    struct moe_error *err) MOE_MUST_CHECK;
+
+/* The routes of the planned step into the counter, where it runs in halves half by half. Errors:
+ * as moe_trace_read. */
+enum moe_status moe_run_route(struct moe_run_state *run, struct moe_error *err) MOE_MUST_CHECK;
+
+/* Prices and plays the counted step, in halves or in one piece, with its causes of waiting where
+ * attribute says so. Errors: MOE_LIMIT from the audit. */
+enum moe_status moe_run_time_step(struct moe_run_state *run, bool attribute, moe_time_ns *step_ns,
+                                  struct moe_error *err) MOE_MUST_CHECK;
 
 /* For scenarios in which GPUs die. Errors: MOE_POLICY when the dispatch policy cannot go on;
  * MOE_LIMIT. */

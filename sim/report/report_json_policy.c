@@ -26,6 +26,8 @@
  *              online: {considered, plans, moved_slots, moved_near_bytes, moved_far_bytes,
  *              moved_host_bytes, planner_ns, move_ns, stall_ns, scored_stall_ns, moving_steps,
  *              gain_ns} (sim/engine/online/online.h),
+ *              halves: null, or of the scored steps in two halves {steps, time_ns, one_piece_ns,
+ *              exchange_ns, hidden_ns} (sim/engine/overlap/halves_step.h),
  *              moved_slots, idle_ns, causes_ns: {CAUSE: ns} or null,
  *              predicted: {window, steps}: each null, or {scored, error_share, wrong_share,
  *              hit_rate} (policies/predict_score.h)}], in seed order
@@ -241,6 +243,20 @@ static json_t *online_json(struct moe_json *json, const struct moe_online_accoun
     return out;
 }
 
+static json_t *halves_json(struct moe_json *json, const struct moe_halves_account *a)
+{
+    if (a->steps == 0) {
+        return json_null();
+    }
+    json_t *out = json_object();
+    moe_json_put(json, out, "steps", moe_json_count(a->steps));
+    moe_json_put(json, out, "time_ns", json_integer(a->time_ns));
+    moe_json_put(json, out, "one_piece_ns", json_integer(a->one_piece_ns));
+    moe_json_put(json, out, "exchange_ns", json_integer(a->use.exchange_ns));
+    moe_json_put(json, out, "hidden_ns", json_integer(a->use.hidden_ns));
+    return out;
+}
+
 static json_t *run_json(struct moe_json *json, const struct moe_run_result *run)
 {
     json_t *out = json_object();
@@ -268,6 +284,7 @@ static json_t *run_json(struct moe_json *json, const struct moe_run_result *run)
     moe_json_put(json, out, "predicted", predicted);
     moe_json_put(json, out, "served", served_json(json, run));
     moe_json_put(json, out, "online", online_json(json, &run->online));
+    moe_json_put(json, out, "halves", halves_json(json, &run->halves));
     return out;
 }
 

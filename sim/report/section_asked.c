@@ -128,6 +128,12 @@ static void say_ways(struct moe_page *page, const struct moe_scenario *s)
     if (v->graph_size_count > 0) {
         moe_page_field(page, "graphs", "decode batches padded to %s tokens", v->graph_sizes_text);
     }
+    if (v->overlap == MOE_OVERLAP_TWO_BATCH) {
+        moe_page_field(page, "overlap",
+                       "steps run in two halves where every rank has %s tokens or more: one "
+                       "exchanges while the other computes",
+                       COUNT(v->overlap_tokens));
+    }
     if (v->drafts > 0) {
         moe_page_field(page, "drafts",
                        "%u a step, each accepted with probability %g after those "

@@ -19,6 +19,7 @@ static const char *const arrival_names[] = { "closed", "trace",   "file",   "poi
                                              "gamma",  "weibull", "bursts", NULL };
 static const char *const lengths_names[] = { "recorded", "trace", "lognormal", NULL };
 static const char *const shared_names[] = { "overlapped", "serial", NULL };
+static const char *const overlap_names[] = { "none", "two_batch", NULL };
 static const char *const clock_names[] = { "burst", "sustained", NULL };
 static const char *const online_mode_names[] = { "stall", "layers", "prefetch", NULL };
 static const char *const online_source_names[] = { "peers", "host", NULL };
@@ -102,6 +103,14 @@ static const struct moe_setting items[] = {
          "share of the outputs to come that admission keeps free (kv: pages); 0 as vLLM"),
     TEXT("serving.graph_sizes", serving.graph_sizes_text, 0,
          "token counts of captured graphs, parted by spaces: decode batches are padded to them"),
+    CHOICE("serving.overlap", serving.overlap, overlap_names,
+           "steps in one piece, or in two halves: each exchanges while the other computes"),
+    COUNT("serving.overlap_tokens", serving.overlap_tokens, 2, 1 << 20,
+          "tokens that every rank must have for a step to run in halves"),
+    REAL("serving.overlap_compute", serving.overlap_compute, 0, 100, 1,
+         "how much longer arithmetic takes beside an exchange; 0 = as calibrated, else 1"),
+    REAL("serving.overlap_comm", serving.overlap_comm, 0, 100, 1,
+         "how much longer an exchange takes beside arithmetic; 0 = as calibrated, else 1"),
     COUNT("serving.attention_ranks", serving.attention_ranks, 1, 72,
           "GPUs that share one attention, tensor parallel; 1 = attention is data parallel"),
     COUNT("serving.drafts", serving.drafts, 0, 16,
@@ -209,6 +218,7 @@ void moe_scenario_defaults(struct moe_scenario *scenario)
                      .passes = 1,
                      .exchange = MOE_EXCHANGE_HIERARCHICAL,
                      .page_tokens = 16,
+                     .overlap_tokens = 2,
                      .attention_ranks = 1,
                      .acceptance = 0.8 },
         .hardware = { .recovery_s = 5.0 },
@@ -417,6 +427,27 @@ static enum moe_status check_shares(const struct moe_scenario *scenario, struct 
     return MOE_OK;
 }
 
+/* Two halves share one stream of arithmetic, so that nothing else runs beside an exchange. */
+static enum moe_status check_overlap(const struct moe_scenario *scenario, struct moe_error *err)
+{
+    const struct moe_serving *s = &scenario->serving;
+    const double factor[] = { s->overlap_compute, s->overlap_comm };
+    for (uint32_t i = 0; i < 2; i++) {
+        if (factor[i] > 0.0 && factor[i] < 0.5) {
+            return moe_fail(err, MOE_RANGE, "serving.overlap_%s: %g is neither 0 nor at least 0.5",
+                            i == 0 ? "compute" : "comm", factor[i]);
+        }
+    }
+    if (s->overlap == MOE_OVERLAP_TWO_BATCH && s->shared == MOE_SHARED_OVERLAPPED &&
+        scenario->model.shared_size > 0) {
+        return moe_fail(err, MOE_RANGE,
+                        "serving.overlap: with two halves the arithmetic beside an exchange is the "
+                        "other half's, and shared experts have to take their turn: set "
+                        "serving.shared_expert to serial");
+    }
+    return MOE_OK;
+}
+
 static enum moe_status check_serving(struct moe_scenario *scenario, struct moe_error *err)
 {
     const struct moe_serving *serving = &scenario->serving;
@@ -447,6 +478,7 @@ static enum moe_status complete(struct moe_scenario *scenario, struct moe_error 
     MOE_TRY(settle_policies(scenario, err));
     MOE_TRY(moe_model_load(&scenario->model, scenario->model_ref, err));
     MOE_TRY(check_shares(scenario, err));
+    MOE_TRY(check_overlap(scenario, err));
     if (scenario->slot_count == 0) {
         scenario->slot_count = default_slots(scenario);
     }

@@ -61,6 +61,12 @@ enum moe_preempt {
     MOE_PREEMPT_LEAST_OUTPUT,  /* "least_output" (SGLang's retraction) */
 };
 
+enum moe_overlap_mode {
+    MOE_OVERLAP_NONE,      /* "none": a step's tokens run in one piece */
+    MOE_OVERLAP_TWO_BATCH, /* "two_batch": in two halves, each exchanging while the other computes
+                            * (sim/engine/overlap/halves.h) */
+};
+
 struct moe_cluster {        /* cluster: */
     uint32_t node_count;    /*   nodes: 4 */
     uint32_t gpus_per_node; /*   gpus_per_node: 8 */
@@ -87,6 +93,11 @@ struct moe_serving {                 /* serving: */
     char graph_sizes_text[128];  /*   graph_sizes: "" (tokens, parted by spaces) */
     uint32_t graph_size_count;   /*   settled when the scenario is loaded */
     uint32_t graph_sizes[MOE_SCENARIO_GRAPH_LIMIT]; /* ascending */
+    enum moe_overlap_mode overlap;                  /* overlap: none */
+    uint32_t overlap_tokens;  /*   overlap_tokens: 2 (rows that every rank must have for it) */
+    double overlap_compute;   /*   overlap_compute: 0 (factor of arithmetic beside an exchange;
+                               *   0 = as calibrated, 1 where that was not measured) */
+    double overlap_comm;      /*   overlap_comm: 0 (factor of an exchange beside arithmetic) */
     uint32_t attention_ranks; /*   attention_ranks: 1 (GPUs that share an attention) */
     uint32_t drafts;          /*   drafts: 0 (tokens predicted beyond the next) */
     double acceptance;        /*   acceptance: 0.8 (of each draft after an accepted one) */

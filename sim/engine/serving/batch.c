@@ -5,9 +5,8 @@
 
 #include "sim/base/no_malloc.h"
 
-/* n rows of a sequence whose first attends to `context` tokens before it. */
-static void add_work(const struct moe_serving_state *s, struct moe_token_work *work,
-                     uint32_t context, uint32_t rows, uint32_t sampled, bool decodes)
+void moe_batch_add_work(const struct moe_serving_state *s, struct moe_token_work *work,
+                        uint32_t context, uint32_t rows, uint32_t sampled, bool decodes)
 {
     const double n = rows;
     const double last = (double) context + n;
@@ -36,7 +35,7 @@ void moe_batch_take(struct moe_serving_state *s, uint32_t rank, struct moe_seque
     const bool samples = q->done_rows + rows >= q->known_rows;
     q->step_rows = rows;
     s->budget[rank] -= rows;
-    add_work(s, &work[rank], q->done_rows, rows, decodes ? rows : samples, decodes);
+    moe_batch_add_work(s, &work[rank], q->done_rows, rows, decodes ? rows : samples, decodes);
 }
 
 bool moe_batch_grow(struct moe_serving_state *s, uint32_t rank, struct moe_sequence *q,

@@ -49,6 +49,13 @@ static inline uint64_t moe_batch_round(const struct moe_serving_state *s, uint64
     return (tokens + s->page_tokens - 1) / s->page_tokens * s->page_tokens;
 }
 
+/* n rows of a sequence whose first attends to `context` tokens before it, added to *work. */
+void moe_batch_add_work(const struct moe_serving_state *s, struct moe_token_work *work,
+                        uint32_t context, uint32_t rows, uint32_t sampled, bool decodes);
+
+/* Rows of the planned step that are in its rank's first half. */
+uint64_t moe_batch_first_half(const struct moe_serving_state *s, uint32_t rank);
+
 /* Plans rows (> 0) of q, which has the cache for them. */
 void moe_batch_take(struct moe_serving_state *s, uint32_t rank, struct moe_sequence *q,
                     uint32_t rows, struct moe_token_work *work);

@@ -133,14 +133,20 @@ static void flush(struct moe_serving_state *s, struct moe_route_counter *counter
     *filled = 0;
 }
 
-static enum moe_status route_rank(struct moe_serving_state *s, uint32_t rank,
-                                  struct moe_route_counter *counter, struct moe_error *err)
+/* The rows of a rank from its begin-th to before its end-th of the step. */
+static enum moe_status route_rank(struct moe_serving_state *s, uint32_t rank, uint64_t begin,
+                                  uint64_t end, struct moe_route_counter *counter,
+                                  struct moe_error *err)
 {
     struct moe_sequence *q = moe_batch_sequences(s, rank);
     uint32_t filled = 0;
-    uint64_t routed = 0;
-    for (uint32_t i = 0; i < s->running_per_gpu; i++, q++) {
-        for (uint32_t row = q->done_rows; row < q->done_rows + q->step_rows; row++) {
+    uint64_t routed = begin;
+    uint64_t before = 0; /* rows of the slots passed */
+    for (uint32_t i = 0; i < s->running_per_gpu && before < end; before += q->step_rows, i++, q++) {
+        const uint32_t first = before < begin ? (uint32_t) (begin - before) : 0;
+        const uint32_t last =
+            before + q->step_rows > end ? (uint32_t) (end - before) : q->step_rows;
+        for (uint32_t row = q->done_rows + first; row < q->done_rows + last; row++) {
             uint32_t run = 0;
             uint64_t from = 0;
             moe_arrival_route(&q->arrival, q->from, row, &from, &run);
@@ -166,8 +172,19 @@ enum moe_status moe_serving_route_step(struct moe_serving_state *s,
 {
     for (uint32_t rank = 0; rank < s->setup.rank_count; rank++) {
         if (s->running[rank] > 0) {
-            MOE_TRY(route_rank(s, rank, counter, err));
+            MOE_TRY(route_rank(s, rank, 0, UINT64_MAX, counter, err));
         }
+    }
+    return MOE_OK;
+}
+
+enum moe_status moe_serving_route_half(struct moe_serving_state *s, uint32_t half,
+                                       struct moe_route_counter *counter, struct moe_error *err)
+{
+    for (uint32_t rank = 0; rank < s->setup.rank_count; rank++) {
+        const uint64_t middle = moe_batch_first_half(s, rank);
+        MOE_TRY(half == 0 ? route_rank(s, rank, 0, middle, counter, err)
+                          : route_rank(s, rank, middle, UINT64_MAX, counter, err));
     }
     return MOE_OK;
 }

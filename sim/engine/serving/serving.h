@@ -180,6 +180,17 @@ enum moe_status moe_serving_route_step(struct moe_serving_state *state,
                                        struct moe_route_counter *counter,
                                        struct moe_error *err) MOE_MUST_CHECK;
 
+/* The planned step cut in two: of each rank's rows, in the order in which they are routed, the
+ * first half (one more when their number is odd) and the rest. Fills work[half][rank]; a
+ * request's chunk may be cut, and its second part reads what the first has written. */
+void moe_serving_halve(const struct moe_serving_state *state, struct moe_token_work *const work[2]);
+
+/* Feeds the routes of one half (0, 1) of the planned step to the counter. Errors: as
+ * moe_trace_read. */
+enum moe_status moe_serving_route_half(struct moe_serving_state *state, uint32_t half,
+                                       struct moe_route_counter *counter,
+                                       struct moe_error *err) MOE_MUST_CHECK;
+
 /* The step has ended at end_ns. *output_tokens: tokens sampled in the step. */
 void moe_serving_end_step(struct moe_serving_state *state, moe_time_ns end_ns,
                           uint64_t *output_tokens, const struct moe_serving_observer *observer);
