@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "sim/engine/pools/pools.h"
 #include "sim/engine/run_result.h"
 #include "sim/engine/run_state.h"
 
@@ -15,7 +16,9 @@ static enum moe_phase phase_now(const struct moe_run_state *run)
     if (run->finished < run->warmup_requests) {
         return MOE_PHASE_WARMUP;
     }
-    return moe_serving_scores_next(&run->serving) ? MOE_PHASE_SCORED : MOE_PHASE_DRAIN;
+    const bool scores =
+        run->pools != NULL ? moe_pools_scores_next(run) : moe_serving_scores_next(&run->serving);
+    return scores ? MOE_PHASE_SCORED : MOE_PHASE_DRAIN;
 }
 
 static void on_first_token(void *context, moe_time_ns ttft_ns)
@@ -39,7 +42,9 @@ static void on_finish(void *context, const struct moe_finished *finished)
     struct moe_run_state *run = context;
     run->finished++;
     moe_audit_finish_request(&run->audit, finished);
-    if (run->log.capacity > 0) {
+    if (run->pools != NULL) {
+        moe_pools_finish(run, finished);
+    } else if (run->log.capacity > 0) {
         moe_request_log_add(&run->log, &(struct moe_request_record){
                                            .number = finished->arrival->number,
                                            .arrival_ns = finished->arrival->arrival_ns,
@@ -102,7 +107,7 @@ static enum moe_status go_online(struct moe_run_state *run, moe_time_ns step_ns,
     return MOE_OK;
 }
 
-static enum moe_status one_step(struct moe_run_state *run, uint64_t tokens, struct moe_error *err)
+enum moe_status moe_run_step(struct moe_run_state *run, uint64_t tokens, struct moe_error *err)
 {
     struct moe_run_result *result = run->result;
     const uint64_t counted = run->counter.assignments;
@@ -204,7 +209,7 @@ static enum moe_status refuse_hopeless(const struct moe_run_state *run, struct m
                : MOE_OK;
 }
 
-static enum moe_status close_result(struct moe_run_state *run, struct moe_error *err)
+void moe_run_collect(struct moe_run_state *run)
 {
     struct moe_run_result *result = run->result;
     result->unknown_assignments = run->counter.unknown;
@@ -219,18 +224,8 @@ static enum moe_status close_result(struct moe_run_state *run, struct moe_error 
     result->dispatch_bytes = moe_cost_exchange_bytes(run->input->cost, MOE_COST_DISPATCH);
     result->combine_bytes = moe_cost_exchange_bytes(run->input->cost, MOE_COST_COMBINE);
     result->online = run->online.account;
-    result->served_rows = run->audit.finished_rows;
+    result->served_rows = run->audit.finished_rows - run->serving.moved_rows;
     result->served_requests = run->audit.finished;
-    if (run->input->audit) {
-        MOE_TRY(moe_audit_end(&run->audit, &run->serving, run->input->arrivals, result->seed,
-                              run->spare, err));
-    }
-    if (run->log.count > 0) {
-        moe_request_log_measure(&run->log, &run->input->scenario->slo, &result->service);
-    }
-    if (result->account[MOE_PHASE_SCORED].steps == 0 && !run->input->latencies_only) {
-        return refuse_unscored(run, err);
-    }
     if (run->input->scenario->attribution) {
         assert(run->straggler.idle_ns[MOE_CAUSE_ALL] == result->idle_ns);
         result->attributed = true;
@@ -238,7 +233,32 @@ static enum moe_status close_result(struct moe_run_state *run, struct moe_error 
         memcpy(result->subset_time_ns, run->straggler.time_ns, sizeof result->subset_time_ns);
         memcpy(result->sensitivity_ns, run->sensitivity.time_ns, sizeof result->sensitivity_ns);
     }
-    return MOE_OK;
+}
+
+static enum moe_status close_result(struct moe_run_state *run, struct moe_error *err)
+{
+    struct moe_run_result *result = run->result;
+    moe_run_collect(run);
+    if (run->input->audit) {
+        MOE_TRY(moe_audit_end(&run->audit, &run->serving, run->input->arrivals, result->seed,
+                              run->spare, err));
+    }
+    if (run->log.count > 0) {
+        moe_request_log_measure(&run->log, &run->input->scenario->slo, &result->service);
+    }
+    return result->account[MOE_PHASE_SCORED].steps == 0 && !run->input->latencies_only
+               ? refuse_unscored(run, err)
+               : MOE_OK;
+}
+
+void moe_run_wait(struct moe_run_state *run, moe_time_ns at_ns)
+{
+    if (at_ns > run->now_ns) {
+        run->phase = phase_now(run);
+        run->result->account[run->phase].quiet_ns += at_ns - run->now_ns;
+        run->now_ns = at_ns;
+        moe_audit_pass(&run->audit, &run->serving, at_ns);
+    }
 }
 
 /* Nothing runs: on to the next arrival. False when nobody comes any more. */
@@ -249,10 +269,7 @@ static bool wait_for_arrival(struct moe_run_state *run)
         return false;
     }
     assert(arrival_ns > run->now_ns); /* who has arrived can be admitted to an idle cluster */
-    run->phase = phase_now(run);
-    run->result->account[run->phase].quiet_ns += arrival_ns - run->now_ns;
-    run->now_ns = arrival_ns;
-    moe_audit_pass(&run->audit, &run->serving, arrival_ns);
+    moe_run_wait(run, arrival_ns);
     return true;
 }
 
@@ -263,11 +280,18 @@ static enum moe_status serve(struct moe_run_state *run, struct moe_error *err)
         MOE_TRY(moe_run_meet_death(run, err));
         MOE_TRY(moe_serving_plan_step(&run->serving, run->now_ns, run->rank, &tokens, err));
         if (tokens > 0) {
-            MOE_TRY(one_step(run, tokens, err));
+            MOE_TRY(moe_run_step(run, tokens, err));
         } else if (!wait_for_arrival(run)) {
             return close_result(run, err);
         }
     }
+}
+
+void moe_run_finish(struct moe_run_state *run)
+{
+    moe_route_split_finish(&run->split);
+    moe_online_finish(&run->online);
+    moe_arena_finish(&run->state);
 }
 
 enum moe_status moe_run(const struct moe_run_input *input,
@@ -278,6 +302,9 @@ enum moe_status moe_run(const struct moe_run_input *input,
     const struct moe_placement_shape shape = moe_scenario_shape(input->scenario);
     struct moe_run_state run = { .input = input, .result = result };
     struct moe_placement placement;
+    if (input->pools != NULL) {
+        return moe_pools_run(input, composition, seed, trace, results, work, result, err);
+    }
     MOE_TRY(moe_run_result_init(result, &shape, results, err));
     (void) snprintf(result->policy, sizeof result->policy, "%s", composition->label);
     result->seed = seed;
@@ -292,8 +319,6 @@ enum moe_status moe_run(const struct moe_run_input *input,
     if (status == MOE_OK) {
         status = serve(&run, err);
     }
-    moe_route_split_finish(&run.split);
-    moe_online_finish(&run.online);
-    moe_arena_finish(&run.state);
+    moe_run_finish(&run);
     return status;
 }

@@ -51,6 +51,7 @@ struct moe_run_state {
     struct moe_audit audit;      /* its sums always, its checks with input->audit only */
     struct moe_arena *spare;     /* the run's working memory, for the end of an audit */
     struct moe_request_log log;  /* arrivals over time only */
+    struct moe_pools *pools;     /* this is the run of one of two pools; NULL: of all GPUs */
 };
 
 /* The composition's plan into placement, checked, and priced in memory (result->fits). Errors: as
@@ -64,6 +65,19 @@ enum moe_status moe_run_init(struct moe_run_state *run, const struct moe_composi
                              const struct moe_placement *placement, struct moe_trace *trace,
                              uint64_t seed, struct moe_arena *work,
                              struct moe_error *err) MOE_MUST_CHECK;
+
+/* Makes and times the planned step, and goes on to its end. Errors: as moe_run. */
+enum moe_status moe_run_step(struct moe_run_state *run, uint64_t tokens,
+                             struct moe_error *err) MOE_MUST_CHECK;
+
+/* Nothing runs: on to at_ns, when that is later. */
+void moe_run_wait(struct moe_run_state *run, moe_time_ns at_ns);
+
+/* What the run has counted, into its result; everything has been served. */
+void moe_run_collect(struct moe_run_state *run);
+
+/* Releases what moe_run_init took. */
+void moe_run_finish(struct moe_run_state *run);
 
 /* Steps in two halves, where the scenario asks for them. options: those of run->step. Errors:
  * MOE_LIMIT when the arena is full; MOE_UNSUPPORTED with an event log. */

@@ -45,9 +45,10 @@ enum moe_status moe_step_init(struct moe_step *s, const struct moe_step_options 
     }
     MOE_TRY(
         moe_step_times_init(&s->times, options->layer_count, gpus, options->serving, arena, err));
-    return moe_hardware_init(&s->hardware, options->cost,
-                             (struct moe_hardware_size){ gpus, options->layer_count },
-                             options->seed, options->noise, options->hardware, arena, err);
+    return moe_hardware_init(
+        &s->hardware, options->cost,
+        (struct moe_hardware_size){ gpus, options->layer_count, options->first_gpu }, options->seed,
+        options->noise, options->hardware, arena, err);
 }
 
 static double after_ns(const struct moe_token_prices *prices)

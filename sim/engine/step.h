@@ -68,6 +68,7 @@ struct moe_step_options {
     uint64_t seed;
     bool noise;
     const struct moe_hardware_options *hardware; /* or NULL */
+    uint32_t first_gpu;                          /* of the deployment (hardware.h) */
 };
 
 /* Errors: MOE_LIMIT when the arena is full. */

@@ -65,8 +65,10 @@ static moe_time_ns *variant_of(const struct moe_straggler *s, enum stretch stret
 
 /* With the stretch's own cause absent and the hardware present, a GPU takes the mean time,
  * slower or faster by what its factors do to its own work. */
-void moe_straggler_price(const struct moe_stretch_prices *prices, uint32_t gpus, moe_time_ns *out)
+void moe_straggler_price(const struct moe_stretch_prices *prices, uint32_t gpu_count,
+                         moe_time_ns *out)
 {
+    const uint32_t gpus = gpu_count;
     double sum = 0.0;
     for (uint32_t gpu = 0; gpu < gpus; gpu++) {
         sum += prices->nominal[gpu];

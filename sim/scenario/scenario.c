@@ -9,6 +9,7 @@
 #include "policies/policy.h"
 #include "sim/base/options.h"
 #include "sim/base/text_file.h"
+#include "sim/scenario/deployment.h"
 #include "sim/settings/settings.h"
 
 enum { SCENARIO_FILE_BYTES = 1 << 20, WHERE_BYTES = 160 };
@@ -23,6 +24,8 @@ static const char *const overlap_names[] = { "none", "two_batch", NULL };
 static const char *const clock_names[] = { "burst", "sustained", NULL };
 static const char *const online_mode_names[] = { "stall", "layers", "prefetch", NULL };
 static const char *const online_source_names[] = { "peers", "host", NULL };
+static const char *const transfer_names[] = { "after", "layered", NULL };
+static const char *const first_token_names[] = { "decode", "prefill", NULL };
 static const char *const kv_names[] = { "reserve", "pages", NULL };
 static const char *const order_names[] = { "decode_first", "prefill_first", NULL };
 static const char *const preempt_names[] = { "last_admitted", "least_output", NULL };
@@ -181,6 +184,22 @@ static const struct moe_setting items[] = {
          "mode layers: share of the links that weights take from tokens"),
     REAL("online.host_gb_s", online.host_bytes_s, 0, 100000, 1e9,
          "host memory to one GPU in 10^9 bytes/s; 0 = as calibrated"),
+    COUNT("pools.prefill_gpus", pools.prefill_gpus, 0, MOE_SCENARIO_GPU_LIMIT,
+          "GPUs that only read prompts, the others only decode: whole nodes, or part of one; 0 = "
+          "all do both"),
+    COUNT("pools.prefill_slots", pools.slots[0], 0, MOE_SLOT_EMPTY - 1,
+          "expert slots per layer of the prefill pool; 0 = one redundant slot per GPU"),
+    COUNT("pools.decode_slots", pools.slots[1], 0, MOE_SLOT_EMPTY - 1, "the same of decode"),
+    COUNT("pools.prefill_tokens", pools.tokens[0], 0, 1 << 20,
+          "most tokens that a prefill GPU takes into a step; 0 = serving.step_tokens"),
+    COUNT("pools.decode_tokens", pools.tokens[1], 0, 1 << 20, "the same of decode"),
+    COUNT("pools.prefill_running", pools.running[0], 0, 65536,
+          "requests on each prefill GPU; 0 = serving.running_per_gpu"),
+    COUNT("pools.decode_running", pools.running[1], 0, 65536, "the same of decode"),
+    CHOICE("pools.transfer", pools.transfer, transfer_names,
+           "a prompt's KV cache goes over when it was read, or layer by layer meanwhile"),
+    CHOICE("pools.first_token", pools.first_token, first_token_names,
+           "who sends the first token: decode, with the cache, or prefill, before it"),
     { .path = "policies",
       .kind = MOE_SETTING_LIST,
       AT(policies),
@@ -427,27 +446,6 @@ static enum moe_status check_shares(const struct moe_scenario *scenario, struct 
     return MOE_OK;
 }
 
-/* Two halves share one stream of arithmetic, so that nothing else runs beside an exchange. */
-static enum moe_status check_overlap(const struct moe_scenario *scenario, struct moe_error *err)
-{
-    const struct moe_serving *s = &scenario->serving;
-    const double factor[] = { s->overlap_compute, s->overlap_comm };
-    for (uint32_t i = 0; i < 2; i++) {
-        if (factor[i] > 0.0 && factor[i] < 0.5) {
-            return moe_fail(err, MOE_RANGE, "serving.overlap_%s: %g is neither 0 nor at least 0.5",
-                            i == 0 ? "compute" : "comm", factor[i]);
-        }
-    }
-    if (s->overlap == MOE_OVERLAP_TWO_BATCH && s->shared == MOE_SHARED_OVERLAPPED &&
-        scenario->model.shared_size > 0) {
-        return moe_fail(err, MOE_RANGE,
-                        "serving.overlap: with two halves the arithmetic beside an exchange is the "
-                        "other half's, and shared experts have to take their turn: set "
-                        "serving.shared_expert to serial");
-    }
-    return MOE_OK;
-}
-
 static enum moe_status check_serving(struct moe_scenario *scenario, struct moe_error *err)
 {
     const struct moe_serving *serving = &scenario->serving;
@@ -478,7 +476,8 @@ static enum moe_status complete(struct moe_scenario *scenario, struct moe_error 
     MOE_TRY(settle_policies(scenario, err));
     MOE_TRY(moe_model_load(&scenario->model, scenario->model_ref, err));
     MOE_TRY(check_shares(scenario, err));
-    MOE_TRY(check_overlap(scenario, err));
+    MOE_TRY(moe_deployment_check_overlap(scenario, err));
+    MOE_TRY(moe_deployment_check_pools(scenario, err));
     if (scenario->slot_count == 0) {
         scenario->slot_count = default_slots(scenario);
     }

@@ -21,6 +21,7 @@
 #include "sim/scenario/arrival_options.h"
 #include "sim/scenario/hardware_options.h"
 #include "sim/scenario/online_options.h"
+#include "sim/scenario/pools_options.h"
 
 enum {
     MOE_SCENARIO_POLICY_LIMIT = 32,
@@ -75,6 +76,7 @@ struct moe_cluster {        /* cluster: */
     double near_bytes_s;    /*   near_gb_s: 0 (one way, per GPU, in its node; 0 = as calibrated) */
     double far_bytes_s;     /*   far_gb_s: 0 (the same between nodes) */
     double reserve_bytes;   /*   reserve_gb: 8 (workspace, graphs, communication buffers) */
+    uint32_t first_gpu;     /*   no key: of the deployment; not 0 for the decode pool */
 };
 
 struct moe_serving {                 /* serving: */
@@ -121,6 +123,7 @@ struct moe_scenario {
     struct moe_slo slo;                  /* slo: */
     struct moe_hardware_options hardware;
     struct moe_online_options online;
+    struct moe_pools_options pools; /* pools: */
     uint32_t policy_count;
     /* policies: [contiguous, "craft:R=8+dispatch=lp"]: compositions, canonical once loaded */
     char policies[MOE_SCENARIO_POLICY_LIMIT][MOE_COMPOSITION_BYTES];

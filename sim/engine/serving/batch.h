@@ -73,6 +73,13 @@ bool moe_batch_grow(struct moe_serving_state *s, uint32_t rank, struct moe_seque
 void moe_batch_plan_running(struct moe_serving_state *s, uint32_t rank,
                             struct moe_token_work *work);
 
+/* Who has come by now_ns of those whose cache was on its way may run. */
+void moe_moved_land(struct moe_serving_state *s, uint32_t rank, moe_time_ns now_ns);
+
+/* q, just seated, was read elsewhere: takes the pages of its prompt, and waits for them. */
+void moe_moved_seat(struct moe_serving_state *s, uint32_t rank, struct moe_sequence *q,
+                    moe_time_ns now_ns);
+
 /* What is left to plan once the new ones have their rows. */
 void moe_batch_plan_rest(struct moe_serving_state *s, uint32_t rank, struct moe_token_work *work);
 

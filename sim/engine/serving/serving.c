@@ -32,6 +32,8 @@ static bool take_arrays(struct moe_serving_state *s, struct moe_arena *arena)
     s->budget = MOE_NEW(arena, uint32_t, ranks);
     s->blocked = MOE_NEW(arena, bool, ranks);
     s->closed = MOE_NEW(arena, bool, ranks);
+    s->arriving = MOE_NEW(arena, uint32_t, ranks);
+    s->leaving = MOE_NEW(arena, uint64_t, ranks);
     s->sequence = MOE_NEW(arena, struct moe_sequence, slots);
     s->order = MOE_NEW(arena, uint32_t, slots);
     s->stack = MOE_NEW(arena, uint32_t, slots);
@@ -39,7 +41,8 @@ static bool take_arrays(struct moe_serving_state *s, struct moe_arena *arena)
     s->scatter = MOE_NEW(arena, const uint16_t *, MOE_SERVING_BLOCK_TOKENS);
     if (buffers == NULL || s->kv_used == NULL || s->running == NULL || s->preempted == NULL ||
         s->budget == NULL || s->blocked == NULL || s->closed == NULL || s->sequence == NULL ||
-        s->order == NULL || s->stack == NULL || s->block == NULL || s->scatter == NULL) {
+        s->arriving == NULL || s->leaving == NULL || s->order == NULL || s->stack == NULL ||
+        s->block == NULL || s->scatter == NULL) {
         return false;
     }
     for (size_t i = 0; i < slots; i++) {
@@ -89,6 +92,7 @@ enum moe_status moe_serving_plan_step(struct moe_serving_state *s, moe_time_ns n
 {
     *token_count = 0;
     for (uint32_t rank = 0; rank < s->setup.rank_count; rank++) {
+        moe_moved_land(s, rank, now_ns);
         moe_batch_plan_running(s, rank, work);
     }
     MOE_TRY(moe_admission_run(s, now_ns, work, err));
@@ -196,6 +200,8 @@ static void finish(struct moe_serving_state *s, uint32_t rank, uint32_t slot, mo
     struct moe_sequence *q = moe_batch_sequences(s, rank) + slot;
     const struct moe_finished finished = {
         .arrival = &q->arrival,
+        .rank = rank,
+        .kv_held = q->kv_held,
         .preemptions = q->preemptions,
         .since_ns = q->since_ns,
         .admitted_ns = q->admitted_ns,
