@@ -6,7 +6,8 @@
  * Every GPU holds all non-expert weights and the KV cache of its own requests; where A GPUs share
  * an attention (attention_ranks), the attention's weights and the KV heads are cut into A parts
  * (a KV head into no less than one; MLA's latent is held by all), and the pool is of all A
- * together. The slots are those of the fullest GPU, so the pool is the least of all.
+ * together. Layers that draft have the attention, shared experts, slots and cache of the model's
+ * MoE layers on average, and a projection of two hidden widths into one. The slots are those of the fullest GPU, so the pool is the least of all.
  */
 #ifndef MOE_SIM_ENGINE_MEMORY_H
 #define MOE_SIM_ENGINE_MEMORY_H
@@ -36,7 +37,8 @@ struct moe_memory_setup {
     const struct moe_cluster *cluster;
     uint32_t attention_ranks; /* >= 1 */
     double gpu_bytes;
-    double buffer_bytes; /* besides the reserve: staging of rebalancing, of prefetching */
+    uint32_t draft_layers; /* MoE layers of a module that drafts: their weights, slots and cache */
+    double buffer_bytes;   /* besides the reserve: staging of rebalancing, of prefetching */
 };
 
 void moe_memory_of(const struct moe_memory_setup *setup, const struct moe_placement *placement,
