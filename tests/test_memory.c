@@ -117,7 +117,7 @@ Test(memory, attention_that_is_shared_leaves_more_room)
                                                .gpu_count = 4,
                                                .node_count = 1,
                                                .group_count = 1 };
-    struct moe_memory_setup setup = { &model, &cluster, 1, 1e9, 0 };
+    struct moe_memory_setup setup = { &model, &cluster, 1, 0, 1e9, 0 };
     const struct moe_placement placement = full(&shape);
     struct moe_memory one;
     struct moe_memory four;
