@@ -52,7 +52,7 @@ static void draw_serving(struct twin_draw *draw, struct moe_scenario *scenario)
     s->graph_sizes[1] = 4 + twin_below(draw, 30);
 }
 
-/* Steps in two halves, sometimes with interference. */
+/* Steps in two halves, sometimes with interference; or drafts that cost something. */
 static void draw_overlap(struct twin_draw *draw, struct moe_scenario *scenario)
 {
     struct moe_serving *s = &scenario->serving;
@@ -62,6 +62,11 @@ static void draw_overlap(struct twin_draw *draw, struct moe_scenario *scenario)
         s->overlap_tokens = 2 + twin_below(draw, 3);
         s->overlap_compute = 1.0 + twin_below(draw, 3) / 4.0;
         s->overlap_comm = 1.0 + twin_below(draw, 3) / 4.0;
+    } else {
+        s->draft_layers = twin_below(draw, 3);
+        s->acceptance_count = twin_below(draw, 3);
+        s->acceptance_at[0] = twin_below(draw, 5) / 4.0;
+        s->acceptance_at[1] = twin_below(draw, 5) / 4.0;
     }
 }
 
@@ -135,6 +140,7 @@ struct seen {
     uint64_t repeated;
     uint64_t halved;     /* scored steps in halves */
     uint64_t moved;      /* requests handed over */
+    uint64_t charged;    /* scenarios with drafts that cost something */
     uint64_t read_again; /* rows in decode pools */
 };
 
@@ -169,6 +175,7 @@ static void serve(uint64_t seed, struct seen *seen)
     seen->repeated += result.repeated_rows;
     seen->halved += result.halves.steps;
     seen->moved += result.handover.count;
+    seen->charged += drive.scenario.serving.drafts * drive.scenario.serving.draft_layers > 0;
     seen->read_again += drive.place != NULL ? result.recomputed_rows : 0;
     moe_time_ns causes = 0;
     for (uint32_t cause = 0; cause < MOE_CAUSE_COUNT; cause++) {
@@ -198,5 +205,6 @@ Test(audit, random_scenarios_conserve_tokens_bytes_pages_and_time)
     cr_assert_gt(seen.repeated, 200);
     cr_assert_gt(seen.halved, 200);
     cr_assert_gt(seen.moved, 500);
+    cr_assert_gt(seen.charged, 10);
     cr_assert_gt(seen.read_again, 50);
 }

@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "sim/engine/drafts.h"
+
 #include "sim/base/no_malloc.h"
 
 bool moe_fetcher_is_wanted(const struct moe_scenario *scenario,
@@ -58,6 +60,23 @@ static enum moe_status widen(struct moe_fetcher *f, const struct moe_placement *
     return MOE_OK;
 }
 
+/* What is priced without temporary copies. */
+static enum moe_status refuse_beside(const struct moe_scenario *scenario,
+                                     const struct moe_composition *composition,
+                                     struct moe_error *err)
+{
+    const bool halves = scenario->serving.overlap == MOE_OVERLAP_TWO_BATCH;
+    if (!halves && moe_drafts_layer_count(&scenario->serving) == 0) {
+        return MOE_OK;
+    }
+    return moe_fail(err, MOE_RANGE,
+                    "dispatch policy %s fetches temporary copies, which %s do not: set "
+                    "serving.%s, or fetch.slots to 0",
+                    composition->part[MOE_POLICY_DISPATCH].policy->name,
+                    halves ? "steps in two halves" : "layers that draft",
+                    halves ? "overlap to none" : "draft_layers to 0");
+}
+
 enum moe_status moe_fetcher_init(struct moe_fetcher *f, const struct moe_scenario *scenario,
                                  const struct moe_composition *composition,
                                  const struct moe_placement *lasting, const struct moe_cost *cost,
@@ -70,13 +89,7 @@ enum moe_status moe_fetcher_init(struct moe_fetcher *f, const struct moe_scenari
     if (!moe_fetcher_is_wanted(scenario, composition)) {
         return MOE_OK;
     }
-    if (scenario->serving.overlap == MOE_OVERLAP_TWO_BATCH) {
-        return moe_fail(err, MOE_RANGE,
-                        "serving.overlap: steps in two halves fetch no temporary copies, which "
-                        "dispatch policy %s asks for: set serving.overlap to none or fetch.slots "
-                        "to 0",
-                        composition->part[MOE_POLICY_DISPATCH].policy->name);
-    }
+    MOE_TRY(refuse_beside(scenario, composition, err));
     *f = (struct moe_fetcher){
         .limit = scenario->fetch.slots,
         .relay = scenario->fetch.relay,

@@ -2,18 +2,31 @@
 
 #include "sim/base/no_malloc.h"
 
+/* Of the layers that draft, but for their routed experts; attention: bytes of a layer's. */
+static double draft_bytes(const struct moe_memory_setup *setup, double attention)
+{
+    const struct moe_model *model = setup->model;
+    const double shared = (model->gated ? 3.0 : 2.0) * model->hidden_size * model->shared_size;
+    const double projection = 2.0 * model->hidden_size * model->hidden_size;
+    return setup->draft_layers * (attention / setup->attention_ranks +
+                                  (shared + projection) * model->dense_bytes_per_weight);
+}
+
 /* What of the non-expert weights is attention is cut among the GPUs that share it. */
 static double nonexpert_bytes(const struct moe_memory_setup *setup)
 {
     const struct moe_model *model = setup->model;
     const double attention = moe_model_all_attention_weights(model) * model->dense_bytes_per_weight;
-    return moe_model_nonexpert_bytes(model) - attention * (1.0 - 1.0 / setup->attention_ranks);
+    return moe_model_nonexpert_bytes(model) + draft_bytes(setup, attention / model->layer_count) -
+           attention * (1.0 - 1.0 / setup->attention_ranks);
 }
 
 static double kv_bytes_per_token(const struct moe_memory_setup *setup)
 {
     const struct moe_model *model = setup->model;
-    const double whole = moe_model_kv_bytes_per_token(model);
+    const double layers = (double) model->kv_layer_count + model->window_layer_count;
+    const double whole = moe_model_kv_bytes_per_token(model) *
+                         (layers > 0.0 ? 1.0 + setup->draft_layers / layers : 1.0);
     if (model->attention == MOE_ATTENTION_MLA || model->attention == MOE_ATTENTION_SHARED) {
         return whole;
     }
@@ -54,7 +67,8 @@ void moe_memory_of(const struct moe_memory_setup *setup, const struct moe_placem
     *memory = (struct moe_memory){
         .gpu_bytes = setup->gpu_bytes,
         .nonexpert_bytes = nonexpert_bytes(setup),
-        .slot_bytes = (double) fullest * expert_bytes,
+        .slot_bytes = (double) fullest * expert_bytes *
+                      (1.0 + (double) setup->draft_layers / shape->layer_count),
         .reserve_bytes = kept_bytes(setup),
         .kv_bytes_per_token = kv_bytes_per_token(setup),
         .copy_bytes = (double) (used - singles) * expert_bytes,
@@ -76,7 +90,8 @@ void moe_memory_find_remedy(const struct moe_memory_setup *setup,
                             const struct moe_placement_shape *shape, uint64_t tokens,
                             struct moe_memory_remedy *remedy)
 {
-    const double layer_bytes = moe_model_expert_bytes(setup->model) * shape->layer_count;
+    const double layer_bytes =
+        moe_model_expert_bytes(setup->model) * ((double) shape->layer_count + setup->draft_layers);
     const double room = setup->gpu_bytes - nonexpert_bytes(setup) - kept_bytes(setup) -
                         (double) tokens * kv_bytes_per_token(setup);
     const double fitting = room > 0.0 ? room / layer_bytes : 0.0; /* slots of a GPU and layer */

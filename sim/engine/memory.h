@@ -7,8 +7,9 @@
  * an attention (attention_ranks), the attention's weights and the KV heads are cut into A parts
  * (a KV head into no less than one; MLA's latent, a KV vector of all heads, index keys and indexers
  * are held by all), and the pool is of all A together. Where KV is compressed (DeepSeek-V4), the
- * windows of running_requests requests are reserved. The slots are those of the fullest GPU, so
- * the pool is the least of all.
+ * windows of running_requests requests are reserved. Layers that draft have the attention, shared
+ * experts, slots and cache of the model's MoE layers on average, and a projection of two hidden
+ * widths into one. The slots are those of the fullest GPU, so the pool is the least of all.
  */
 #ifndef MOE_SIM_ENGINE_MEMORY_H
 #define MOE_SIM_ENGINE_MEMORY_H
@@ -38,7 +39,8 @@ struct moe_memory_setup {
     const struct moe_cluster *cluster;
     uint32_t attention_ranks; /* >= 1 */
     double gpu_bytes;
-    double buffer_bytes;       /* besides the reserve: staging of rebalancing, of prefetching */
+    uint32_t draft_layers; /* MoE layers of a module that drafts: their weights, slots and cache */
+    double buffer_bytes;   /* besides the reserve: staging of rebalancing, of prefetching */
     uint32_t running_requests; /* of one GPU, or of those that share an attention */
 };
 

@@ -286,7 +286,7 @@ void moe_route_counter_add(struct moe_route_counter *c, uint32_t source_gpu,
                            const uint16_t *const *rows, uint32_t token_count)
 {
     const size_t pairs = (size_t) c->gpu_count * c->gpu_count;
-    uint32_t trace_layer = 0;
+    uint32_t trace_layer = c->first_trace_layer;
     if (token_count == 0) {
         return;
     }

@@ -33,6 +33,7 @@
 struct moe_route_counter {
     uint32_t layer_count;
     uint32_t trace_layer_count;
+    uint32_t first_trace_layer; /* that layer 0 replays; 0, but for drafts (drafts.h) */
     uint32_t trace_expert_count;
     uint32_t top_k;
     uint32_t slot_count;

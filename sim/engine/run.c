@@ -102,6 +102,9 @@ static enum moe_status go_online(struct moe_run_state *run, moe_time_ns step_ns,
                    moe_placement_layer(&online->current, layer), slots * sizeof(uint16_t));
         }
     }
+    if (online->changed[run->result->layer_count - 1]) {
+        moe_drafts_replan(&run->drafts, &online->current);
+    }
     run->now_ns += stall_ns;
     moe_audit_pass(&run->audit, &run->serving, run->now_ns);
     return MOE_OK;
@@ -135,6 +138,7 @@ enum moe_status moe_run_step(struct moe_run_state *run, uint64_t tokens, struct 
         MOE_TRY(moe_route_split_solve(&run->split, run->step_number, err));
         MOE_TRY(moe_run_route(run, err));
     }
+    MOE_TRY(moe_drafts_count(&run->drafts, &run->serving, err));
     if (run->input->audit) {
         MOE_TRY(moe_audit_counts(&run->audit, &run->counter, tokens, run->split.dropped, err));
     }

@@ -39,6 +39,7 @@ enum moe_status moe_run_init_death(struct moe_run_state *run, const struct moe_p
 /* Everybody's placement is the living one from here on. */
 static void take_over(struct moe_run_state *run)
 {
+    moe_drafts_replan(&run->drafts, &run->living);
     const size_t slots = run->result->slot_count;
     for (uint32_t layer = 0; layer < run->result->layer_count; layer++) {
         const uint16_t *row = moe_placement_layer(&run->living, layer);

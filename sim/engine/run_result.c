@@ -149,6 +149,11 @@ void moe_run_result_add_loads(struct moe_run_result *r, const struct moe_step *s
         }
         add_copies(r, step, counter, layer);
     }
+    for (size_t at = (size_t) r->layer_count * r->gpu_count;
+         at < (size_t) step->layer_count * r->gpu_count; at++) { /* of layers that draft */
+        r->near_copies += step->dispatch_work[at].near_out;
+        r->far_copies += step->dispatch_work[at].far_out;
+    }
 }
 
 void moe_run_result_add_step(struct moe_run_result *r, const struct moe_step *step,
@@ -156,15 +161,19 @@ void moe_run_result_add_step(struct moe_run_result *r, const struct moe_step *st
                              const uint16_t *expert_of_slot, moe_time_ns step_ns)
 {
     const struct moe_price_sources sources = moe_step_sources(step);
-    for (uint32_t layer = 0; layer < r->layer_count; layer++) {
+    for (uint32_t layer = 0; layer < step->layer_count; layer++) {
         const struct moe_barrier *pair = &step->barriers[(size_t) 2 * layer];
-        const uint16_t *row = expert_of_slot + (size_t) layer * counter->slot_count;
+        /* Layers that draft wait at the last layer's expense, and their experts are not told. */
+        const uint32_t own = layer < r->layer_count ? layer : r->layer_count - 1;
         add_barrier(r, &pair[0]);
         add_barrier(r, &pair[1]);
-        charge_expert(r, counter, row, layer, &pair[1]);
-        r->layer_idle_ns[layer] += pair[0].idle_ns + pair[1].idle_ns;
+        if (layer < r->layer_count) {
+            charge_expert(r, counter, expert_of_slot + (size_t) layer * counter->slot_count, layer,
+                          &pair[1]);
+        }
+        r->layer_idle_ns[own] += pair[0].idle_ns + pair[1].idle_ns;
     }
-    add_barrier(r, &step->barriers[(size_t) 2 * r->layer_count]);
+    add_barrier(r, &step->barriers[(size_t) 2 * step->layer_count]);
     moe_timeline_critical(&step->times, step->barriers, &sources, &r->path);
     moe_latency_add(&r->step, step_ns, 1);
 }

@@ -61,7 +61,8 @@ size_t moe_run_work_bytes(const struct moe_run_input *input, const struct moe_tr
            (input->scenario->serving.overlap == MOE_OVERLAP_NONE ? 0 : moe_halves_bytes(&s)) +
            moe_serving_bytes(&input->scenario->serving, s.gpu_count,
                              model->layer_count * model->top_k) +
-           s.layer_count * layer + gpus * 8192 + gpus * MOE_PLANNING_SPEED_POINTS * sizeof(double) +
+           (s.layer_count + moe_drafts_layer_count(&input->scenario->serving)) * layer +
+           gpus * 8192 + gpus * MOE_PLANNING_SPEED_POINTS * sizeof(double) +
            (size_t) moe_trace_request_count(trace) * 32 + moe_trace_request_count(trace) / 2;
 }
 
@@ -126,6 +127,7 @@ static void price_memory(struct moe_run_state *run, const struct moe_composition
         .buffer_bytes = moe_online_buffer_bytes(input->scenario) +
                         moe_fetcher_buffer_bytes(input->scenario, composition),
         .running_requests = serving->running_per_gpu,
+        .draft_layers = serving->drafts > 0 ? serving->draft_layers : 0,
     };
     const uint64_t page = serving->kv == MOE_KV_PAGES ? serving->page_tokens : 1;
     const uint64_t longest = (input->longest_request + page - 1) / page;
@@ -250,7 +252,15 @@ static enum moe_status init_parts(struct moe_run_state *run, const struct moe_pl
     const struct moe_serving *serving = &scenario->serving;
     const uint32_t gpus = placement->shape.gpu_count;
     const uint32_t layers = placement->shape.layer_count;
+    const uint32_t all_layers = layers + moe_drafts_layer_count(serving);
+    const struct moe_drafts_setup drafts = {
+        .options = serving,
+        .map = run->input->map,
+        .placement = placement,
+        .top_k = model->top_k,
+    };
     const struct moe_step_options options = {
+        .drafts = all_layers > layers ? &run->drafts : NULL,
         .cost = run->input->cost,
         .serving = serving,
         .layer_count = layers,
@@ -290,17 +300,20 @@ static enum moe_status init_parts(struct moe_run_state *run, const struct moe_pl
     } else if (serving->exchange == MOE_EXCHANGE_LOW_LATENCY) {
         moe_route_counter_count_choices(&run->counter);
     }
+    if (all_layers > layers) {
+        MOE_TRY(moe_drafts_init(&run->drafts, &drafts, work, err));
+    }
     MOE_TRY(moe_step_init(&run->step, &options, work, err));
     MOE_TRY(moe_run_init_halves(run, &options, work, err));
     MOE_TRY(
         moe_bound_meter_init(&run->meter, placement, run->input->planning->future_load, work, err));
     if (scenario->attribution) {
         MOE_TRY(moe_straggler_init(&run->straggler, gpus, serving, work, err));
-        MOE_TRY(moe_sensitivity_init(&run->sensitivity, layers, gpus, serving, work, err));
+        MOE_TRY(moe_sensitivity_init(&run->sensitivity, all_layers, gpus, serving, work, err));
     }
     if (run->input->detail != NULL) {
         MOE_TRY(moe_event_player_init(&run->player, gpus, run->input->detail, work, err));
-        run->event_barriers = MOE_NEW(work, struct moe_barrier, moe_barrier_count(layers));
+        run->event_barriers = MOE_NEW(work, struct moe_barrier, moe_barrier_count(all_layers));
     }
     run->rank = MOE_NEW(work, struct moe_token_work, gpus);
     run->own = MOE_NEW(work, struct moe_token_work, gpus);

@@ -27,22 +27,43 @@ static void scale_before(const struct moe_step_times *times, const struct moe_st
         const double *jitter =
             prices->jitter + ((size_t) layer * MOE_STRETCH_COUNT + MOE_STRETCH_BEFORE) * gpus;
         const uint32_t dense =
-            moe_dense_layers_before(layer, times->layer_count, prices->dense_layer_count);
+            moe_layer_dense(&prices->drafts, times->layer_count, layer, prices->dense_layer_count);
+        const bool has_head = moe_layer_has_head(&prices->drafts, times->layer_count, layer);
+        const struct moe_token_prices *tokens =
+            moe_layer_tokens(prices->tokens, &prices->drafts, times->layer_count, layer);
         for (uint32_t gpu = 0; gpu < gpus; gpu++) {
-            const struct moe_duration *p = prices->tokens[gpu].part;
-            const double ns =
-                moe_before_ns(p[MOE_COST_ATTENTION].ns * (part == MOE_COST_ATTENTION ? scale : 1.0),
-                              p[MOE_COST_DENSE].ns * (part == MOE_COST_DENSE ? scale : 1.0),
-                              p[MOE_COST_GATE].ns * (part == MOE_COST_GATE ? scale : 1.0), dense);
+            const struct moe_duration *p = tokens[gpu].part;
+            const double head =
+                has_head ? p[MOE_COST_HEAD].ns * (part == MOE_COST_HEAD ? scale : 1.0) : 0.0;
+            const double ns = moe_before_ns(
+                p[MOE_COST_ATTENTION].ns * (part == MOE_COST_ATTENTION ? scale : 1.0),
+                p[MOE_COST_DENSE].ns * (part == MOE_COST_DENSE ? scale : 1.0),
+                p[MOE_COST_GATE].ns * (part == MOE_COST_GATE ? scale : 1.0), head, dense);
             out[(size_t) layer * gpus + gpu] = moe_time_round_up(ns * jitter[gpu]);
         }
     }
 }
 
-/* price: [layer][gpu], or [gpu] for all layers when per_layer is 0. */
+static void scale_shared(const struct moe_step_times *times, const struct moe_step_prices *prices,
+                         double scale, moe_time_ns *out)
+{
+    const uint32_t gpus = times->gpu_count;
+    for (uint32_t layer = 0; layer < times->layer_count; layer++) {
+        const double *jitter =
+            prices->jitter + ((size_t) layer * MOE_STRETCH_COUNT + MOE_STRETCH_BEFORE) * gpus;
+        const struct moe_token_prices *tokens =
+            moe_layer_tokens(prices->tokens, &prices->drafts, times->layer_count, layer);
+        for (uint32_t gpu = 0; gpu < gpus; gpu++) {
+            out[(size_t) layer * gpus + gpu] =
+                moe_time_round_up(tokens[gpu].part[MOE_COST_SHARED].ns * scale * jitter[gpu]);
+        }
+    }
+}
+
+/* price: [layer][gpu]. */
 static void scale_stretch(const struct moe_step_times *times, const struct moe_step_prices *prices,
-                          enum moe_stretch stretch, const double *price, size_t per_layer,
-                          double scale, moe_time_ns *out)
+                          enum moe_stretch stretch, const double *price, double scale,
+                          moe_time_ns *out)
 {
     const uint32_t gpus = times->gpu_count;
     for (uint32_t layer = 0; layer < times->layer_count; layer++) {
@@ -50,7 +71,7 @@ static void scale_stretch(const struct moe_step_times *times, const struct moe_s
             prices->jitter + ((size_t) layer * MOE_STRETCH_COUNT + stretch) * gpus;
         for (uint32_t gpu = 0; gpu < gpus; gpu++) {
             out[(size_t) layer * gpus + gpu] =
-                moe_time_round_up(price[layer * per_layer + gpu] * scale * jitter[gpu]);
+                moe_time_round_up(price[(size_t) layer * gpus + gpu] * scale * jitter[gpu]);
         }
     }
 }
@@ -63,7 +84,9 @@ static void scale_after(const struct moe_step_times *times, const struct moe_ste
         prices->jitter +
         ((size_t) times->layer_count * MOE_STRETCH_COUNT + MOE_STRETCH_BEFORE) * gpus;
     for (uint32_t gpu = 0; gpu < gpus; gpu++) {
-        const struct moe_duration *p = prices->tokens[gpu].part;
+        const struct moe_token_prices *last =
+            prices->drafts.layer_count > 0 ? prices->drafts.tokens : prices->tokens;
+        const struct moe_duration *p = last[gpu].part;
         const double head = p[MOE_COST_HEAD].ns * (part == MOE_COST_HEAD ? scale : 1.0);
         const double host = p[MOE_COST_HOST].ns * (part == MOE_COST_HOST ? scale : 1.0);
         out[gpu] = moe_time_round_up((head + host) * jitter[gpu]);
@@ -84,25 +107,26 @@ static void scale_part(const struct moe_step_times *times, const struct moe_step
         break;
     case MOE_COST_SHARED:
         lane->shared = own->shared;
-        scale_stretch(times, prices, MOE_STRETCH_BEFORE, prices->shared, 0, scale, lane->shared);
+        scale_shared(times, prices, scale, lane->shared);
         break;
     case MOE_COST_DISPATCH:
         lane->dispatch = own->dispatch;
-        scale_stretch(times, prices, MOE_STRETCH_DISPATCH, prices->dispatch, times->gpu_count,
-                      scale, lane->dispatch);
+        scale_stretch(times, prices, MOE_STRETCH_DISPATCH, prices->dispatch, scale, lane->dispatch);
         break;
     case MOE_COST_EXPERT:
         lane->expert = own->expert;
-        scale_stretch(times, prices, MOE_STRETCH_EXPERT, prices->expert, times->gpu_count, scale,
-                      lane->expert);
+        scale_stretch(times, prices, MOE_STRETCH_EXPERT, prices->expert, scale, lane->expert);
         break;
     case MOE_COST_COMBINE:
         lane->combine = own->combine;
-        scale_stretch(times, prices, MOE_STRETCH_COMBINE, prices->combine, times->gpu_count, scale,
-                      lane->combine);
+        scale_stretch(times, prices, MOE_STRETCH_COMBINE, prices->combine, scale, lane->combine);
         break;
     case MOE_COST_HEAD:
     case MOE_COST_HOST:
+        if (part == MOE_COST_HEAD && prices->drafts.layer_count > 0) {
+            lane->before = own->before;
+            scale_before(times, prices, part, scale, lane->before);
+        }
         lane->after = own->after;
         scale_after(times, prices, part, scale, lane->after);
         break;

@@ -33,12 +33,12 @@ struct moe_sensitivity {
 /* The prices of one step from which its durations were rounded: everything but noise. */
 struct moe_step_prices {
     const struct moe_token_prices *tokens; /* [gpu] */
-    const double *shared;                  /* [gpu] */
     const double *dispatch;                /* [layer][gpu] */
     const double *expert;                  /* [layer][gpu] */
     const double *combine;                 /* [layer][gpu] */
     const double *jitter;                  /* [layer + 1][stretch][gpu] */
     uint32_t dense_layer_count;
+    struct moe_draft_prices drafts;
 };
 
 /* Errors: MOE_LIMIT when the arena is full. */

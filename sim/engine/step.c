@@ -34,18 +34,23 @@ enum moe_status moe_step_init(struct moe_step *s, const struct moe_step_options 
                               struct moe_arena *arena, struct moe_error *err)
 {
     const uint32_t gpus = options->gpu_count;
-    const size_t all = (size_t) options->layer_count * gpus;
+    const uint32_t drafting = options->drafts == NULL ? 0 : options->drafts->layer_count;
+    const uint32_t layers = options->layer_count + drafting;
+    const size_t all = (size_t) layers * gpus;
     *s = (struct moe_step){
         .cost = options->cost,
-        .layer_count = options->layer_count,
+        .layer_count = layers,
         .gpu_count = gpus,
         .dense_layer_count = options->dense_layer_count,
+        .drafts = drafting > 0 ? options->drafts : NULL,
         .exchange = options->serving->exchange,
-        .barriers = MOE_NEW(arena, struct moe_barrier, moe_barrier_count(options->layer_count)),
+        .barriers = MOE_NEW(arena, struct moe_barrier, moe_barrier_count(layers)),
         .expert_work = MOE_NEW(arena, struct moe_expert_work, all),
         .dispatch_work = MOE_NEW(arena, struct moe_exchange_work, all),
         .tokens = MOE_NEW(arena, struct moe_token_prices, gpus),
         .tokens_nominal = MOE_NEW(arena, struct moe_token_prices, gpus),
+        .drafted = MOE_NEW(arena, struct moe_token_prices, gpus),
+        .drafted_nominal = MOE_NEW(arena, struct moe_token_prices, gpus),
         .jitter = MOE_NEW(arena, double, (all + gpus) * MOE_STRETCH_COUNT),
         .dispatch_source = MOE_NEW(arena, uint8_t, all),
         .expert_source = MOE_NEW(arena, uint8_t, all),
@@ -56,19 +61,17 @@ enum moe_status moe_step_init(struct moe_step *s, const struct moe_step_options 
                        new_pair(&s->after, arena, gpus) && new_pair(&s->dispatch, arena, all) &&
                        new_pair(&s->expert, arena, all) && new_pair(&s->combine, arena, all);
     if (!pairs || s->barriers == NULL || s->expert_work == NULL || s->dispatch_work == NULL ||
-        s->tokens == NULL || s->tokens_nominal == NULL || s->jitter == NULL ||
-        s->dispatch_source == NULL || s->expert_source == NULL || s->combine_source == NULL ||
-        s->clock == NULL) {
+        s->tokens == NULL || s->tokens_nominal == NULL || s->drafted == NULL ||
+        s->drafted_nominal == NULL || s->jitter == NULL || s->dispatch_source == NULL ||
+        s->expert_source == NULL || s->combine_source == NULL || s->clock == NULL) {
         return moe_fail(err, MOE_LIMIT, "no room for a step of %u layers on %u GPUs",
                         options->layer_count, gpus);
     }
-    MOE_TRY(
-        moe_step_times_init(&s->times, options->layer_count, gpus, options->serving, arena, err));
+    MOE_TRY(moe_step_times_init(&s->times, layers, gpus, options->serving, arena, err));
     MOE_TRY(init_unhindered(s, options->fetcher, arena, err));
-    return moe_hardware_init(
-        &s->hardware, options->cost,
-        (struct moe_hardware_size){ gpus, options->layer_count, options->first_gpu }, options->seed,
-        options->noise, options->hardware, arena, err);
+    return moe_hardware_init(&s->hardware, options->cost,
+                             (struct moe_hardware_size){ gpus, layers, options->first_gpu },
+                             options->seed, options->noise, options->hardware, arena, err);
 }
 
 static double after_ns(const struct moe_token_prices *prices)
@@ -76,32 +79,63 @@ static double after_ns(const struct moe_token_prices *prices)
     return prices->part[MOE_COST_HEAD].ns + prices->part[MOE_COST_HOST].ns;
 }
 
+static struct moe_draft_prices draft_prices(const struct moe_step *s, bool nominal)
+{
+    if (s->drafts == NULL) {
+        return (struct moe_draft_prices){ 0 };
+    }
+    return (struct moe_draft_prices){
+        .tokens = nominal ? s->drafted_nominal : s->drafted,
+        .layer_count = s->drafts->layer_count,
+        .pass_layers = s->drafts->pass_layers,
+    };
+}
+
 static void price_tokens(struct moe_step *s, const struct moe_token_work *own, bool nominal)
 {
+    const bool drafts = s->drafts != NULL;
     for (uint32_t gpu = 0; gpu < s->gpu_count; gpu++) {
-        moe_token_prices(s->cost, &own[gpu], &s->hardware.factor[gpu], &s->tokens[gpu]);
-        s->shared.real[gpu] = s->tokens[gpu].part[MOE_COST_SHARED].ns;
-        s->after.real[gpu] = after_ns(&s->tokens[gpu]);
-        if (nominal) {
-            moe_token_prices(s->cost, &own[gpu], &s->hardware.nominal, &s->tokens_nominal[gpu]);
-            s->shared.nominal[gpu] = s->tokens_nominal[gpu].part[MOE_COST_SHARED].ns;
-            s->after.nominal[gpu] = after_ns(&s->tokens_nominal[gpu]);
+        const struct moe_gpu_factor *factor = &s->hardware.factor[gpu];
+        moe_token_prices(s->cost, &own[gpu], factor, &s->tokens[gpu]);
+        if (drafts) {
+            moe_token_prices(s->cost, &s->drafts->own[gpu], factor, &s->drafted[gpu]);
         }
+        s->after.real[gpu] = after_ns(drafts ? &s->drafted[gpu] : &s->tokens[gpu]);
+        if (nominal) {
+            factor = &s->hardware.nominal;
+            moe_token_prices(s->cost, &own[gpu], factor, &s->tokens_nominal[gpu]);
+            if (drafts) {
+                moe_token_prices(s->cost, &s->drafts->own[gpu], factor, &s->drafted_nominal[gpu]);
+            }
+            s->after.nominal[gpu] =
+                after_ns(drafts ? &s->drafted_nominal[gpu] : &s->tokens_nominal[gpu]);
+        }
+    }
+}
+
+/* before and shared of a layer, with a GPU's factors or without. */
+static void price_layer_tokens(const struct moe_step *s, uint32_t layer, bool nominal,
+                               double *before, double *shared)
+{
+    const struct moe_draft_prices drafts = draft_prices(s, nominal);
+    const uint32_t dense = moe_layer_dense(&drafts, s->layer_count, layer, s->dense_layer_count);
+    const bool has_head = moe_layer_has_head(&drafts, s->layer_count, layer);
+    const struct moe_token_prices *tokens =
+        moe_layer_tokens(nominal ? s->tokens_nominal : s->tokens, &drafts, s->layer_count, layer);
+    for (uint32_t gpu = 0; gpu < s->gpu_count; gpu++) {
+        const struct moe_duration *p = tokens[gpu].part;
+        before[gpu] =
+            moe_before_ns(p[MOE_COST_ATTENTION].ns, p[MOE_COST_DENSE].ns, p[MOE_COST_GATE].ns,
+                          has_head ? p[MOE_COST_HEAD].ns : 0.0, dense);
+        shared[gpu] = p[MOE_COST_SHARED].ns;
     }
 }
 
 static void price_before(struct moe_step *s, uint32_t layer, bool nominal)
 {
-    const uint32_t dense = moe_dense_layers_before(layer, s->layer_count, s->dense_layer_count);
-    for (uint32_t gpu = 0; gpu < s->gpu_count; gpu++) {
-        const struct moe_duration *p = s->tokens[gpu].part;
-        s->before.real[gpu] = moe_before_ns(p[MOE_COST_ATTENTION].ns, p[MOE_COST_DENSE].ns,
-                                            p[MOE_COST_GATE].ns, dense);
-        if (nominal) {
-            p = s->tokens_nominal[gpu].part;
-            s->before.nominal[gpu] = moe_before_ns(p[MOE_COST_ATTENTION].ns, p[MOE_COST_DENSE].ns,
-                                                   p[MOE_COST_GATE].ns, dense);
-        }
+    price_layer_tokens(s, layer, false, s->before.real, s->shared.real);
+    if (nominal) {
+        price_layer_tokens(s, layer, true, s->before.nominal, s->shared.nominal);
     }
 }
 
@@ -261,14 +295,18 @@ static void price(struct moe_step *s, const struct moe_token_work *own,
     price_tokens(s, own, nominal);
     for (uint32_t layer = 0; layer < s->layer_count; layer++) {
         const size_t row = (size_t) layer * gpus;
+        const bool further =
+            layer >= counter->layer_count && layer - counter->layer_count >= s->drafts->pass_layers;
+        const struct moe_route_counter *counted = further ? &s->drafts->counter : counter;
+        const uint32_t last = counted->layer_count - 1;
         moe_hardware_jitter(&s->hardware, layer, s->jitter + row * MOE_STRETCH_COUNT);
-        moe_route_counter_work(counter, layer, moe_cost_tile_tokens(s->cost), s->expert_work + row,
-                               s->dispatch_work + row);
+        moe_route_counter_work(counted, layer < last ? layer : last, moe_cost_tile_tokens(s->cost),
+                               s->expert_work + row, s->dispatch_work + row);
         if (s->exchange == MOE_EXCHANGE_PADDED) {
             pad(s->dispatch_work + row, gpus);
         } else if (s->exchange == MOE_EXCHANGE_ALL_GATHER) {
-            gather(s->dispatch_work + row, own, gpus, counter->gpus_per_node,
-                   moe_cost_attention_ranks(s->cost));
+            gather(s->dispatch_work + row, further ? s->drafts->own : own, gpus,
+                   counter->gpus_per_node, moe_cost_attention_ranks(s->cost));
         }
         price_before(s, layer, nominal);
         for (uint32_t gpu = 0; gpu < gpus; gpu++) {
@@ -330,12 +368,12 @@ struct moe_step_prices moe_step_prices(const struct moe_step *s)
 {
     return (struct moe_step_prices){
         .tokens = s->tokens,
-        .shared = s->shared.real,
         .dispatch = s->dispatch.real,
         .expert = s->expert.real,
         .combine = s->combine.real,
         .jitter = s->jitter,
         .dense_layer_count = s->dense_layer_count,
+        .drafts = draft_prices(s, false),
     };
 }
 
@@ -347,5 +385,6 @@ struct moe_price_sources moe_step_sources(const struct moe_step *s)
         .expert = s->expert_source,
         .combine = s->combine_source,
         .dense_layer_count = s->dense_layer_count,
+        .drafts = draft_prices(s, false),
     };
 }

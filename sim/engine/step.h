@@ -20,6 +20,7 @@
 
 #include "sim/base/arena.h"
 #include "sim/cost/cost.h"
+#include "sim/engine/drafts.h"
 #include "sim/engine/fetcher.h"
 #include "sim/engine/hardware.h"
 #include "sim/engine/route_counter.h"
@@ -36,9 +37,10 @@ struct moe_price_pair {
 
 struct moe_step {
     const struct moe_cost *cost;
-    uint32_t layer_count;
+    uint32_t layer_count; /* with those that draft */
     uint32_t gpu_count;
     uint32_t dense_layer_count;
+    const struct moe_drafts *drafts; /* NULL: none */
     enum moe_exchange_mode exchange;
     const struct moe_fetcher *fetcher; /* NULL: nothing is fetched */
     struct moe_hardware hardware;
@@ -49,14 +51,16 @@ struct moe_step {
     struct moe_exchange_work *dispatch_work; /* [layer][gpu] */
     struct moe_token_prices *tokens;         /* [gpu] with the GPU's factors */
     struct moe_token_prices *tokens_nominal; /* [gpu] */
-    struct moe_price_pair before;            /* [gpu], of the layer in hand */
-    struct moe_price_pair shared;            /* [gpu] */
-    struct moe_price_pair after;             /* [gpu] */
-    struct moe_price_pair dispatch;          /* [layer][gpu] */
-    struct moe_price_pair expert;            /* [layer][gpu] */
-    struct moe_price_pair combine;           /* [layer][gpu] */
-    double *jitter;                          /* [layer + 1][stretch][gpu] */
-    uint8_t *dispatch_source;                /* [layer][gpu] enum moe_provenance */
+    struct moe_token_prices *drafted;        /* [gpu] likewise, of passes after the first */
+    struct moe_token_prices *drafted_nominal;
+    struct moe_price_pair before;   /* [gpu], of the layer in hand */
+    struct moe_price_pair shared;   /* [gpu], likewise */
+    struct moe_price_pair after;    /* [gpu] */
+    struct moe_price_pair dispatch; /* [layer][gpu] */
+    struct moe_price_pair expert;   /* [layer][gpu] */
+    struct moe_price_pair combine;  /* [layer][gpu] */
+    double *jitter;                 /* [layer + 1][stretch][gpu] */
+    uint8_t *dispatch_source;       /* [layer][gpu] enum moe_provenance */
     uint8_t *expert_source;
     uint8_t *combine_source;
     moe_time_ns *clock; /* [gpu] scratch */
@@ -70,9 +74,10 @@ struct moe_step {
 struct moe_step_options {
     const struct moe_cost *cost;
     const struct moe_serving *serving;
-    uint32_t layer_count;
+    uint32_t layer_count; /* of the model */
     uint32_t gpu_count;
     uint32_t dense_layer_count;
+    const struct moe_drafts *drafts; /* outlives the step; NULL: none */
     uint64_t seed;
     bool noise;
     const struct moe_hardware_options *hardware; /* or NULL */

@@ -60,6 +60,42 @@ static inline uint32_t moe_dense_layers_before(uint32_t layer, uint32_t moe_laye
                        (uint64_t) layer * dense_layer_count / moe_layer_count);
 }
 
+/* Layers that a step runs behind the model's, to draft tokens (drafts.h), and what a rank's own
+ * tokens cost in passes after the first. tokens NULL, layer_count 0: none. */
+struct moe_draft_prices {
+    const struct moe_token_prices *tokens; /* [gpu] */
+    uint32_t layer_count;                  /* of all passes together, the last of the step's */
+    uint32_t pass_layers;                  /* of one */
+};
+
+/* Which own tokens layer `layer` of a step of layer_count runs: those of the step, or those drafted
+ * on. */
+static inline const struct moe_token_prices *moe_layer_tokens(const struct moe_token_prices *step,
+                                                              const struct moe_draft_prices *drafts,
+                                                              uint32_t layer_count, uint32_t layer)
+{
+    return layer + drafts->layer_count >= layer_count + drafts->pass_layers &&
+                   drafts->layer_count > 0
+               ? drafts->tokens
+               : step;
+}
+
+/* Whether `before` of the layer holds the head of what was sampled before it. */
+static inline bool moe_layer_has_head(const struct moe_draft_prices *drafts, uint32_t layer_count,
+                                      uint32_t layer)
+{
+    const uint32_t main_layers = layer_count - drafts->layer_count;
+    return layer >= main_layers && (layer - main_layers) % drafts->pass_layers == 0;
+}
+
+/* Dense layers before it; none before those that draft. */
+static inline uint32_t moe_layer_dense(const struct moe_draft_prices *drafts, uint32_t layer_count,
+                                       uint32_t layer, uint32_t dense_layer_count)
+{
+    const uint32_t main_layers = layer_count - drafts->layer_count;
+    return layer < main_layers ? moe_dense_layers_before(layer, main_layers, dense_layer_count) : 0;
+}
+
 /* Nanoseconds as double to whole ones, up: a cost never becomes free. 0 <= ns < 2^62. */
 static inline moe_time_ns moe_time_round_up(double ns)
 {
@@ -67,10 +103,12 @@ static inline moe_time_ns moe_time_round_up(double ns)
     return whole + ((double) whole < ns);
 }
 
-/* What `before` comes to at the given prices, with `dense` dense layers in it. */
-static inline double moe_before_ns(double attention, double dense_ffn, double gate, uint32_t dense)
+/* What `before` comes to at the given prices, with `dense` dense layers in it, and after a head
+ * (0: none). */
+static inline double moe_before_ns(double attention, double dense_ffn, double gate, double head,
+                                   uint32_t dense)
 {
-    return attention * (1 + dense) + dense_ffn * dense + gate;
+    return attention * (1 + dense) + dense_ffn * dense + gate + head;
 }
 
 /* work of one rank, on one of the GPUs that share it: all of its rows for attention and dense FFN

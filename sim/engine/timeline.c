@@ -101,18 +101,21 @@ static void add(struct moe_critical_path *path, enum moe_cost_part part, uint8_t
 }
 
 void moe_critical_add_before(struct moe_critical_path *path, moe_time_ns total,
-                             const struct moe_duration *part, uint32_t dense)
+                             const struct moe_duration *part, uint32_t dense, bool has_head)
 {
     const double dense_ffn = part[MOE_COST_DENSE].ns * dense;
     const double gate = part[MOE_COST_GATE].ns;
+    const double head = has_head ? part[MOE_COST_HEAD].ns : 0.0;
     const double sum =
-        moe_before_ns(part[MOE_COST_ATTENTION].ns, part[MOE_COST_DENSE].ns, gate, dense);
+        moe_before_ns(part[MOE_COST_ATTENTION].ns, part[MOE_COST_DENSE].ns, gate, head, dense);
     const moe_time_ns dense_ns = sum > 0.0 ? (moe_time_ns) ((double) total * dense_ffn / sum) : 0;
     const moe_time_ns gate_ns = sum > 0.0 ? (moe_time_ns) ((double) total * gate / sum) : 0;
+    const moe_time_ns head_ns = sum > 0.0 ? (moe_time_ns) ((double) total * head / sum) : 0;
+    add(path, MOE_COST_HEAD, (uint8_t) part[MOE_COST_HEAD].provenance, head_ns);
     add(path, MOE_COST_DENSE, (uint8_t) part[MOE_COST_DENSE].provenance, dense_ns);
     add(path, MOE_COST_GATE, (uint8_t) part[MOE_COST_GATE].provenance, gate_ns);
     add(path, MOE_COST_ATTENTION, (uint8_t) part[MOE_COST_ATTENTION].provenance,
-        total - dense_ns - gate_ns);
+        total - dense_ns - gate_ns - head_ns);
 }
 
 void moe_critical_add_after(struct moe_critical_path *path, moe_time_ns total,
@@ -144,7 +147,9 @@ void moe_timeline_critical(const struct moe_step_times *times, const struct moe_
 {
     const uint32_t gpus = times->gpu_count;
     uint32_t rank = barriers[(size_t) 2 * times->layer_count].last_rank;
-    moe_critical_add_after(path, times->after[rank], sources->tokens[rank].part);
+    const struct moe_token_prices *last =
+        sources->drafts.layer_count > 0 ? sources->drafts.tokens : sources->tokens;
+    moe_critical_add_after(path, times->after[rank], last[rank].part);
     for (uint32_t layer = times->layer_count; layer-- > 0;) {
         const size_t row = (size_t) layer * gpus;
         const struct moe_barrier *pair = &barriers[(size_t) 2 * layer];
@@ -152,8 +157,9 @@ void moe_timeline_critical(const struct moe_step_times *times, const struct moe_
         add(path, MOE_COST_COMBINE, sources->combine[back], times->combine[back]);
         rank = pair[1].last_rank;
         add(path, MOE_COST_EXPERT, sources->expert[row + rank], times->expert[row + rank]);
-        const uint8_t shared_source =
-            (uint8_t) sources->tokens[rank].part[MOE_COST_SHARED].provenance;
+        const struct moe_token_prices *tokens =
+            moe_layer_tokens(sources->tokens, &sources->drafts, times->layer_count, layer);
+        const uint8_t shared_source = (uint8_t) tokens[rank].part[MOE_COST_SHARED].provenance;
         const moe_time_ns begun = pair[1].open_ns - times->expert[row + rank];
         const size_t out = row + exit_rank(times, times->dispatch + row, rank);
         const moe_time_ns data = pair[0].open_ns + times->dispatch[out];
@@ -165,8 +171,9 @@ void moe_timeline_critical(const struct moe_step_times *times, const struct moe_
             add(path, MOE_COST_DISPATCH, sources->dispatch[out], times->dispatch[out]);
             rank = pair[0].last_rank;
         }
-        moe_critical_add_before(
-            path, times->before[row + rank], sources->tokens[rank].part,
-            moe_dense_layers_before(layer, times->layer_count, sources->dense_layer_count));
+        moe_critical_add_before(path, times->before[row + rank], tokens[rank].part,
+                                moe_layer_dense(&sources->drafts, times->layer_count, layer,
+                                                sources->dense_layer_count),
+                                moe_layer_has_head(&sources->drafts, times->layer_count, layer));
     }
 }

@@ -68,6 +68,7 @@ struct moe_price_sources {
     const uint8_t *expert;                 /* [layer][gpu] */
     const uint8_t *combine;                /* [layer][gpu] */
     uint32_t dense_layer_count;
+    struct moe_draft_prices drafts;
 };
 
 /* Walks back from the step's end along what each barrier waited for and adds every stretch
@@ -79,15 +80,15 @@ struct moe_price_sources {
  *             after the data was there (the walk stays on this rank: SHARED, then its own
  *             before), else the time between data and expert (serial mode) as SHARED, the
  *             dispatch (as combine), and before of the last rank of the dispatch barrier
- *   before    DENSE and GATE in proportion to the GPU's prices, each rounded down; the rest is
- *             ATTENTION */
+ *   before    DENSE, GATE and (before drafts) HEAD in proportion to the GPU's prices, each rounded
+ *             down; the rest is ATTENTION */
 void moe_timeline_critical(const struct moe_step_times *times, const struct moe_barrier *barriers,
                            const struct moe_price_sources *sources, struct moe_critical_path *path);
 
 /* The two stretches that hold several parts, divided as above: before with `dense` dense layers in
- * it, and after. part: the rank's own prices, by part. */
+ * it, maybe after a head, and after. part: the rank's own prices, by part. */
 void moe_critical_add_before(struct moe_critical_path *path, moe_time_ns total,
-                             const struct moe_duration *part, uint32_t dense);
+                             const struct moe_duration *part, uint32_t dense, bool has_head);
 void moe_critical_add_after(struct moe_critical_path *path, moe_time_ns total,
                             const struct moe_duration *part);
 

@@ -140,10 +140,13 @@ static void say_ways(struct moe_page *page, const struct moe_scenario *s)
                        COUNT(v->overlap_tokens));
     }
     if (v->drafts > 0) {
-        moe_page_field(page, "drafts",
-                       "%u a step, each accepted with probability %g after those "
-                       "before it; drafting itself is free of charge",
-                       v->drafts, v->acceptance);
+        moe_page_field(
+            page, "drafts",
+            "%u a step, accepted with probability %s each after those before it; %s", v->drafts,
+            v->acceptance_count > 0 ? v->acceptances_text : moe_figure_fixed(v->acceptance, 2).text,
+            v->draft_layers > 0 ? "what they cost is in steps and memory, with routes of "
+                                  "the last MoE layer (assumed)"
+                                : "drafting itself is free of charge");
     }
     if (s->hardware.clock == MOE_CLOCK_SUSTAINED) {
         moe_page_field(page, "clock", "as under load that lasts");

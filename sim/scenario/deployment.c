@@ -1,6 +1,10 @@
 #include "sim/scenario/deployment.h"
 
 #include <assert.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "sim/base/options.h"
 
 static const char *const pool_names[MOE_POOL_COUNT] = { "prefill", "decode" };
 
@@ -8,6 +12,26 @@ const char *moe_pool_name(enum moe_pool pool)
 {
     assert(pool < MOE_POOL_COUNT);
     return pool_names[pool];
+}
+
+enum moe_status moe_deployment_settle_drafts(struct moe_serving *serving, struct moe_error *err)
+{
+    const char *at = serving->acceptances_text;
+    serving->acceptance_count = 0;
+    while (*at != '\0') {
+        char word[16];
+        const size_t length = strcspn(at, " ");
+        (void) snprintf(word, sizeof word, "%.*s", length < 15 ? (int) length : 15, at);
+        if (serving->acceptance_count == MOE_SCENARIO_DRAFT_LIMIT) {
+            return moe_fail(err, MOE_RANGE, "serving.acceptances: at most %d positions are allowed",
+                            MOE_SCENARIO_DRAFT_LIMIT);
+        }
+        MOE_TRY(moe_parse_real(word, "serving.acceptances", 0.0, 1.0,
+                               &serving->acceptance_at[serving->acceptance_count], err));
+        serving->acceptance_count++;
+        at += length + (at[length] == ' ');
+    }
+    return MOE_OK;
 }
 
 /* Two halves share one stream of arithmetic, so that nothing else runs beside an exchange. */

@@ -9,6 +9,10 @@
 
 #include "sim/scenario/scenario.h"
 
+/* The acceptances of drafts from text to numbers. Errors: MOE_RANGE. */
+enum moe_status moe_deployment_settle_drafts(struct moe_serving *serving,
+                                             struct moe_error *err) MOE_MUST_CHECK;
+
 /* Steps in two halves. Errors: MOE_RANGE. */
 enum moe_status moe_deployment_check_overlap(const struct moe_scenario *scenario,
                                              struct moe_error *err) MOE_MUST_CHECK;

@@ -116,10 +116,14 @@ static const struct moe_setting items[] = {
          "how much longer an exchange takes beside arithmetic; 0 = as calibrated, else 1"),
     COUNT("serving.attention_ranks", serving.attention_ranks, 1, 72,
           "GPUs that share one attention, tensor parallel; 1 = attention is data parallel"),
-    COUNT("serving.drafts", serving.drafts, 0, 16,
+    COUNT("serving.drafts", serving.drafts, 0, MOE_SCENARIO_DRAFT_LIMIT,
           "tokens that a decoding request drafts beyond the next (multi-token prediction)"),
     REAL("serving.acceptance", serving.acceptance, 0, 1, 1,
          "probability that a draft is accepted when those before it were"),
+    TEXT("serving.acceptances", serving.acceptances_text, 0,
+         "the same by position, parted by spaces; those beyond them as the last"),
+    COUNT("serving.draft_layers", serving.draft_layers, 0, 8,
+          "MoE layers that drafting one token runs; 0 = drafts cost nothing"),
     CHOICE("arrivals.kind", arrivals.kind, arrival_names,
            "when requests come: closed loop, at recorded times, or drawn"),
     TEXT("arrivals.file", arrivals.file, 0,
@@ -244,7 +248,8 @@ void moe_scenario_defaults(struct moe_scenario *scenario)
                      .page_tokens = 16,
                      .overlap_tokens = 2,
                      .attention_ranks = 1,
-                     .acceptance = 0.8 },
+                     .acceptance = 0.8,
+                     .draft_layers = 1 },
         .hardware = { .recovery_s = 5.0 },
         .online = { .max_balance = 1.0,
                     .planner_ms = 50.0,
@@ -461,6 +466,7 @@ static enum moe_status check_serving(struct moe_scenario *scenario, struct moe_e
                         serving->attention_ranks, scenario->cluster.gpus_per_node);
     }
     MOE_TRY(settle_graphs(&scenario->serving, err));
+    MOE_TRY(moe_deployment_settle_drafts(&scenario->serving, err));
     return moe_hardware_options_settle(&scenario->hardware,
                                        moe_cluster_gpu_count(&scenario->cluster), err);
 }

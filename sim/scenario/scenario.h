@@ -29,6 +29,7 @@ enum {
     MOE_SCENARIO_PATH_BYTES = 1024,
     MOE_SCENARIO_GPU_LIMIT = 4096,
     MOE_SCENARIO_GRAPH_LIMIT = 40,
+    MOE_SCENARIO_DRAFT_LIMIT = 16,
 };
 
 enum moe_exchange_mode {
@@ -97,13 +98,19 @@ struct moe_serving {                 /* serving: */
     uint32_t graph_size_count;   /*   settled when the scenario is loaded */
     uint32_t graph_sizes[MOE_SCENARIO_GRAPH_LIMIT]; /* ascending */
     enum moe_overlap_mode overlap;                  /* overlap: none */
-    uint32_t overlap_tokens;  /*   overlap_tokens: 2 (rows that every rank must have for it) */
-    double overlap_compute;   /*   overlap_compute: 0 (factor of arithmetic beside an exchange;
+    uint32_t overlap_tokens;    /*   overlap_tokens: 2 (rows that every rank must have for it) */
+    double overlap_compute;     /*   overlap_compute: 0 (factor of arithmetic beside an exchange;
                                *   0 = as calibrated, 1 where that was not measured) */
-    double overlap_comm;      /*   overlap_comm: 0 (factor of an exchange beside arithmetic) */
-    uint32_t attention_ranks; /*   attention_ranks: 1 (GPUs that share an attention) */
-    uint32_t drafts;          /*   drafts: 0 (tokens predicted beyond the next) */
-    double acceptance;        /*   acceptance: 0.8 (of each draft after an accepted one) */
+    double overlap_comm;        /*   overlap_comm: 0 (factor of an exchange beside arithmetic) */
+    uint32_t attention_ranks;   /*   attention_ranks: 1 (GPUs that share an attention) */
+    uint32_t drafts;            /*   drafts: 0 (tokens predicted beyond the next) */
+    double acceptance;          /*   acceptance: 0.8 (of each draft after an accepted one) */
+    char acceptances_text[128]; /* acceptances: "" (by position, parted by spaces; positions
+                                 * beyond them as the last; "" = acceptance at every one) */
+    uint32_t acceptance_count;  /* settled when the scenario is loaded */
+    double acceptance_at[MOE_SCENARIO_DRAFT_LIMIT];
+    uint32_t draft_layers; /*   draft_layers: 1 (MoE layers of a draft, sim/engine/drafts.h; 0:
+                               *   drafts cost nothing) */
 };
 
 struct moe_scenario {
@@ -139,6 +146,15 @@ struct moe_scenario {
 static inline uint32_t moe_cluster_gpu_count(const struct moe_cluster *cluster)
 {
     return cluster->node_count * cluster->gpus_per_node;
+}
+
+/* Of the draft at position 0, 1, ... of a step, those before it being accepted. */
+static inline double moe_serving_acceptance(const struct moe_serving *serving, uint32_t position)
+{
+    const uint32_t last = serving->acceptance_count - 1;
+    return serving->acceptance_count == 0
+               ? serving->acceptance
+               : serving->acceptance_at[position < last ? position : last];
 }
 
 /* The placement that every policy of the scenario is asked for. */

@@ -177,7 +177,8 @@ static void add_compute(const struct moe_halves *h, const struct moe_step_times 
     if (operation % OPERATIONS < SECOND_A) {
         moe_critical_add_before(
             path, ns, part,
-            moe_dense_layers_before(layer, h->layer_count, sources[which].dense_layer_count));
+            moe_dense_layers_before(layer, h->layer_count, sources[which].dense_layer_count),
+            false);
         return;
     }
     const double shared = (double) half[which]->shared[at];

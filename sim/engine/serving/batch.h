@@ -37,6 +37,12 @@ static inline bool moe_batch_decodes(const struct moe_sequence *q)
     return q->done_rows >= q->prompt_tokens && q->known_rows - q->done_rows == 1;
 }
 
+/* The planned rows reach the last one known, so that a token is sampled. */
+static inline bool moe_batch_samples(const struct moe_sequence *q)
+{
+    return q->step_rows > 0 && q->done_rows + q->step_rows >= q->known_rows;
+}
+
 /* Rows that a request has in all. */
 static inline uint32_t moe_batch_row_count(const struct moe_sequence *q)
 {

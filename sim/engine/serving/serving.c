@@ -182,6 +182,44 @@ enum moe_status moe_serving_route_step(struct moe_serving_state *s,
     return MOE_OK;
 }
 
+/* The row whose routes a draft of q takes. */
+static uint32_t drafted_row(const struct moe_sequence *q)
+{
+    const uint32_t next = q->done_rows + q->step_rows;
+    const uint32_t rows = moe_batch_row_count(q);
+    return next < rows ? next : rows - 1;
+}
+
+enum moe_status moe_serving_route_drafts(struct moe_serving_state *s,
+                                         struct moe_route_counter *counter, struct moe_error *err)
+{
+    for (uint32_t rank = 0; rank < s->setup.rank_count; rank++) {
+        struct moe_sequence *q = moe_batch_sequences(s, rank);
+        uint32_t filled = 0;
+        uint64_t routed = 0;
+        for (uint32_t i = 0; i < s->running_per_gpu; i++, q++) {
+            uint32_t run = 0;
+            uint64_t from = 0;
+            if (!moe_batch_samples(q)) {
+                continue;
+            }
+            const uint32_t row = drafted_row(q);
+            moe_arrival_route(&q->arrival, q->from, row, &from, &run);
+            if (from - q->buffer_first >= q->buffer_rows) { /* its own buffer, read once here */
+                MOE_TRY(fetch(s, q, row, from, run, err));
+            }
+            s->block[filled++] = q->buffer + (size_t) (from - q->buffer_first) * s->row_items;
+            if (filled == MOE_SERVING_BLOCK_TOKENS) {
+                flush(s, counter, rank, &filled, &routed);
+            }
+        }
+        if (filled > 0) {
+            flush(s, counter, rank, &filled, &routed);
+        }
+    }
+    return MOE_OK;
+}
+
 enum moe_status moe_serving_route_half(struct moe_serving_state *s, uint32_t half,
                                        struct moe_route_counter *counter, struct moe_error *err)
 {
@@ -232,7 +270,7 @@ static uint32_t accepted_rows(const struct moe_serving_state *s, const struct mo
     uint32_t rows = 1;
     while (rows < q->step_rows &&
            moe_random_uniform(s->draft_key, q->admission << 32 | (q->done_rows + rows)) <
-               s->setup.options->acceptance) {
+               moe_serving_acceptance(s->setup.options, rows - 1)) {
         rows++;
     }
     return rows;

@@ -40,9 +40,10 @@
  * loaded cluster shares them out. With a waiting room a group policy says instead.
  *
  * Multi-token prediction: a decoding request runs `drafts` rows more (as far as its output and
- * the budget go), of which the first a are accepted: each with probability `acceptance`, until the
- * first that is not (draw: MOE_RANDOM_DRAFTS, counter admission << 32 | row). Rejected rows cost
- * time, and their routes are those of the rows that will run there.
+ * the budget go), of which the first a are accepted: the i-th with probability acceptance_at[i],
+ * until the first that is not (draw: MOE_RANDOM_DRAFTS, counter admission << 32 | row). Rejected
+ * rows cost time, and their routes are those of the rows that will run there. What drafting itself
+ * costs stands in drafts.h.
  *
  * With reserve, decode_first and a closed loop the schedule depends on lengths and memory only,
  * never on time: all policies with the same KV pool serve the same batches.
@@ -200,6 +201,14 @@ enum moe_status moe_serving_plan_step(struct moe_serving_state *state, moe_time_
 enum moe_status moe_serving_route_step(struct moe_serving_state *state,
                                        struct moe_route_counter *counter,
                                        struct moe_error *err) MOE_MUST_CHECK;
+
+/* Requests that sample in the planned step, of which each drafts one row more: work[rank] of these
+ * rows, which attend to all rows before them; and their routes (drafts.h) to the counter, after
+ * moe_serving_route_step. Errors: as moe_trace_read. */
+void moe_serving_plan_drafts(const struct moe_serving_state *state, struct moe_token_work *work);
+enum moe_status moe_serving_route_drafts(struct moe_serving_state *state,
+                                         struct moe_route_counter *counter,
+                                         struct moe_error *err) MOE_MUST_CHECK;
 
 /* The planned step cut in two: of each rank's rows, in the order in which they are routed, the
  * first half (one more when their number is odd) and the rest. Fills work[half][rank]; a

@@ -1,4 +1,4 @@
-/* A planned step cut in two halves of every rank's rows. */
+/* Parts of a planned step: the halves of every rank's rows, and the rows that are drafted. */
 #include "sim/engine/serving/batch.h"
 
 #include "sim/base/no_malloc.h"
@@ -44,5 +44,18 @@ void moe_serving_halve(const struct moe_serving_state *s, struct moe_token_work 
 {
     for (uint32_t rank = 0; rank < s->setup.rank_count; rank++) {
         halve_rank(s, rank, &work[0][rank], &work[1][rank]);
+    }
+}
+
+void moe_serving_plan_drafts(const struct moe_serving_state *s, struct moe_token_work *work)
+{
+    for (uint32_t rank = 0; rank < s->setup.rank_count; rank++) {
+        const struct moe_sequence *q = moe_batch_sequences(s, rank);
+        work[rank] = (struct moe_token_work){ 0 };
+        for (uint32_t i = 0; i < s->running_per_gpu; i++, q++) {
+            if (moe_batch_samples(q)) {
+                moe_batch_add_work(s, &work[rank], q->done_rows + q->step_rows, 1, 1, true);
+            }
+        }
     }
 }
