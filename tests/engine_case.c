@@ -232,8 +232,11 @@ static void make_model(struct twin_draw *draw, struct twin_model *m)
     m->expert_bytes = bytes[twin_below(draw, 4)];
     m->dense_bytes = bytes[twin_below(draw, 4)];
     m->kv_bytes = one_in(draw, 2) ? 1 : 2;
+    /* A stream of its own, so that what else is drawn stays as it is without it. */
+    struct twin_draw own = *draw;
+    own = twin_draw_of(twin_below(&own, 1 << 30) + 77);
     make_attention(draw, m);
-    make_sparse(draw, m);
+    make_sparse(&own, m);
 }
 
 static void swap_slots(uint16_t *a, uint16_t *b)
@@ -326,8 +329,7 @@ static void make_memory(struct twin_draw *draw, struct twin_case *c)
     const uint32_t gpus = c->cost.nodes * c->cost.gpus_per_node;
     const uint32_t slots = m->moe_layers * c->slots / gpus;
     c->memory_bytes = cost_twin_nonexpert_bytes(m) + slots * cost_twin_expert_bytes(m) +
-                      (wanted + 0.5) * cost_twin_kv_bytes(m) + c->reserve_bytes +
-                      c->running_per_gpu * cost_twin_window_bytes(m);
+                      (wanted + 0.5) * cost_twin_kv_bytes(m) + c->reserve_bytes;
     if (one_in(draw, 20)) {
         c->memory_bytes = cost_twin_nonexpert_bytes(m);
     }
@@ -351,11 +353,14 @@ void engine_case_make(uint64_t seed, const char *table, struct twin_case *c, cha
     c->trace_layers = between(&draw, 1, TWIN_TRACE_LAYERS);
     make_plan(&draw, c);
     make_requests(&draw, c);
+    make_memory(&draw, c);
     const uint32_t gpus = c->cost.nodes * c->cost.gpus_per_node;
     c->running_per_gpu = one_in(&draw, 6) ? between(&draw, 1, TWIN_RUNNING)
                          : gpus < 6       ? between(&draw, 1, 3)
                                           : 1;
-    make_memory(&draw, c);
+    if (c->memory_bytes > 0) {
+        c->memory_bytes += c->running_per_gpu * cost_twin_window_bytes(&c->cost.model);
+    }
     c->step_tokens = budgets[twin_below(&draw, 8)];
     c->plan_share = shares[twin_below(&draw, 4)];
     c->passes = between(&draw, 1, TWIN_PASSES);

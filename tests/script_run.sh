@@ -118,7 +118,7 @@ expect 2 '--seeds' "$moesim" run s.yaml --seeds 101 -o bad.db
 expect 2 '--detail-steps' "$moesim" run s.yaml --detail x --detail-steps 0 -o bad.db
 expect 2 "no form 'html'; there are: table json csv markdown" "$moesim" run s.yaml --format html
 expect 2 "unknown option '--nonesuch'" "$moesim" run s.yaml --nonesuch
-expect 2 'argument' "$moesim" run
+expect 2 'SCENARIO.yaml is missing' "$moesim" run
 expect 2 'unexpected argument' "$moesim" run s.yaml s.yaml
 expect 2 'no step is left to score' "$moesim" run s.yaml --set serving.running_per_gpu=4096 \
     -o bad.db --detail bad.csv

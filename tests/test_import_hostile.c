@@ -437,6 +437,8 @@ static const struct {
       "(a pickle outside of a zip file" },
     { "g.json", "\x1f\x8b\x08", "(compressed with gzip: unpack it)" },
     { "g.parquet", "PAR1....PAR1", "(Parquet: traces/README.md says how to convert it)" },
+    { "g.log", "INFO EPLB step: 3000 for model m: avg_tokens=1.00, max_tokens=2\n",
+      "(a server's log: it says how even the loads were" },
     { "g.npy", "<!doctype html>", "(a page of HTML or XML" },
     { "g.jsonl",
       "{\"step\":0,\"stage\":\"pre_dispatch\",\"block\":\"decoder\",\"layer\":0,\"rank\": 1,"

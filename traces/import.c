@@ -51,6 +51,11 @@ static const char *likely_cause(const struct moe_import_input *input)
     if (file->size_bytes == 0) {
         return " (the file is empty)";
     }
+    if (moe_import_file_has(file, "[Expert Balancedness]") ||
+        moe_import_file_has(file, "EPLB step:")) {
+        return " (a server's log: it says how even the loads were, not which they were; "
+               "traces/README.md says how each engine records them)";
+    }
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
         if (file->head_bytes >= known[i].bytes &&
             memcmp(file->head, known[i].begin, known[i].bytes) == 0) {
