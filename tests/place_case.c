@@ -181,6 +181,28 @@ void place_case_rename_experts(const struct place_case *from, const uint16_t *to
     point_view(c);
 }
 
+void place_case_rename_gpus(struct place_case *from, const uint16_t *to, struct place_case *c)
+{
+    from->view.shape.node_count = 1;
+    from->previous.shape.node_count = 1;
+    const struct moe_placement_shape *shape = &from->view.shape;
+    const size_t capacity = moe_placement_slots_per_gpu(shape);
+    *c = *from;
+    for (size_t gpu = 0; gpu < shape->gpu_count; gpu++) {
+        memcpy(c->time_ns + to[gpu] * (size_t) CASE_POINTS, from->time_ns + gpu * CASE_POINTS,
+               CASE_POINTS * sizeof *c->time_ns);
+        for (size_t layer = 0; layer < shape->layer_count; layer++) {
+            const size_t first = layer * shape->slot_count;
+            memcpy(c->previous_slots + first + to[gpu] * capacity,
+                   from->previous_slots + first + gpu * capacity,
+                   capacity * sizeof *c->previous_slots);
+        }
+    }
+    c->speed = (struct moe_policy_speed){ CASE_POINTS, c->points, c->time_ns };
+    c->previous.expert_of_slot = c->previous_slots;
+    point_view(c);
+}
+
 double place_case_imbalance(const struct place_case *c, uint32_t layer)
 {
     double gpu_load[CASE_GPUS];

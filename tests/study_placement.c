@@ -1,25 +1,33 @@
 /* Balance on what follows: every place policy plans on one window and is scored on another.
  *
- *   study_placement [--development] [--policies A,B:x=1] DATA_FOLDER TRACE...   Markdown on stdout
+ *   study_placement [--development] [--sure] [--policies A,B:x=1] DATA_FOLDER TRACE...
+ *     Markdown on stdout; - for DATA_FOLDER leaves all out that is not of a trace
  *
  * Cases: all ordered pairs of different DeepSeek-V3 expert loads, the next windows of recorded
  * iterations of two models, and of routing traces the next windows and other domains. Score of a
  * case: balancedness (mean / max GPU load, even split) averaged over layers and scored batches.
  * Policies that need the future, GPU speeds or what a case cannot give are left out of it.
  *
+ * --sure prints another table: the lead of `best` with its standard error over cases, as if they
+ * were independent, and policies that look at no load also under RENAMINGS other numberings of the
+ * experts, since which experts are neighbours is luck where routers have no groups.
+ *
  * --development scores other recordings instead, on which constants may be chosen: pairs of
  * Qwen3-30B's activation rates, the next iteration of Qwen1.5-MoE and Switch models, and requests
  * of the traces that are not scored otherwise. */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "policies/composition.h"
 #include "policies/policy.h"
+#include "sim/base/random.h"
 #include "tests/study_window.h"
 #include "tests/trace_window.h"
 
 enum { POLICY_LIMIT = 64, CASE_LIMIT = 512, PLAN_BYTES = 4 << 20 };
+enum { RENAMINGS = 32, RENAMED_EXPERTS = 256 };
 
 #define SCRATCH_BYTES ((size_t) 1 << 30)
 
@@ -31,7 +39,9 @@ struct study {
     uint32_t best; /* which of them is ours */
     double score[POLICY_LIMIT][CASE_LIMIT];
     bool scored[POLICY_LIMIT];
-    uint32_t case_count; /* of the table being made */
+    bool sure;                               /* print_sure's table */
+    double renamed[POLICY_LIMIT][RENAMINGS]; /* scores summed over cases */
+    uint32_t case_count;                     /* of the table being made */
 };
 
 static const struct moe_composition_part *place_part(const struct study *study, uint32_t i)
@@ -52,6 +62,45 @@ static double score_plan(const struct moe_placement *plan, const struct study_wi
         sum += moe_placement_balancedness(plan, load, scratch);
     }
     return sum / window->batch_count;
+}
+
+/* The plan with other numbers for the experts of every layer. */
+static void rename_experts(const struct moe_placement *plan, uint64_t renaming,
+                           struct moe_placement *renamed)
+{
+    const uint64_t key = moe_random_key(renaming, MOE_RANDOM_TEST);
+    uint16_t to[RENAMED_EXPERTS];
+    for (uint32_t layer = 0; layer < plan->shape.layer_count; layer++) {
+        const uint16_t *from = plan->expert_of_slot + (size_t) layer * plan->shape.slot_count;
+        uint16_t *slots = moe_placement_layer(renamed, layer);
+        for (uint32_t i = 0; i < plan->shape.expert_count; i++) {
+            const uint64_t j = moe_random_below(key, (uint64_t) layer << 32 | i, i + 1);
+            to[i] = (uint16_t) i;
+            to[i] = to[j];
+            to[j] = (uint16_t) i;
+        }
+        for (uint32_t slot = 0; slot < plan->shape.slot_count; slot++) {
+            slots[slot] = from[slot] == MOE_SLOT_EMPTY ? MOE_SLOT_EMPTY : to[from[slot]];
+        }
+    }
+}
+
+static void score_renamed(struct study *study, uint32_t policy, const struct moe_placement *plan,
+                          const struct study_window *const *to, uint32_t to_count)
+{
+    struct moe_placement renamed;
+    if (plan->shape.expert_count > RENAMED_EXPERTS ||
+        moe_placement_init(&renamed, &study->plans, &plan->shape, NULL) != MOE_OK) {
+        (void) fprintf(stderr, "too many experts to rename\n");
+        exit(EXIT_FAILURE);
+    }
+    for (uint32_t renaming = 0; renaming < RENAMINGS; renaming++) {
+        rename_experts(plan, renaming, &renamed);
+        for (uint32_t j = 0; j < to_count; j++) {
+            moe_arena_reset(&study->scratch);
+            study->renamed[policy][renaming] += score_plan(&renamed, to[j], &study->scratch);
+        }
+    }
 }
 
 /* Every policy plans on from and is scored on to[to_count], a case each. */
@@ -97,6 +146,9 @@ static void add_cases(struct study *study, const struct study_window *from,
             moe_arena_reset(&study->scratch);
             study->score[i][study->case_count + j] = score_plan(&plan, to[j], &study->scratch);
         }
+        if (study->sure && part->policy->needs == MOE_POLICY_NEEDS_NOTHING) {
+            score_renamed(study, i, &plan, to, to_count);
+        }
     }
     study->case_count += to_count;
 }
@@ -116,10 +168,57 @@ static void add_pairs(struct study *study, struct study_window *window, uint32_t
     }
 }
 
-static void print_table(struct study *study, const char *title)
+/* Mean and standard deviation of count numbers. */
+struct moments {
+    double mean;
+    double deviation;
+};
+static struct moments moments_of(const double *x, uint32_t count)
+{
+    struct moments m = { 0 };
+    for (uint32_t i = 0; i < count; i++) {
+        m.mean += x[i] / count;
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        m.deviation += (x[i] - m.mean) * (x[i] - m.mean);
+    }
+    m.deviation = count > 1 ? sqrt(m.deviation / (count - 1)) : 0.0;
+    return m;
+}
+
+static void print_sure(const struct study *study)
+{
+    (void) printf("| policy | mean balancedness | best is ahead by | under other numberings | best "
+                  "is ahead by |\n|---|---|---|---|---|\n");
+    for (uint32_t i = 0; i < study->policy_count; i++) {
+        double lead[CASE_LIMIT];
+        double renamed[RENAMINGS];
+        for (uint32_t j = 0; j < study->case_count; j++) {
+            lead[j] = study->score[study->best][j] - study->score[i][j];
+        }
+        for (uint32_t j = 0; j < RENAMINGS; j++) {
+            renamed[j] = study->renamed[i][j] / study->case_count;
+        }
+        const struct moments score = moments_of(study->score[i], study->case_count);
+        const struct moments ahead = moments_of(lead, study->case_count);
+        const struct moments other = moments_of(renamed, RENAMINGS);
+        if (!study->scored[i]) {
+            continue;
+        }
+        (void) printf("| %s | %.4f | %+.4f +- %.4f |", study->policy[i].label, score.mean,
+                      ahead.mean, ahead.deviation / sqrt(study->case_count));
+        if (place_part(study, i)->policy->needs == MOE_POLICY_NEEDS_NOTHING) {
+            (void) printf(" %.4f, deviation %.4f | %+.4f |\n", other.mean, other.deviation,
+                          score.mean + ahead.mean - other.mean);
+        } else {
+            (void) printf(" | |\n");
+        }
+    }
+}
+
+static void print_leads(const struct study *study)
 {
     const double *best = study->score[study->best];
-    (void) printf("\n## %s\n\n%u cases.\n\n", title, study->case_count);
     (void) printf(
         "| policy | mean balancedness | best is ahead by | best at least equal in | worst "
         "for best |\n|---|---|---|---|---|\n");
@@ -142,9 +241,20 @@ static void print_table(struct study *study, const char *title)
                       sum / study->case_count, (ours - sum) / study->case_count, equal,
                       study->case_count, worst);
     }
+}
+
+static void print_table(struct study *study, const char *title)
+{
+    (void) printf("\n## %s\n\n%u cases.\n\n", title, study->case_count);
+    if (study->sure) {
+        print_sure(study);
+    } else {
+        print_leads(study);
+    }
     (void) fflush(stdout);
     study->case_count = 0;
     memset(study->scored, 0, sizeof study->scored);
+    memset(study->renamed, 0, sizeof study->renamed);
 }
 
 static void study_dsv3(struct study *study, const char *folder, uint32_t node_count)
@@ -336,24 +446,26 @@ int main(int argc, char **argv)
             list = argv[++at];
         } else {
             development |= strcmp(argv[at], "--development") == 0;
+            study.sure |= strcmp(argv[at], "--sure") == 0;
         }
     }
     if (at >= argc || moe_arena_init(&study.plans, PLAN_BYTES, NULL) != MOE_OK ||
         moe_arena_init(&study.scratch, SCRATCH_BYTES, NULL) != MOE_OK) {
-        (void) fprintf(stderr, "usage: study_placement [--development] [--policies A,B] "
+        (void) fprintf(stderr, "usage: study_placement [--development] [--sure] [--policies A,B] "
                                "DATA_FOLDER TRACE...\n");
         return 2;
     }
     const char *folder = argv[at++];
     choose_policies(&study, list);
     (void) printf("# Balance of placements on what follows\n");
-    if (development) {
+    const bool has_data = strcmp(folder, "-") != 0;
+    if (has_data && development) {
         study_development(&study, folder);
-    } else {
+    } else if (has_data) {
         study_dsv3(&study, folder, 1);
         study_dsv3(&study, folder, 4);
     }
-    for (size_t i = 0; i < sizeof series / sizeof series[0] && !development; i++) {
+    for (size_t i = 0; has_data && i < sizeof series / sizeof series[0] && !development; i++) {
         study_series(&study, folder, &series[i]);
     }
     for (; at < argc; at++) {

@@ -168,6 +168,75 @@ Test(place_properties, renaming_experts_renames_the_plan)
     for_policies(renaming_renames, names, CASES);
 }
 
+/* Other numbers of the GPUs renumber the plan, as far as anything tells GPUs apart: their speeds, or
+ * what they hold already. What a GPU's slots hold may come in another order. */
+static bool renaming_gpus_renames(struct draws *draws, void *context, char why[PROPERTY_TEXT_LIMIT])
+{
+    static struct place_case c;
+    static struct place_case renamed;
+    const struct subject *subject = context;
+    struct moe_error err = { 0 };
+    uint16_t to[CASE_GPUS] = { 0 };
+    place_case_draw(&c, draws, true, true);
+    for (uint32_t gpu = 0; gpu < c.view.shape.gpu_count; gpu++) {
+        const uint32_t other = draw_below(draws, gpu + 1);
+        to[gpu] = (uint16_t) gpu;
+        to[gpu] = to[other];
+        to[other] = (uint16_t) gpu;
+    }
+    place_case_rename_gpus(&c, to, &renamed);
+    if (place_case_solve(&c, subject->policy, subject->scratch, &err) != MOE_OK ||
+        place_case_solve(&renamed, subject->policy, subject->scratch, &err) != MOE_OK) {
+        return fails(why, &c, subject->policy, err.text);
+    }
+    const size_t capacity = moe_placement_slots_per_gpu(&c.view.shape);
+    for (uint32_t layer = 0; layer < c.view.shape.layer_count; layer++) {
+        for (size_t gpu = 0; gpu < c.view.shape.gpu_count; gpu++) {
+            uint16_t *before = moe_placement_layer(&c.plan, layer) + gpu * capacity;
+            uint16_t *after = moe_placement_layer(&renamed.plan, layer) + to[gpu] * capacity;
+            qsort(before, capacity, sizeof *before, by_number);
+            qsort(after, capacity, sizeof *after, by_number);
+            if (memcmp(before, after, capacity * sizeof *before) != 0) {
+                return fails(why, &c, subject->policy, "with other numbers, another plan");
+            }
+        }
+    }
+    return true;
+}
+
+/* Not asked, of those that see something of a GPU: why. Previous plans repeat the round of the
+ * experts, so that GPUs that hold the same, or nothing, are frequent. */
+static const char *const gpu_excepted[][2] = {
+    { "eplb_vllm", "keeps slots within a GPU; which GPU gets which pack is by the packs' order" },
+    { "flashlb", "compares counts of copies that stay, which tie" },
+    { "scalpelb", "GPUs that hold the same copies tie" },
+    { "stare", "takes over EPLB's plans, whose packs go to GPUs in their own order" },
+    { "swift", "GPUs that hold the same copies tie" },
+};
+
+Test(place_properties, renaming_gpus_renames_the_plan)
+{
+    const uint32_t seen = MOE_POLICY_NEEDS_GPU_SPEED | MOE_POLICY_NEEDS_PREVIOUS;
+    const char *names[64] = { NULL };
+    size_t count = 0;
+    size_t asked = 0;
+    size_t left_out = 0;
+    const struct moe_policy *const *policies = moe_policy_list(&count);
+    for (size_t i = 0; i < count; i++) {
+        bool out = policies[i]->place == NULL || (policies[i]->needs & seen) == 0;
+        for (size_t j = 0; j < sizeof gpu_excepted / sizeof gpu_excepted[0] && !out; j++) {
+            out = strcmp(gpu_excepted[j][0], policies[i]->name) == 0;
+            left_out += out;
+        }
+        if (!out) {
+            names[asked++] = policies[i]->name;
+        }
+    }
+    cr_assert_eq(left_out, sizeof gpu_excepted / sizeof gpu_excepted[0]);
+    cr_assert_geq(asked, 3);
+    for_policies(renaming_gpus_renames, names, CASES);
+}
+
 /* One more slot on every GPU: the largest load per copy does not grow. */
 static bool more_slots_do_not_hurt(struct draws *draws, void *context,
                                    char why[PROPERTY_TEXT_LIMIT])

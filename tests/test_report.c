@@ -321,6 +321,28 @@ Test(report, time_factors_of_a_rank_include_what_ifs)
     cr_expect_eq(slow.high.comm, 3 * plain.high.comm);
 }
 
+/* The price in quality of those who route by prediction, and of those who drop. */
+Test(report, misplaced_and_dropped_tokens_are_said)
+{
+    fixture_make(&fixture, 3);
+    fixture_judge(&fixture);
+    expect_no_words("table", "Predictions");
+    expect_no_words("table", "dropped");
+    for (uint32_t seed = 0; seed < 3; seed++) { /* means over the seeds */
+        fixture.runs[1][seed].foreseen_steps = (struct moe_foresight_score){
+            .scored = 7, .error_share = 0.4, .wrong_share = 0.1 * (seed + 1), .hit_rate = 0.5
+        };
+        fixture.runs[1][seed].dropped_assignments =
+            moe_finding_replayed(&fixture.runs[1][seed]).assignments / 16;
+    }
+    fixture_judge(&fixture);
+    expect_words("table", "misplaced: at a wrong expert");
+    expect_words("table", "each step             40.0 %     20.0 %     50.0 %");
+    expect_words("table", "6.2 % of them under eplb: no quota was left for them");
+    expect_words("json", "\"wrong_share\": 0.1");
+    expect_words("json", "\"dropped_assignments\": ");
+}
+
 Test(report, all_policies_have_stragglers_when_asked)
 {
     const struct moe_report_options all = { .all_policies = true, .chosen = "3 passes" };
