@@ -50,6 +50,7 @@ struct moe_cost {
     struct moe_norm_table expert_norm; /* of expert.p */
     double expert_memory_ns;           /* reading one expert */
     double expert_tile_ns;             /* computing one tile of one expert */
+    double fullest_row_ns;             /* what a row of the fullest one adds */
     double permutation_ns;             /* to expert order and back, per assignment; 0: inside */
 
     struct moe_cost_block attention; /* of layers with KV */
