@@ -111,6 +111,7 @@ void moe_curve_from_fit(struct moe_curve *curve, const struct moe_calibration_se
                         const struct moe_calibration_fullest *fullest)
 {
     *curve = (struct moe_curve){
+        .series = series,
         .t0_ns = fit->t0_ns,
         .ns_per_byte = 1e9 / fit->bandwidth_bytes_s,
         .ns_per_flop = 1e9 / fit->peak_flop_s,

@@ -28,6 +28,7 @@ struct moe_curve_row {
 };
 
 struct moe_curve {
+    const struct moe_calibration_series *series; /* of the calibration */
     double t0_ns;
     double ns_per_byte;
     double ns_per_flop;
