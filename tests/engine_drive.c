@@ -1,5 +1,8 @@
 #include "tests/engine_drive.h"
 
+#include "sim/engine/pools/pools_input.h"
+#include "sim/scenario/deployment.h"
+
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
@@ -175,7 +178,7 @@ void engine_drive_open(struct engine_drive *drive)
     (void) snprintf(drive->path, sizeof drive->path, "%s/trace.db", drive->folder);
     if (moe_arena_init(&drive->setup, (size_t) 4 << 20, NULL) != MOE_OK ||
         moe_arena_init(&drive->results, (size_t) 8 << 20, NULL) != MOE_OK ||
-        moe_arena_init(&drive->work, (size_t) 64 << 20, NULL) != MOE_OK) {
+        moe_arena_init(&drive->work, (size_t) 128 << 20, NULL) != MOE_OK) {
         abort();
     }
     drive->log = fopen("/dev/null", "w");
@@ -373,23 +376,33 @@ static enum moe_status run_stored(struct engine_drive *drive, const struct twin_
         MOE_TRY(moe_policy_find(MOE_POLICY_PLACE, drive->place,
                                 &composition.part[MOE_POLICY_PLACE].policy, err));
     }
-    const struct moe_run_input input = {
+    struct moe_run_input input = {
         .scenario = &drive->scenario,
         .cost = cost,
         .map = &map,
         .planning = &planning,
         .arrivals = &arrivals,
         .longest_request = longest,
+        .longest_prompt = longest,
         .audit = true,
         .kv_limit = drive->kv_limit,
         .detail = events ? drive->log : NULL,
         .detail_steps = UINT64_MAX,
     };
+    static struct moe_pools_input pools;
+    if (moe_deployment_has_pools(&drive->scenario)) {
+        const struct moe_pools_source source = {
+            .whole = &input, .calibration = table, .trace = trace, .planned_requests = 1
+        };
+        MOE_TRY(moe_pools_input_init(&pools, &source, &drive->setup, err));
+        input.pools = &pools.run;
+    }
     planned = c;
     assert(moe_run_result_bytes(&input) <= drive->results.size_bytes);
     assert(moe_run_work_bytes(&input, trace) <= drive->work.size_bytes);
     const enum moe_status status =
         moe_run(&input, &composition, c->seed, trace, &drive->results, &drive->work, result, err);
+    moe_pools_input_finish(&pools);
     moe_arrival_source_finish(&arrivals);
     return status;
 }

@@ -70,6 +70,13 @@ enum moe_status moe_fetcher_init(struct moe_fetcher *f, const struct moe_scenari
     if (!moe_fetcher_is_wanted(scenario, composition)) {
         return MOE_OK;
     }
+    if (scenario->serving.overlap == MOE_OVERLAP_TWO_BATCH) {
+        return moe_fail(err, MOE_RANGE,
+                        "serving.overlap: steps in two halves fetch no temporary copies, which "
+                        "dispatch policy %s asks for: set serving.overlap to none or fetch.slots "
+                        "to 0",
+                        composition->part[MOE_POLICY_DISPATCH].policy->name);
+    }
     *f = (struct moe_fetcher){
         .limit = scenario->fetch.slots,
         .relay = scenario->fetch.relay,

@@ -136,20 +136,29 @@ static void charge_expert(struct moe_run_result *r, const struct moe_route_count
     }
 }
 
-void moe_run_result_add_step(struct moe_run_result *r, const struct moe_step *step,
-                             const struct moe_route_counter *counter,
-                             const uint16_t *expert_of_slot, moe_time_ns step_ns,
-                             struct moe_bound_meter *meter, uint32_t *expert_scratch)
+void moe_run_result_add_loads(struct moe_run_result *r, const struct moe_step *step,
+                              const struct moe_route_counter *counter,
+                              const uint16_t *expert_of_slot, struct moe_bound_meter *meter,
+                              uint32_t *expert_scratch)
 {
-    const struct moe_price_sources sources = moe_step_sources(step);
     for (uint32_t layer = 0; layer < r->layer_count; layer++) {
-        const struct moe_barrier *pair = &step->barriers[(size_t) 2 * layer];
         const uint16_t *row = expert_of_slot + (size_t) layer * counter->slot_count;
         const double max = add_loads(r, step, counter, row, layer, expert_scratch);
         if (meter != NULL) {
             moe_bound_meter_add(meter, layer, expert_scratch, max, &r->bound);
         }
         add_copies(r, step, counter, layer);
+    }
+}
+
+void moe_run_result_add_step(struct moe_run_result *r, const struct moe_step *step,
+                             const struct moe_route_counter *counter,
+                             const uint16_t *expert_of_slot, moe_time_ns step_ns)
+{
+    const struct moe_price_sources sources = moe_step_sources(step);
+    for (uint32_t layer = 0; layer < r->layer_count; layer++) {
+        const struct moe_barrier *pair = &step->barriers[(size_t) 2 * layer];
+        const uint16_t *row = expert_of_slot + (size_t) layer * counter->slot_count;
         add_barrier(r, &pair[0]);
         add_barrier(r, &pair[1]);
         charge_expert(r, counter, row, layer, &pair[1]);
@@ -157,6 +166,24 @@ void moe_run_result_add_step(struct moe_run_result *r, const struct moe_step *st
     }
     add_barrier(r, &step->barriers[(size_t) 2 * r->layer_count]);
     moe_timeline_critical(&step->times, step->barriers, &sources, &r->path);
+    moe_latency_add(&r->step, step_ns, 1);
+}
+
+void moe_run_result_add_halves(struct moe_run_result *r, const struct moe_step *step,
+                               const struct moe_halves_step *halves, moe_time_ns step_ns)
+{
+    const struct moe_barrier *barriers = halves->timeline.barriers;
+    for (uint32_t i = 0; i + 1 < moe_halves_barrier_count(r->layer_count); i++) {
+        add_barrier(r, &barriers[i]);
+        r->layer_idle_ns[i / 4] += barriers[i].idle_ns;
+        if (i % 4 >= 2) {
+            const struct moe_route_counter *counter = &halves->counter[i % 2];
+            charge_expert(r, counter, r->expert_of_slot + (size_t) (i / 4) * counter->slot_count,
+                          i / 4, &barriers[i]);
+        }
+    }
+    add_barrier(r, &barriers[moe_halves_barrier_count(r->layer_count) - 1]);
+    moe_halves_path(halves, step, &r->path);
     moe_latency_add(&r->step, step_ns, 1);
 }
 

@@ -4,13 +4,37 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "sim/engine/pools/pools.h"
 #include "sim/engine/run_result.h"
 #include "sim/engine/run_state.h"
 
 #include "sim/base/no_malloc.h"
 
+static size_t result_bytes_of_pools(const struct moe_run_input *input)
+{
+    size_t bytes = sizeof(struct moe_run_result) + 64;
+    for (uint32_t pool = 0; pool < MOE_POOL_COUNT; pool++) {
+        const struct moe_run_input part = moe_pools_part(input, (enum moe_pool) pool);
+        bytes += moe_run_result_bytes(&part);
+    }
+    return bytes;
+}
+
+static size_t work_bytes_of_pools(const struct moe_run_input *input, const struct moe_trace *trace)
+{
+    size_t bytes = moe_pools_bytes(input);
+    for (uint32_t pool = 0; pool < MOE_POOL_COUNT; pool++) {
+        const struct moe_run_input part = moe_pools_part(input, (enum moe_pool) pool);
+        bytes += moe_run_work_bytes(&part, trace);
+    }
+    return bytes;
+}
+
 size_t moe_run_result_bytes(const struct moe_run_input *input)
 {
+    if (input->pools != NULL) {
+        return result_bytes_of_pools(input);
+    }
     const struct moe_placement_shape s = moe_scenario_shape(input->scenario);
     const size_t per_layer =
         16 * (size_t) s.gpu_count + 16 * (size_t) s.expert_count + 2 * (size_t) s.slot_count + 64;
@@ -20,6 +44,9 @@ size_t moe_run_result_bytes(const struct moe_run_input *input)
 
 size_t moe_run_work_bytes(const struct moe_run_input *input, const struct moe_trace *trace)
 {
+    if (input->pools != NULL) {
+        return work_bytes_of_pools(input, trace);
+    }
     const struct moe_placement_shape s = moe_scenario_shape(input->scenario);
     const struct moe_trace_model *model = moe_trace_model(trace);
     const size_t gpus = s.gpu_count;
@@ -31,6 +58,7 @@ size_t moe_run_work_bytes(const struct moe_run_input *input, const struct moe_tr
                  : 0) +
            moe_bound_meter_bytes(&s) + moe_fetcher_bytes(input->scenario) +
            s.layer_count * gpus * (16 * (size_t) input->scenario->fetch.slots + 64) +
+           (input->scenario->serving.overlap == MOE_OVERLAP_NONE ? 0 : moe_halves_bytes(&s)) +
            moe_serving_bytes(&input->scenario->serving, s.gpu_count,
                              model->layer_count * model->top_k) +
            s.layer_count * layer + gpus * 8192 + gpus * MOE_PLANNING_SPEED_POINTS * sizeof(double) +
@@ -232,6 +260,7 @@ static enum moe_status init_parts(struct moe_run_state *run, const struct moe_pl
         .noise = scenario->noise,
         .hardware = &scenario->hardware,
         .fetcher = run->fetcher.limit > 0 ? &run->fetcher : NULL,
+        .first_gpu = scenario->cluster.first_gpu,
     };
     const struct moe_serving_setup serving_setup = {
         .options = serving,
@@ -262,6 +291,7 @@ static enum moe_status init_parts(struct moe_run_state *run, const struct moe_pl
         moe_route_counter_count_choices(&run->counter);
     }
     MOE_TRY(moe_step_init(&run->step, &options, work, err));
+    MOE_TRY(moe_run_init_halves(run, &options, work, err));
     MOE_TRY(
         moe_bound_meter_init(&run->meter, placement, run->input->planning->future_load, work, err));
     if (scenario->attribution) {
@@ -285,7 +315,8 @@ static enum moe_status init_parts(struct moe_run_state *run, const struct moe_pl
            gpus * sizeof *run->result->gpu_factor);
     for (uint32_t gpu = 0; gpu < gpus; gpu++) {
         run->result->gpu_in_tail[gpu] =
-            scenario->noise && moe_cost_gpu_in_tail(run->input->cost, seed, gpu);
+            scenario->noise &&
+            moe_cost_gpu_in_tail(run->input->cost, seed, scenario->cluster.first_gpu + gpu);
     }
     return MOE_OK;
 }

@@ -65,9 +65,10 @@ enum moe_status moe_step_init(struct moe_step *s, const struct moe_step_options 
     MOE_TRY(
         moe_step_times_init(&s->times, options->layer_count, gpus, options->serving, arena, err));
     MOE_TRY(init_unhindered(s, options->fetcher, arena, err));
-    return moe_hardware_init(&s->hardware, options->cost,
-                             (struct moe_hardware_size){ gpus, options->layer_count },
-                             options->seed, options->noise, options->hardware, arena, err);
+    return moe_hardware_init(
+        &s->hardware, options->cost,
+        (struct moe_hardware_size){ gpus, options->layer_count, options->first_gpu }, options->seed,
+        options->noise, options->hardware, arena, err);
 }
 
 static double after_ns(const struct moe_token_prices *prices)
@@ -203,17 +204,30 @@ static struct moe_stretch_prices stretch(const struct moe_step *s,
     };
 }
 
+/* Of the layer that price_before was last called for. */
+static struct moe_layer_prices layer_prices(const struct moe_step *s, uint32_t layer)
+{
+    const size_t row = (size_t) layer * s->gpu_count;
+    return (struct moe_layer_prices){
+        .before = stretch(s, &s->before, 0, layer, MOE_STRETCH_BEFORE),
+        .shared = stretch(s, &s->shared, 0, layer, MOE_STRETCH_BEFORE),
+        .dispatch = stretch(s, &s->dispatch, row, layer, MOE_STRETCH_DISPATCH),
+        .expert = stretch(s, &s->expert, row, layer, MOE_STRETCH_EXPERT),
+        .combine = stretch(s, &s->combine, row, layer, MOE_STRETCH_COMBINE),
+    };
+}
+
+struct moe_layer_prices moe_step_layer_prices(struct moe_step *s, uint32_t layer)
+{
+    price_before(s, layer, true);
+    return layer_prices(s, layer);
+}
+
 static void add_to_straggler(const struct moe_step *s, uint32_t layer,
                              struct moe_straggler *straggler)
 {
-    const size_t row = (size_t) layer * s->gpu_count;
-    const struct moe_stretch_prices before = stretch(s, &s->before, 0, layer, MOE_STRETCH_BEFORE);
-    const struct moe_stretch_prices shared = stretch(s, &s->shared, 0, layer, MOE_STRETCH_BEFORE);
-    const struct moe_stretch_prices out =
-        stretch(s, &s->dispatch, row, layer, MOE_STRETCH_DISPATCH);
-    const struct moe_stretch_prices expert = stretch(s, &s->expert, row, layer, MOE_STRETCH_EXPERT);
-    const struct moe_stretch_prices back = stretch(s, &s->combine, row, layer, MOE_STRETCH_COMBINE);
-    moe_straggler_add_layer(straggler, &before, &shared, &out, &expert, &back);
+    const struct moe_layer_prices p = layer_prices(s, layer);
+    moe_straggler_add_layer(straggler, &p.before, &p.shared, &p.dispatch, &p.expert, &p.combine);
 }
 
 static void round_layer(struct moe_step *s, uint32_t layer)
@@ -238,13 +252,12 @@ static void round_layer(struct moe_step *s, uint32_t layer)
     }
 }
 
-void moe_step_price(struct moe_step *s, uint64_t number, moe_time_ns now_ns,
-                    const struct moe_token_work *own, const struct moe_route_counter *counter,
-                    struct moe_straggler *straggler)
+/* At the hardware's moment. straggler: NULL or who is told. */
+static void price(struct moe_step *s, const struct moe_token_work *own,
+                  const struct moe_route_counter *counter, bool nominal,
+                  struct moe_straggler *straggler)
 {
     const uint32_t gpus = s->gpu_count;
-    const bool nominal = straggler != NULL;
-    moe_hardware_begin_step(&s->hardware, number, now_ns);
     price_tokens(s, own, nominal);
     for (uint32_t layer = 0; layer < s->layer_count; layer++) {
         const size_t row = (size_t) layer * gpus;
@@ -265,7 +278,7 @@ void moe_step_price(struct moe_step *s, uint64_t number, moe_time_ns now_ns,
             price_fetches(s, layer, nominal);
         }
         round_layer(s, layer);
-        if (nominal) {
+        if (straggler != NULL) {
             add_to_straggler(s, layer, straggler);
         }
     }
@@ -275,6 +288,23 @@ void moe_step_price(struct moe_step *s, uint64_t number, moe_time_ns now_ns,
         s->times.after[gpu] =
             moe_time_round_up(s->after.real[gpu] * jitter[MOE_STRETCH_BEFORE * gpus + gpu]);
     }
+}
+
+void moe_step_price(struct moe_step *s, uint64_t number, moe_time_ns now_ns,
+                    const struct moe_token_work *own, const struct moe_route_counter *counter,
+                    bool nominal, struct moe_straggler *straggler)
+{
+    assert(nominal || straggler == NULL);
+    moe_hardware_begin_step(&s->hardware, number, now_ns);
+    price(s, own, counter, nominal, straggler);
+}
+
+void moe_step_price_part(struct moe_step *part, const struct moe_step *whole,
+                         const struct moe_token_work *own, const struct moe_route_counter *counter,
+                         bool nominal)
+{
+    part->hardware = whole->hardware;
+    price(part, own, counter, nominal, NULL);
 }
 
 void moe_step_end_straggler(const struct moe_step *s, struct moe_straggler *straggler)

@@ -119,6 +119,9 @@ bool moe_finding_accounted(const struct moe_study *study, const struct moe_run_r
     const struct moe_model *model = &study->scenario->model;
     const bool closed = study->scenario->arrivals.kind == MOE_ARRIVAL_CLOSED;
     const uint64_t due = closed ? moe_finding_tokens_due(study) : run->served_rows;
+    if (run->prefill != NULL && !moe_finding_accounted(study, run->prefill)) {
+        return false;
+    }
     return sum.tokens ==
                due - run->hit_rows + run->recomputed_rows + run->rejected_rows + run->lost_rows &&
            sum.assignments == sum.tokens * model->moe_layer_count * model->top_k;

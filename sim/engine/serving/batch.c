@@ -13,9 +13,8 @@ static double bounded_pairs(double context, double n, double span)
     return growing * context + growing * (growing + 1.0) / 2.0 + (n - growing) * span;
 }
 
-/* n rows of a sequence whose first attends to `context` tokens before it. */
-static void add_work(const struct moe_serving_state *s, struct moe_token_work *work,
-                     uint32_t context, uint32_t rows, uint32_t sampled, bool decodes)
+void moe_batch_add_work(const struct moe_serving_state *s, struct moe_token_work *work,
+                        uint32_t context, uint32_t rows, uint32_t sampled, bool decodes)
 {
     const double n = rows;
     const double last = (double) context + n;
@@ -48,7 +47,7 @@ void moe_batch_take(struct moe_serving_state *s, uint32_t rank, struct moe_seque
     const bool samples = q->done_rows + rows >= q->known_rows;
     q->step_rows = rows;
     s->budget[rank] -= rows;
-    add_work(s, &work[rank], q->done_rows, rows, decodes ? rows : samples, decodes);
+    moe_batch_add_work(s, &work[rank], q->done_rows, rows, decodes ? rows : samples, decodes);
 }
 
 bool moe_batch_grow(struct moe_serving_state *s, uint32_t rank, struct moe_sequence *q,
@@ -83,7 +82,7 @@ static uint32_t decode_rows(const struct moe_serving_state *s, uint32_t rank,
                             const struct moe_sequence *q)
 {
     const uint32_t left = moe_batch_row_count(q) - q->done_rows;
-    const uint32_t wanted = 1 + s->setup.options->drafts;
+    const uint32_t wanted = q->arriving ? 0 : 1 + s->setup.options->drafts;
     const uint32_t rows = wanted < left ? wanted : left;
     return rows < s->budget[rank] ? rows : s->budget[rank];
 }
@@ -113,6 +112,8 @@ static void preempt(struct moe_serving_state *s, uint32_t rank, uint32_t at)
     s->recomputed_rows += q->done_rows - q->hit_tokens;
     s->preemptions++;
     s->blocked[rank] = true;
+    s->arriving[rank] -= q->arriving;
+    q->arriving = false; /* what is on its way comes for nothing */
     q->kv_held = 0;
     q->done_rows = q->hit_tokens;
     q->preemptions++;
@@ -268,7 +269,8 @@ void moe_batch_plan_rest(struct moe_serving_state *s, uint32_t rank, struct moe_
         run_in_order(s, rank, true, work);
     }
     /* Prompts that hold each other up: the last one gives way. */
-    while (work[rank].tokens <= 0.0 && moe_batch_active(s, rank) > 1) {
+    while (work[rank].tokens <= 0.0 && s->arriving[rank] == 0 && s->leaving[rank] == 0 &&
+           moe_batch_active(s, rank) > 1) {
         preempt(s, rank, moe_batch_active(s, rank) - 1);
         run_prompts(s, rank, work);
     }
