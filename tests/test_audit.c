@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "sim/scenario/deployment.h"
 #include "tests/engine_case.h"
 #include "tests/engine_drive.h"
 
@@ -51,6 +52,19 @@ static void draw_serving(struct twin_draw *draw, struct moe_scenario *scenario)
     s->graph_sizes[1] = 4 + twin_below(draw, 30);
 }
 
+/* Steps in two halves, sometimes with interference. */
+static void draw_overlap(struct twin_draw *draw, struct moe_scenario *scenario)
+{
+    struct moe_serving *s = &scenario->serving;
+    if (twin_below(draw, 2) == 0) {
+        s->overlap = MOE_OVERLAP_TWO_BATCH;
+        s->shared = MOE_SHARED_SERIAL;
+        s->overlap_tokens = 2 + twin_below(draw, 3);
+        s->overlap_compute = 1.0 + twin_below(draw, 3) / 4.0;
+        s->overlap_comm = 1.0 + twin_below(draw, 3) / 4.0;
+    }
+}
+
 static void draw_arrivals(struct twin_draw *draw, struct moe_scenario *scenario)
 {
     struct moe_arrival_options *a = &scenario->arrivals;
@@ -88,6 +102,29 @@ static void draw_hardware(struct twin_draw *draw, struct moe_scenario *scenario)
     }
 }
 
+/* Prefill and decode on GPUs of their own, where requests come over time and nobody dies. */
+static void draw_pools(struct twin_draw *draw, struct moe_scenario *scenario)
+{
+    const struct moe_cluster *cluster = &scenario->cluster;
+    struct moe_pools_options *p = &scenario->pools;
+    const uint32_t parts = cluster->node_count > 1 ? cluster->node_count : cluster->gpus_per_node;
+    const uint32_t part = cluster->node_count > 1 ? cluster->gpus_per_node : 1;
+    bool deadly = scenario->arrivals.kind == MOE_ARRIVAL_CLOSED;
+    for (uint32_t i = 0; i < scenario->hardware.event_count; i++) {
+        deadly = deadly || scenario->hardware.event[i].kind == MOE_HARDWARE_DEAD;
+    }
+    if (twin_below(draw, 2) == 0 || deadly || parts < 2) {
+        return;
+    }
+    scenario->cluster.memory_bytes = 1e15;
+    scenario->serving.attention_ranks = 1;
+    p->prefill_gpus = part * (1 + twin_below(draw, parts - 1));
+    p->tokens[0] = 1 + twin_below(draw, 40);
+    p->running[1] = 1 + twin_below(draw, 9);
+    p->transfer = (enum moe_pool_transfer) twin_below(draw, 2);
+    p->first_token = (enum moe_pool_first_token) twin_below(draw, 2);
+}
+
 struct seen {
     uint64_t lost;
     uint32_t served;
@@ -96,21 +133,29 @@ struct seen {
     uint64_t rejected;
     uint64_t padded;
     uint64_t repeated;
+    uint64_t halved;     /* scored steps in halves */
+    uint64_t moved;      /* requests handed over */
+    uint64_t read_again; /* rows in decode pools */
 };
 
 static void serve(uint64_t seed, struct seen *seen)
 {
     struct twin_draw draw = twin_draw_of(seed + 1000000);
+    struct twin_draw apart = twin_draw_of(seed + 2000000);
     struct moe_error err = { 0 };
     engine_case_make(seed, table, &c, text, sizeof text);
     engine_drive_scenario(&c, &drive.scenario);
     draw_serving(&draw, &drive.scenario);
+    draw_overlap(&apart, &drive.scenario);
     draw_arrivals(&draw, &drive.scenario);
     draw_hardware(&draw, &drive.scenario);
+    draw_pools(&apart, &drive.scenario);
+    drive.place = moe_deployment_has_pools(&drive.scenario) ? "contiguous" : NULL;
     /* A pool of at most so many tokens, so that pages run out. */
     drive.kv_limit = twin_below(&draw, 3) == 0 ? 0 : 70 + twin_below(&draw, 80);
-    const enum moe_status status =
-        engine_drive_scene(&drive, &c, text, seed % 4 == 0, &result, &err);
+    const bool events =
+        seed % 4 == 0 && drive.place == NULL && drive.scenario.serving.overlap == MOE_OVERLAP_NONE;
+    const enum moe_status status = engine_drive_scene(&drive, &c, text, events, &result, &err);
     if (status == MOE_RANGE || status == MOE_POLICY || (status == MOE_OK && !result.fits)) {
         seen->refused++;
         return;
@@ -122,6 +167,14 @@ static void serve(uint64_t seed, struct seen *seen)
     seen->lost += result.lost_requests;
     seen->padded += result.padded_rows;
     seen->repeated += result.repeated_rows;
+    seen->halved += result.halves.steps;
+    seen->moved += result.handover.count;
+    seen->read_again += drive.place != NULL ? result.recomputed_rows : 0;
+    moe_time_ns causes = 0;
+    for (uint32_t cause = 0; cause < MOE_CAUSE_COUNT; cause++) {
+        causes += result.cause_idle_ns[cause];
+    }
+    cr_assert_eq(causes, result.idle_ns, "seed %" PRIu64, seed);
     uint64_t tokens = 0;
     for (uint32_t phase = 0; phase < MOE_PHASE_COUNT; phase++) {
         tokens += result.account[phase].tokens;
@@ -143,4 +196,7 @@ Test(audit, random_scenarios_conserve_tokens_bytes_pages_and_time)
     cr_assert_gt(seen.rejected, 200);
     cr_assert_gt(seen.padded, 200);
     cr_assert_gt(seen.repeated, 200);
+    cr_assert_gt(seen.halved, 200);
+    cr_assert_gt(seen.moved, 500);
+    cr_assert_gt(seen.read_again, 50);
 }

@@ -213,6 +213,9 @@ enum moe_status moe_arrival_survey(const struct moe_arrival_source *source,
         const uint64_t length = (uint64_t) a->prompt_tokens + a->output_tokens;
         sum.count++;
         sum.longest_tokens = length > sum.longest_tokens ? length : sum.longest_tokens;
+        sum.longest_prompt = a->prompt_tokens > sum.longest_prompt
+                                 ? a->prompt_tokens
+                                 : sum.longest_prompt;
         sum.prompt_tokens += a->prompt_tokens;
         sum.output_tokens += a->output_tokens;
         sum.hit_tokens += a->hit_tokens;

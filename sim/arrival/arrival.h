@@ -166,7 +166,8 @@ static inline bool moe_arrival_scores_next(const struct moe_arrival_stream *stre
 struct moe_arrival_survey {
     uint64_t count;
     uint64_t longest_tokens; /* prompt + output of the longest */
-    uint64_t prompt_tokens;  /* sums */
+    uint64_t longest_prompt;
+    uint64_t prompt_tokens; /* sums */
     uint64_t output_tokens;
     uint64_t hit_tokens;
     moe_time_ns last_ns; /* arrival of the last */

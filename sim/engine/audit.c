@@ -11,7 +11,7 @@
 static enum moe_status check_rank(const struct moe_audit *a, const struct moe_serving_state *s,
                                   uint32_t rank, uint64_t *rows, struct moe_error *err)
 {
-    uint64_t held = 0;
+    uint64_t held = s->leaving[rank];
     uint32_t seated = 0;
     for (uint32_t i = 0; i < s->running_per_gpu; i++) {
         const struct moe_sequence *q = moe_batch_sequences(s, rank) + i;
@@ -167,8 +167,14 @@ enum moe_status moe_audit_end(const struct moe_audit *a, const struct moe_servin
     uint64_t count = 0;
     uint64_t come_ns = 0;
     MOE_TRY(walk(a, s, arrivals, seed, scratch, &count, &come_ns, err));
-    const uint64_t due =
-        a->finished_rows - s->hit_rows + s->recomputed_rows + s->rejected_rows + s->lost_rows;
+    return moe_audit_close(a, s, count, come_ns, err);
+}
+
+enum moe_status moe_audit_close(const struct moe_audit *a, const struct moe_serving_state *s,
+                                uint64_t count, uint64_t come_ns, struct moe_error *err)
+{
+    const uint64_t due = a->finished_rows - s->hit_rows - s->moved_rows + s->recomputed_rows +
+                         s->rejected_rows + s->lost_rows;
     if (a->finished != count || s->admissions - a->lost != count) {
         return BREACH(err, "%" PRIu64 " arrivals, %" PRIu64 " admitted, %" PRIu64 " finished",
                       count, s->admissions, a->finished);

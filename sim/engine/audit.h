@@ -64,4 +64,10 @@ enum moe_status moe_audit_end(const struct moe_audit *audit,
                               const struct moe_arrival_source *arrivals, uint64_t seed,
                               struct moe_arena *scratch, struct moe_error *err) MOE_MUST_CHECK;
 
+/* The same where the arrivals are known: count of them came, for come_ns in sum until now. Rows
+ * whose cache came from elsewhere are not due here. */
+enum moe_status moe_audit_close(const struct moe_audit *audit,
+                                const struct moe_serving_state *serving, uint64_t count,
+                                uint64_t come_ns, struct moe_error *err) MOE_MUST_CHECK;
+
 #endif

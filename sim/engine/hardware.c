@@ -30,13 +30,14 @@ enum moe_status moe_hardware_init(struct moe_hardware *h, const struct moe_cost 
                                   struct moe_arena *arena, struct moe_error *err)
 {
     const uint32_t gpu_count = size.gpu_count;
+    const uint64_t noise_seed = seed ^ (uint64_t) size.first_gpu << 40;
     *h = (struct moe_hardware){
         .cost = cost,
         .gpu_count = gpu_count,
         .layer_count = size.layer_count,
         .noise = noise,
-        .jitter_key = moe_random_key(seed, MOE_RANDOM_JITTER),
-        .drift_key = moe_random_key(seed, MOE_RANDOM_DRIFT),
+        .jitter_key = moe_random_key(noise_seed, MOE_RANDOM_JITTER),
+        .drift_key = moe_random_key(noise_seed, MOE_RANDOM_DRIFT),
         .drift = moe_cost_drift(cost),
         .options = options,
         .comm_load = 1.0,
@@ -51,8 +52,8 @@ enum moe_status moe_hardware_init(struct moe_hardware *h, const struct moe_cost 
     }
     MOE_TRY(slow_clock(h, err));
     for (uint32_t gpu = 0; gpu < gpu_count; gpu++) {
-        h->own[gpu] =
-            noise ? moe_cost_gpu_factor(cost, seed, gpu) : (struct moe_gpu_factor){ 1.0, 1.0, 1.0 };
+        h->own[gpu] = noise ? moe_cost_gpu_factor(cost, seed, size.first_gpu + gpu)
+                            : (struct moe_gpu_factor){ 1.0, 1.0, 1.0 };
         h->own[gpu].compute *= h->nominal.compute;
         h->factor[gpu] = h->own[gpu];
         h->drift_factor[gpu] = 1.0;

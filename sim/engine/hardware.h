@@ -59,6 +59,8 @@ struct moe_hardware {
 struct moe_hardware_size {
     uint32_t gpu_count;
     uint32_t layer_count;
+    uint32_t first_gpu; /* of the deployment: whose factors GPU 0 has. The noise of pools differs:
+                         * their keys are of seed ^ first_gpu << 40 */
 };
 
 /* Errors: MOE_LIMIT when the arena is full; MOE_RANGE when a sustained clock is asked for and

@@ -81,6 +81,15 @@ static void expand_row(const struct pass *p, const uint16_t *row, uint16_t *out)
     }
 }
 
+/* Whether the row of a request is one of those that loads are made of. */
+static bool counts(const struct pass *p, uint32_t request, uint64_t row)
+{
+    const struct moe_trace_request *r = &p->requests[request];
+    const bool of_prompt = row - r->first_row < r->prompt_tokens;
+    return p->source->rows == MOE_PLANNING_ALL_ROWS ||
+           of_prompt == (p->source->rows == MOE_PLANNING_PROMPT_ROWS);
+}
+
 /* Row `row` of request `request`, which is of the planning window. */
 static void plan_row(struct pass *p, uint32_t request, uint64_t row, const uint16_t *ids)
 {
@@ -93,7 +102,9 @@ static void plan_row(struct pass *p, uint32_t request, uint64_t row, const uint1
         const uint64_t step = p->start[request] + later;
         batch = p->batch_counts + (size_t) (step * p->batch_count / p->step_count) * p->cells;
     }
-    count_row(p, ids, p->counts[0], batch);
+    if (counts(p, request, row)) {
+        count_row(p, ids, p->counts[0], batch);
+    }
     if (row < p->route_tokens) {
         const size_t items = (size_t) p->source->map->layer_count * p->model->top_k;
         expand_row(p, ids, p->route + row * items);
@@ -104,6 +115,9 @@ static enum moe_status read_trace(struct pass *p, struct moe_error *err)
 {
     const size_t items = (size_t) p->model->layer_count * p->model->top_k;
     const uint64_t row_count = moe_trace_row_count(p->source->trace);
+    const bool all = p->source->rows == MOE_PLANNING_ALL_ROWS;
+    const uint32_t followed =
+        all ? p->source->planned_requests : (uint32_t) moe_trace_request_count(p->source->trace);
     uint32_t request = 0;
     for (uint64_t row = 0; row < row_count;) {
         const uint64_t left = row_count - row;
@@ -111,14 +125,13 @@ static enum moe_status read_trace(struct pass *p, struct moe_error *err)
         MOE_TRY(moe_trace_read(p->source->trace, row, n, p->rows, err));
         for (uint64_t i = 0; i < n; i++, row++) {
             const uint16_t *ids = p->rows + i * items;
-            while (request < p->source->planned_requests &&
-                   row >= p->requests[request].first_row +
-                              moe_trace_request_rows(&p->requests[request])) {
+            while (request < followed && row >= p->requests[request].first_row +
+                                                    moe_trace_request_rows(&p->requests[request])) {
                 request++;
             }
             if (request < p->source->planned_requests) {
                 plan_row(p, request, row, ids);
-            } else {
+            } else if (all || counts(p, request, row)) {
                 count_row(p, ids, p->counts[1], NULL);
             }
         }

@@ -44,11 +44,19 @@ struct moe_planning {
     struct moe_policy_routes routes;
 };
 
+/* Which rows loads and batches are made of. Routes hold all rows, each labelled with its phase. */
+enum moe_planning_rows {
+    MOE_PLANNING_ALL_ROWS,
+    MOE_PLANNING_PROMPT_ROWS, /* what a prefill pool runs */
+    MOE_PLANNING_OUTPUT_ROWS, /* what a decode pool runs */
+};
+
 struct moe_planning_source {
     const struct moe_scenario *scenario;
     const struct moe_replay_map *map;
     struct moe_trace *trace;
     uint32_t planned_requests;
+    enum moe_planning_rows rows;
     uint32_t needs; /* enum moe_policy_need, of all policies together */
 };
 

@@ -44,7 +44,8 @@ static enum moe_status measure_speed(struct moe_policy_speed *speed,
     }
     for (uint32_t gpu = 0; gpu < gpus; gpu++) {
         const struct moe_gpu_factor factor =
-            scenario->noise ? moe_cost_gpu_factor(cost, seed, gpu) : nominal;
+            scenario->noise ? moe_cost_gpu_factor(cost, seed, scenario->cluster.first_gpu + gpu)
+                            : nominal;
         double *row = time_ns + (size_t) gpu * MOE_PLANNING_SPEED_POINTS;
         for (uint32_t i = 0; i < MOE_PLANNING_SPEED_POINTS; i++) {
             const double ns = time_of(cost, tokens[i], slots, &factor);

@@ -5,9 +5,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "sim/engine/pools/pools.h"
 #include "sim/engine/run_result.h"
 #include "sim/engine/run_state.h"
-#include "sim/engine/serving/graph_pad.h"
 
 #include "sim/base/no_malloc.h"
 
@@ -16,7 +16,9 @@ static enum moe_phase phase_now(const struct moe_run_state *run)
     if (run->finished < run->warmup_requests) {
         return MOE_PHASE_WARMUP;
     }
-    return moe_serving_scores_next(&run->serving) ? MOE_PHASE_SCORED : MOE_PHASE_DRAIN;
+    const bool scores =
+        run->pools != NULL ? moe_pools_scores_next(run) : moe_serving_scores_next(&run->serving);
+    return scores ? MOE_PHASE_SCORED : MOE_PHASE_DRAIN;
 }
 
 static void on_first_token(void *context, moe_time_ns ttft_ns)
@@ -40,7 +42,9 @@ static void on_finish(void *context, const struct moe_finished *finished)
     struct moe_run_state *run = context;
     run->finished++;
     moe_audit_finish_request(&run->audit, finished);
-    if (run->log.capacity > 0) {
+    if (run->pools != NULL) {
+        moe_pools_finish(run, finished);
+    } else if (run->log.capacity > 0) {
         moe_request_log_add(&run->log, &(struct moe_request_record){
                                            .number = finished->arrival->number,
                                            .arrival_ns = finished->arrival->arrival_ns,
@@ -56,17 +60,6 @@ static void on_finish(void *context, const struct moe_finished *finished)
     run->result->account[run->phase].requests++;
     if (run->phase == MOE_PHASE_SCORED) {
         moe_run_result_add_request(run->result, finished);
-    }
-}
-
-/* The work of a rank on each of its GPUs; padded where graphs say so. */
-static void spread_work(struct moe_run_state *run)
-{
-    const struct moe_serving *options = &run->input->scenario->serving;
-    const uint32_t ranks = run->serving.setup.rank_count;
-    run->result->padded_rows += moe_graph_pad(options, ranks, run->rank);
-    for (uint32_t gpu = 0; gpu < run->result->gpu_count; gpu++) {
-        run->own[gpu] = run->rank[gpu / options->attention_ranks];
     }
 }
 
@@ -114,11 +107,12 @@ static enum moe_status go_online(struct moe_run_state *run, moe_time_ns step_ns,
     return MOE_OK;
 }
 
-static enum moe_status one_step(struct moe_run_state *run, uint64_t tokens, struct moe_error *err)
+enum moe_status moe_run_step(struct moe_run_state *run, uint64_t tokens, struct moe_error *err)
 {
     struct moe_run_result *result = run->result;
     const uint64_t counted = run->counter.assignments;
     uint64_t output_tokens = 0;
+    moe_time_ns step_ns = 0;
     const struct moe_serving_observer observer = { run, on_first_token, on_next_token, on_finish };
     run->phase = phase_now(run);
     const bool scored = run->phase == MOE_PHASE_SCORED;
@@ -126,39 +120,30 @@ static enum moe_status one_step(struct moe_run_state *run, uint64_t tokens, stru
     if (run->input->audit) {
         MOE_TRY(moe_audit_plan(&run->audit, &run->serving, run->rank, tokens, err));
     }
-    spread_work(run);
+    moe_halves_cut(&run->halves, &run->serving, run->rank);
     moe_route_counter_begin_step(&run->counter);
     if (run->foresight.part != NULL) {
         moe_foresight_begin_step(&run->foresight, run->step_number, scored);
     }
-    MOE_TRY(moe_serving_route_step(&run->serving, &run->counter, err));
+    MOE_TRY(run->counter.split == NULL ? moe_run_route(run, err)
+                                       : moe_serving_route_step(&run->serving, &run->counter, err));
     if (run->counter.split == NULL && run->foresight.part != NULL) {
         MOE_TRY(moe_foresight_watch(&run->foresight, run->counter.slot_tokens,
                                     result->expert_of_slot, run->foresight_total, err));
     }
     if (run->counter.split != NULL) { /* those were the demands */
         MOE_TRY(moe_route_split_solve(&run->split, run->step_number, err));
-        MOE_TRY(moe_serving_route_step(&run->serving, &run->counter, err));
+        MOE_TRY(moe_run_route(run, err));
     }
     if (run->input->audit) {
         MOE_TRY(moe_audit_counts(&run->audit, &run->counter, tokens, run->split.dropped, err));
     }
-    if (attribute) {
-        moe_straggler_begin_step(&run->straggler);
-    }
-    moe_step_price(&run->step, run->step_number, run->now_ns, run->own, &run->counter,
-                   attribute ? &run->straggler : NULL);
-    const moe_time_ns step_ns = moe_step_play(&run->step);
-    if (attribute) {
-        const struct moe_step_prices prices = moe_step_prices(&run->step);
-        moe_step_end_straggler(&run->step, &run->straggler);
-        moe_sensitivity_step(&run->sensitivity, &run->step.times, &prices);
-    }
+    MOE_TRY(moe_run_time_step(run, attribute, &step_ns, err));
     if (run->input->detail != NULL && run->step_number < run->input->detail_steps) {
         MOE_TRY(play_events(run, step_ns, err));
     }
     if (run->input->audit) {
-        MOE_TRY(moe_audit_step(&run->audit, &run->step, step_ns, err));
+        MOE_TRY(moe_audit_step(&run->audit, &run->step, moe_step_length(&run->step), err));
     }
     moe_audit_pass(&run->audit, &run->serving, run->now_ns + step_ns);
     moe_serving_end_step(&run->serving, run->now_ns + step_ns, &output_tokens, &observer);
@@ -167,8 +152,18 @@ static enum moe_status one_step(struct moe_run_state *run, uint64_t tokens, stru
                          step_ns);
     if (scored) {
         const bool metered = result->account[MOE_PHASE_SCORED].steps % MOE_BOUND_STRIDE == 0;
-        moe_run_result_add_step(result, &run->step, &run->counter, step_ns,
-                                metered ? &run->meter : NULL, run->expert_scratch);
+        const uint16_t *expert_of_slot =
+            run->fetcher.limit > 0 ? run->fetcher.wide.expert_of_slot : result->expert_of_slot;
+        moe_run_result_add_loads(result, &run->step, &run->counter, expert_of_slot,
+                                 metered ? &run->meter : NULL, run->expert_scratch);
+        if (run->halves.now) {
+            moe_run_result_add_halves(result, &run->step, &run->halves, step_ns);
+        } else {
+            moe_run_result_add_step(result, &run->step, &run->counter, expert_of_slot, step_ns);
+        }
+        if (run->fetcher.limit > 0) {
+            moe_fetcher_account(&run->fetcher, moe_step_fetch_exposed(&run->step, step_ns));
+        }
     }
     struct moe_token_account *account = &result->account[run->phase];
     account->steps++;
@@ -219,7 +214,7 @@ static enum moe_status refuse_hopeless(const struct moe_run_state *run, struct m
                : MOE_OK;
 }
 
-static enum moe_status close_result(struct moe_run_state *run, struct moe_error *err)
+void moe_run_collect(struct moe_run_state *run)
 {
     struct moe_run_result *result = run->result;
     result->unknown_assignments = run->counter.unknown;
@@ -234,18 +229,9 @@ static enum moe_status close_result(struct moe_run_state *run, struct moe_error 
     result->dispatch_bytes = moe_cost_exchange_bytes(run->input->cost, MOE_COST_DISPATCH);
     result->combine_bytes = moe_cost_exchange_bytes(run->input->cost, MOE_COST_COMBINE);
     result->online = run->online.account;
-    result->served_rows = run->audit.finished_rows;
+    result->fetch = run->fetcher.account;
+    result->served_rows = run->audit.finished_rows - run->serving.moved_rows;
     result->served_requests = run->audit.finished;
-    if (run->input->audit) {
-        MOE_TRY(moe_audit_end(&run->audit, &run->serving, run->input->arrivals, result->seed,
-                              run->spare, err));
-    }
-    if (run->log.count > 0) {
-        moe_request_log_measure(&run->log, &run->input->scenario->slo, &result->service);
-    }
-    if (result->account[MOE_PHASE_SCORED].steps == 0 && !run->input->latencies_only) {
-        return refuse_unscored(run, err);
-    }
     if (run->input->scenario->attribution) {
         assert(run->straggler.idle_ns[MOE_CAUSE_ALL] == result->idle_ns);
         result->attributed = true;
@@ -253,7 +239,32 @@ static enum moe_status close_result(struct moe_run_state *run, struct moe_error 
         memcpy(result->subset_time_ns, run->straggler.time_ns, sizeof result->subset_time_ns);
         memcpy(result->sensitivity_ns, run->sensitivity.time_ns, sizeof result->sensitivity_ns);
     }
-    return MOE_OK;
+}
+
+static enum moe_status close_result(struct moe_run_state *run, struct moe_error *err)
+{
+    struct moe_run_result *result = run->result;
+    moe_run_collect(run);
+    if (run->input->audit) {
+        MOE_TRY(moe_audit_end(&run->audit, &run->serving, run->input->arrivals, result->seed,
+                              run->spare, err));
+    }
+    if (run->log.count > 0) {
+        moe_request_log_measure(&run->log, &run->input->scenario->slo, &result->service);
+    }
+    return result->account[MOE_PHASE_SCORED].steps == 0 && !run->input->latencies_only
+               ? refuse_unscored(run, err)
+               : MOE_OK;
+}
+
+void moe_run_wait(struct moe_run_state *run, moe_time_ns at_ns)
+{
+    if (at_ns > run->now_ns) {
+        run->phase = phase_now(run);
+        run->result->account[run->phase].quiet_ns += at_ns - run->now_ns;
+        run->now_ns = at_ns;
+        moe_audit_pass(&run->audit, &run->serving, at_ns);
+    }
 }
 
 /* Nothing runs: on to the next arrival. False when nobody comes any more. */
@@ -264,10 +275,7 @@ static bool wait_for_arrival(struct moe_run_state *run)
         return false;
     }
     assert(arrival_ns > run->now_ns); /* who has arrived can be admitted to an idle cluster */
-    run->phase = phase_now(run);
-    run->result->account[run->phase].quiet_ns += arrival_ns - run->now_ns;
-    run->now_ns = arrival_ns;
-    moe_audit_pass(&run->audit, &run->serving, arrival_ns);
+    moe_run_wait(run, arrival_ns);
     return true;
 }
 
@@ -278,11 +286,18 @@ static enum moe_status serve(struct moe_run_state *run, struct moe_error *err)
         MOE_TRY(moe_run_meet_death(run, err));
         MOE_TRY(moe_serving_plan_step(&run->serving, run->now_ns, run->rank, &tokens, err));
         if (tokens > 0) {
-            MOE_TRY(one_step(run, tokens, err));
+            MOE_TRY(moe_run_step(run, tokens, err));
         } else if (!wait_for_arrival(run)) {
             return close_result(run, err);
         }
     }
+}
+
+void moe_run_finish(struct moe_run_state *run)
+{
+    moe_route_split_finish(&run->split);
+    moe_online_finish(&run->online);
+    moe_arena_finish(&run->state);
 }
 
 enum moe_status moe_run(const struct moe_run_input *input,
@@ -293,6 +308,9 @@ enum moe_status moe_run(const struct moe_run_input *input,
     const struct moe_placement_shape shape = moe_scenario_shape(input->scenario);
     struct moe_run_state run = { .input = input, .result = result };
     struct moe_placement placement;
+    if (input->pools != NULL) {
+        return moe_pools_run(input, composition, seed, trace, results, work, result, err);
+    }
     MOE_TRY(moe_run_result_init(result, &shape, results, err));
     (void) snprintf(result->policy, sizeof result->policy, "%s", composition->label);
     result->seed = seed;
@@ -307,8 +325,6 @@ enum moe_status moe_run(const struct moe_run_input *input,
     if (status == MOE_OK) {
         status = serve(&run, err);
     }
-    moe_route_split_finish(&run.split);
-    moe_online_finish(&run.online);
-    moe_arena_finish(&run.state);
+    moe_run_finish(&run);
     return status;
 }

@@ -23,11 +23,14 @@
 #include "sim/base/arena.h"
 #include "sim/cost/cost.h"
 #include "sim/engine/bound_meter.h"
+#include "sim/engine/fetcher.h"
 #include "sim/engine/foresight.h"
 #include "sim/engine/latency.h"
 #include "sim/engine/memory.h"
 #include "sim/engine/online/online.h"
+#include "sim/engine/overlap/halves_step.h"
 #include "sim/engine/planning.h"
+#include "sim/engine/pools/handover.h"
 #include "sim/engine/replay_map.h"
 #include "sim/engine/request_log.h"
 #include "sim/engine/sensitivity.h"
@@ -63,7 +66,7 @@ struct moe_run_result {
 
     uint32_t layer_count;
     uint32_t gpu_count;
-    uint32_t slot_count;
+    uint32_t slot_count; /* without temporary ones */
     uint32_t expert_count;
 
     struct moe_token_account account[MOE_PHASE_COUNT];
@@ -80,6 +83,7 @@ struct moe_run_result {
     uint64_t repeated_rows; /* of requests longer than the trace's: routes repeated (assumed) */
     uint64_t padded_rows;   /* to the sizes of captured graphs */
     struct moe_online_account online;
+    struct moe_fetch_account fetch;
     uint64_t unknown_assignments;
     uint64_t dropped_assignments; /* left without a copy by a dropping dispatch policy */
     struct moe_foresight_score foreseen_window; /* the loads planned on, against the scored ones */
@@ -107,7 +111,8 @@ struct moe_run_result {
                               * (last - first token) / (output tokens - 1), rounded down */
     struct moe_latency e2e;      /* arrival (in a closed loop admission) to last token */
 
-    struct moe_step_profile profile; /* of the steps of all phases */
+    struct moe_halves_account halves; /* steps that ran in two halves */
+    struct moe_step_profile profile;  /* of the steps of all phases */
 
     moe_time_ns idle_ns; /* ranks x (max - mean), summed over barriers */
     uint64_t barriers;
@@ -129,7 +134,14 @@ struct moe_run_result {
                                   * charged to the expert of the slot with most tokens there (the
                                   * lowest of equal ones); to none when it had no tokens */
     uint16_t *expert_of_slot;    /* [layer][slot] the plan, the last one where it was made anew */
+
+    /* With pools (pools/pools.h) all of the above is the decode pool's, but for service, which is
+     * of the whole way. NULL: no pools. */
+    const struct moe_run_result *prefill;
+    struct moe_handover_account handover;
 };
+
+struct moe_run_pools;
 
 /* What every run of a study shares; read-only while runs are made. */
 struct moe_run_input {
@@ -139,11 +151,20 @@ struct moe_run_input {
     const struct moe_planning *planning;
     const struct moe_arrival_source *arrivals;
     uint64_t longest_request; /* prompt + output tokens: what a KV pool must hold at least */
-    bool audit;               /* check what must hold after every step (audit.h) */
-    uint64_t kv_limit;        /* tokens of KV pool at most, for tests; 0: as memory says */
-    bool latencies_only;      /* only result->service is asked for: a run may score no step */
-    FILE *detail;             /* event log, or NULL */
-    uint64_t detail_steps;    /* steps to log */
+    uint64_t longest_prompt;  /* likewise, of a pool that reads prompts only */
+    const struct moe_run_pools *pools; /* NULL: all GPUs do both; else scenario and cost are of the
+                                        * deployment, planning is not read */
+    bool audit;                        /* check what must hold after every step (audit.h) */
+    uint64_t kv_limit;                 /* tokens of KV pool at most, for tests; 0: as memory says */
+    bool latencies_only;   /* only result->service is asked for: a run may score no step */
+    FILE *detail;          /* event log, or NULL */
+    uint64_t detail_steps; /* steps to log */
+};
+
+/* What the runs of both pools share, as input: scenario, cost and planning of each; the rest is
+ * taken from the whole one. */
+struct moe_run_pools {
+    struct moe_run_input part[MOE_POOL_COUNT];
 };
 
 /* Bytes that a run's result needs from its arena, and its working memory. */

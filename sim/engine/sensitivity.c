@@ -70,8 +70,6 @@ static void scale_after(const struct moe_step_times *times, const struct moe_ste
     }
 }
 
-/* The step's durations with one part scaled, in *lane: a view that shares every array with
- * times but the one that the part changes, which is own's. */
 static void scale_part(const struct moe_step_times *times, const struct moe_step_times *own,
                        const struct moe_step_prices *prices, enum moe_cost_part part, double scale,
                        struct moe_step_times *lane)
@@ -113,13 +111,20 @@ static void scale_part(const struct moe_step_times *times, const struct moe_step
     }
 }
 
+void moe_sensitivity_lane(const struct moe_step_times *times, const struct moe_step_times *own,
+                          const struct moe_step_prices *prices, uint32_t number,
+                          struct moe_step_times *lane)
+{
+    scale_part(times, own, prices, (enum moe_cost_part)(number / 2), moe_sensitivity_scale(number),
+               lane);
+}
+
 void moe_sensitivity_step(struct moe_sensitivity *s, const struct moe_step_times *times,
                           const struct moe_step_prices *prices)
 {
     struct moe_step_times lane;
     for (uint32_t i = 0; i < MOE_SENSITIVITY_LANES; i++) {
-        scale_part(times, &s->times, prices, (enum moe_cost_part)(i / 2), moe_sensitivity_scale(i),
-                   &lane);
+        moe_sensitivity_lane(times, &s->times, prices, i, &lane);
         s->time_ns[i] += moe_timeline_run(&lane, s->clock, s->barriers);
     }
 }

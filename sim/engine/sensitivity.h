@@ -46,6 +46,12 @@ enum moe_status moe_sensitivity_init(struct moe_sensitivity *sensitivity, uint32
                                      uint32_t gpu_count, const struct moe_serving *serving,
                                      struct moe_arena *arena, struct moe_error *err) MOE_MUST_CHECK;
 
+/* The durations of lane `number` of a step: *lane is a view that shares every array with times but
+ * the one that its part changes, which is own's. */
+void moe_sensitivity_lane(const struct moe_step_times *times, const struct moe_step_times *own,
+                          const struct moe_step_prices *prices, uint32_t number,
+                          struct moe_step_times *lane);
+
 /* Plays one step in every lane. times: the step as it was. */
 void moe_sensitivity_step(struct moe_sensitivity *sensitivity, const struct moe_step_times *times,
                           const struct moe_step_prices *prices);

@@ -11,6 +11,25 @@ static bool new_pair(struct moe_price_pair *pair, struct moe_arena *arena, size_
     return pair->real != NULL && pair->nominal != NULL;
 }
 
+static enum moe_status init_unhindered(struct moe_step *s, const struct moe_fetcher *fetcher,
+                                       struct moe_arena *arena, struct moe_error *err)
+{
+    const size_t all = (size_t) s->layer_count * s->gpu_count;
+    if (fetcher == NULL) {
+        return MOE_OK;
+    }
+    s->fetcher = fetcher;
+    s->exchange_ns = MOE_NEW(arena, double, all);
+    s->unhindered = s->times;
+    s->unhindered.dispatch = MOE_NEW(arena, moe_time_ns, all);
+    s->unhindered_barriers = MOE_NEW(arena, struct moe_barrier, moe_barrier_count(s->layer_count));
+    return s->exchange_ns != NULL && s->unhindered.dispatch != NULL &&
+                   s->unhindered_barriers != NULL
+               ? MOE_OK
+               : moe_fail(err, MOE_LIMIT, "no room for the transfers of %u layers on %u GPUs",
+                          s->layer_count, s->gpu_count);
+}
+
 enum moe_status moe_step_init(struct moe_step *s, const struct moe_step_options *options,
                               struct moe_arena *arena, struct moe_error *err)
 {
@@ -45,9 +64,11 @@ enum moe_status moe_step_init(struct moe_step *s, const struct moe_step_options 
     }
     MOE_TRY(
         moe_step_times_init(&s->times, options->layer_count, gpus, options->serving, arena, err));
-    return moe_hardware_init(&s->hardware, options->cost,
-                             (struct moe_hardware_size){ gpus, options->layer_count },
-                             options->seed, options->noise, options->hardware, arena, err);
+    MOE_TRY(init_unhindered(s, options->fetcher, arena, err));
+    return moe_hardware_init(
+        &s->hardware, options->cost,
+        (struct moe_hardware_size){ gpus, options->layer_count, options->first_gpu }, options->seed,
+        options->noise, options->hardware, arena, err);
 }
 
 static double after_ns(const struct moe_token_prices *prices)
@@ -153,6 +174,25 @@ static void price_gpu(struct moe_step *s, size_t at, const struct moe_gpu_factor
     }
 }
 
+/* What the layer's transfers add to the dispatch of each of its GPUs. */
+static void price_fetches(struct moe_step *s, uint32_t layer, bool nominal)
+{
+    for (uint32_t gpu = 0; gpu < s->gpu_count; gpu++) {
+        const size_t at = (size_t) layer * s->gpu_count + gpu;
+        const struct moe_duration d =
+            moe_fetcher_exposed(s->fetcher, layer, gpu, &s->hardware.factor[gpu]);
+        s->exchange_ns[at] = s->dispatch.real[at];
+        s->dispatch.real[at] += d.ns;
+        if (d.ns > 0.0 && (uint8_t) d.provenance > s->dispatch_source[at]) {
+            s->dispatch_source[at] = (uint8_t) d.provenance; /* the worse of both */
+        }
+        if (nominal) {
+            s->dispatch.nominal[at] +=
+                moe_fetcher_exposed(s->fetcher, layer, gpu, &s->hardware.nominal).ns;
+        }
+    }
+}
+
 static struct moe_stretch_prices stretch(const struct moe_step *s,
                                          const struct moe_price_pair *pair, size_t row,
                                          uint32_t layer, enum moe_stretch kind)
@@ -164,17 +204,30 @@ static struct moe_stretch_prices stretch(const struct moe_step *s,
     };
 }
 
+/* Of the layer that price_before was last called for. */
+static struct moe_layer_prices layer_prices(const struct moe_step *s, uint32_t layer)
+{
+    const size_t row = (size_t) layer * s->gpu_count;
+    return (struct moe_layer_prices){
+        .before = stretch(s, &s->before, 0, layer, MOE_STRETCH_BEFORE),
+        .shared = stretch(s, &s->shared, 0, layer, MOE_STRETCH_BEFORE),
+        .dispatch = stretch(s, &s->dispatch, row, layer, MOE_STRETCH_DISPATCH),
+        .expert = stretch(s, &s->expert, row, layer, MOE_STRETCH_EXPERT),
+        .combine = stretch(s, &s->combine, row, layer, MOE_STRETCH_COMBINE),
+    };
+}
+
+struct moe_layer_prices moe_step_layer_prices(struct moe_step *s, uint32_t layer)
+{
+    price_before(s, layer, true);
+    return layer_prices(s, layer);
+}
+
 static void add_to_straggler(const struct moe_step *s, uint32_t layer,
                              struct moe_straggler *straggler)
 {
-    const size_t row = (size_t) layer * s->gpu_count;
-    const struct moe_stretch_prices before = stretch(s, &s->before, 0, layer, MOE_STRETCH_BEFORE);
-    const struct moe_stretch_prices shared = stretch(s, &s->shared, 0, layer, MOE_STRETCH_BEFORE);
-    const struct moe_stretch_prices out =
-        stretch(s, &s->dispatch, row, layer, MOE_STRETCH_DISPATCH);
-    const struct moe_stretch_prices expert = stretch(s, &s->expert, row, layer, MOE_STRETCH_EXPERT);
-    const struct moe_stretch_prices back = stretch(s, &s->combine, row, layer, MOE_STRETCH_COMBINE);
-    moe_straggler_add_layer(straggler, &before, &shared, &out, &expert, &back);
+    const struct moe_layer_prices p = layer_prices(s, layer);
+    moe_straggler_add_layer(straggler, &p.before, &p.shared, &p.dispatch, &p.expert, &p.combine);
 }
 
 static void round_layer(struct moe_step *s, uint32_t layer)
@@ -193,15 +246,18 @@ static void round_layer(struct moe_step *s, uint32_t layer)
         s->times.combine[row + gpu] = moe_time_round_up(s->combine.real[row + gpu] *
                                                         jitter[MOE_STRETCH_COMBINE * gpus + gpu]);
     }
+    for (uint32_t gpu = 0; s->fetcher != NULL && gpu < gpus; gpu++) {
+        s->unhindered.dispatch[row + gpu] = moe_time_round_up(
+            s->exchange_ns[row + gpu] * jitter[MOE_STRETCH_DISPATCH * gpus + gpu]);
+    }
 }
 
-void moe_step_price(struct moe_step *s, uint64_t number, moe_time_ns now_ns,
-                    const struct moe_token_work *own, const struct moe_route_counter *counter,
-                    struct moe_straggler *straggler)
+/* At the hardware's moment. straggler: NULL or who is told. */
+static void price(struct moe_step *s, const struct moe_token_work *own,
+                  const struct moe_route_counter *counter, bool nominal,
+                  struct moe_straggler *straggler)
 {
     const uint32_t gpus = s->gpu_count;
-    const bool nominal = straggler != NULL;
-    moe_hardware_begin_step(&s->hardware, number, now_ns);
     price_tokens(s, own, nominal);
     for (uint32_t layer = 0; layer < s->layer_count; layer++) {
         const size_t row = (size_t) layer * gpus;
@@ -218,8 +274,11 @@ void moe_step_price(struct moe_step *s, uint64_t number, moe_time_ns now_ns,
         for (uint32_t gpu = 0; gpu < gpus; gpu++) {
             price_gpu(s, row + gpu, &s->hardware.factor[gpu], nominal);
         }
+        if (s->fetcher != NULL) {
+            price_fetches(s, layer, nominal);
+        }
         round_layer(s, layer);
-        if (nominal) {
+        if (straggler != NULL) {
             add_to_straggler(s, layer, straggler);
         }
     }
@@ -229,6 +288,23 @@ void moe_step_price(struct moe_step *s, uint64_t number, moe_time_ns now_ns,
         s->times.after[gpu] =
             moe_time_round_up(s->after.real[gpu] * jitter[MOE_STRETCH_BEFORE * gpus + gpu]);
     }
+}
+
+void moe_step_price(struct moe_step *s, uint64_t number, moe_time_ns now_ns,
+                    const struct moe_token_work *own, const struct moe_route_counter *counter,
+                    bool nominal, struct moe_straggler *straggler)
+{
+    assert(nominal || straggler == NULL);
+    moe_hardware_begin_step(&s->hardware, number, now_ns);
+    price(s, own, counter, nominal, straggler);
+}
+
+void moe_step_price_part(struct moe_step *part, const struct moe_step *whole,
+                         const struct moe_token_work *own, const struct moe_route_counter *counter,
+                         bool nominal)
+{
+    part->hardware = whole->hardware;
+    price(part, own, counter, nominal, NULL);
 }
 
 void moe_step_end_straggler(const struct moe_step *s, struct moe_straggler *straggler)
@@ -241,6 +317,13 @@ void moe_step_end_straggler(const struct moe_step *s, struct moe_straggler *stra
 moe_time_ns moe_step_play(struct moe_step *s)
 {
     return moe_timeline_run(&s->times, s->clock, s->barriers);
+}
+
+moe_time_ns moe_step_fetch_exposed(struct moe_step *s, moe_time_ns step_ns)
+{
+    return s->fetcher == NULL
+               ? 0
+               : step_ns - moe_timeline_run(&s->unhindered, s->clock, s->unhindered_barriers);
 }
 
 struct moe_step_prices moe_step_prices(const struct moe_step *s)

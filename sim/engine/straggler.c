@@ -8,7 +8,7 @@
 #include "sim/base/no_malloc.h"
 
 enum stretch { BEFORE, SHARED, DISPATCH, EXPERT, COMBINE, AFTER, STRETCH_COUNT };
-enum { VARIANTS = 8 }; /* own cause x hardware x jitter, each absent (0) or present (1) */
+enum { VARIANTS = MOE_STRAGGLER_VARIANTS };
 
 static const char *const cause_name[MOE_CAUSE_COUNT] = {
     [MOE_CAUSE_ROUTING] = "routing", [MOE_CAUSE_BATCH] = "batch", [MOE_CAUSE_HARDWARE] = "hardware",
@@ -48,22 +48,27 @@ void moe_straggler_begin_step(struct moe_straggler *s)
     memset(s->step_idle_ns, 0, sizeof s->step_idle_ns);
 }
 
-static moe_time_ns *variant_of(const struct moe_straggler *s, enum stretch stretch, uint32_t subset)
+uint32_t moe_straggler_variant(enum moe_cause cause, uint32_t subset)
 {
-    const uint32_t own = subset >> own_cause[stretch] & 1;
+    const uint32_t own = subset >> cause & 1;
     const uint32_t hardware = subset >> MOE_CAUSE_HARDWARE & 1;
     const uint32_t jitter = subset >> MOE_CAUSE_JITTER & 1;
-    const size_t index = (size_t) stretch * VARIANTS + (own << 2 | hardware << 1 | jitter);
+    return own << 2 | hardware << 1 | jitter;
+}
+
+static moe_time_ns *variant_of(const struct moe_straggler *s, enum stretch stretch, uint32_t subset)
+{
+    const size_t index =
+        (size_t) stretch * VARIANTS + moe_straggler_variant(own_cause[stretch], subset);
     return s->variant + index * s->gpu_count;
 }
 
 /* With the stretch's own cause absent and the hardware present, a GPU takes the mean time,
  * slower or faster by what its factors do to its own work. */
-static void price_variants(struct moe_straggler *s, enum stretch stretch,
-                           const struct moe_stretch_prices *prices)
+void moe_straggler_price(const struct moe_stretch_prices *prices, uint32_t gpu_count,
+                         moe_time_ns *out)
 {
-    const uint32_t gpus = s->gpu_count;
-    moe_time_ns *out = s->variant + (size_t) stretch * VARIANTS * gpus;
+    const uint32_t gpus = gpu_count;
     double sum = 0.0;
     for (uint32_t gpu = 0; gpu < gpus; gpu++) {
         sum += prices->nominal[gpu];
@@ -83,6 +88,13 @@ static void price_variants(struct moe_straggler *s, enum stretch stretch,
         out[6 * gpus + gpu] = moe_time_round_up(real);
         out[7 * gpus + gpu] = moe_time_round_up(real * jitter);
     }
+}
+
+static void price_variants(struct moe_straggler *s, enum stretch stretch,
+                           const struct moe_stretch_prices *prices)
+{
+    moe_straggler_price(prices, s->gpu_count,
+                        s->variant + (size_t) stretch * VARIANTS * s->gpu_count);
 }
 
 static void play_layer(struct moe_straggler *s, uint32_t subset)

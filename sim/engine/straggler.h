@@ -80,6 +80,16 @@ void moe_straggler_add_layer(struct moe_straggler *straggler,
 void moe_straggler_end_step(struct moe_straggler *straggler,
                             const struct moe_stretch_prices *after);
 
+/* For other timelines than that of one layer after the other (overlap/): the durations that a
+ * stretch can have, own cause x hardware x jitter, each absent (0) or present (1), into
+ * out[MOE_STRAGGLER_VARIANTS][gpu_count], and which of them a subset of causes takes. Such a
+ * timeline leaves its ranks' times in clock and its idle time in step_idle_ns, by subset, between
+ * begin_step and end_step. */
+enum { MOE_STRAGGLER_VARIANTS = 8 };
+void moe_straggler_price(const struct moe_stretch_prices *prices, uint32_t gpu_count,
+                         moe_time_ns *out);
+uint32_t moe_straggler_variant(enum moe_cause cause, uint32_t subset);
+
 /* Splits idle_ns (one value per subset, bit c set when cause c is on) into parts[MOE_CAUSE_COUNT] that sum to
  * idle_ns[MOE_CAUSE_ALL] - idle_ns[0]. */
 void moe_straggler_split(const moe_time_ns idle_ns[MOE_CAUSE_SUBSETS],

@@ -9,7 +9,9 @@
 
 #include "sim/arrival/workload.h"
 #include "sim/cost/calibration_hash.h"
+#include "sim/engine/pools/pools_input.h"
 #include "sim/engine/verdict.h"
+#include "sim/scenario/deployment.h"
 
 /* The study with what it owns: the shared tables, and one arena of results per run. */
 struct owned_study {
@@ -22,7 +24,8 @@ struct owned_study {
     struct moe_arrival_source arrivals;
     struct moe_cost *cost;
     struct moe_run_input input;
-    struct moe_error *errors; /* [policy_count * seed_count] */
+    struct moe_pools_input *pools; /* owned; NULL without pools */
+    struct moe_error *errors;      /* [policy_count * seed_count] */
     uint32_t run_count;
 };
 
@@ -33,9 +36,31 @@ static double now_seconds(void)
     return (double) now.tv_sec + 1e-9 * (double) now.tv_nsec;
 }
 
-/* What the policies plan on, by one pass over the trace. */
-static enum moe_status plan(struct owned_study *owned, struct moe_trace *trace,
-                            struct moe_error *err)
+static enum moe_status prepare_pools(struct owned_study *owned,
+                                     const struct moe_calibration *calibration,
+                                     struct moe_trace *trace, uint32_t needs, struct moe_error *err)
+{
+    const struct moe_pools_source source = {
+        .whole = &owned->input,
+        .calibration = calibration,
+        .trace = trace,
+        .planned_requests = (uint32_t) owned->study.planned_requests,
+        .needs = needs,
+    };
+    if (!moe_deployment_has_pools(owned->study.scenario)) {
+        return MOE_OK;
+    }
+    owned->pools = calloc(1, sizeof *owned->pools);
+    if (owned->pools == NULL) {
+        return moe_fail(err, MOE_LIMIT, "no memory for two pools");
+    }
+    owned->input.pools = &owned->pools->run;
+    return moe_pools_input_init(owned->pools, &source, &owned->shared, err);
+}
+
+/* What the policies plan on, by one pass over the trace; two more with pools. */
+static enum moe_status plan(struct owned_study *owned, const struct moe_calibration *calibration,
+                            struct moe_trace *trace, struct moe_error *err)
 {
     struct moe_study *study = &owned->study;
     const struct moe_trace_model *model = moe_trace_model(trace);
@@ -57,7 +82,7 @@ static enum moe_status plan(struct owned_study *owned, struct moe_trace *trace,
                         moe_trace_path(trace));
     }
     owned->input.planning = &owned->planning;
-    return MOE_OK;
+    return prepare_pools(owned, calibration, trace, source.needs, err);
 }
 
 static void describe_trace(struct owned_study *owned, const struct moe_trace *trace)
@@ -111,6 +136,9 @@ static enum moe_status prepare_arrivals(struct owned_study *owned, struct moe_tr
         if (status == MOE_OK && survey.longest_tokens > owned->input.longest_request) {
             owned->input.longest_request = survey.longest_tokens;
         }
+        if (status == MOE_OK && survey.longest_prompt > owned->input.longest_prompt) {
+            owned->input.longest_prompt = survey.longest_prompt;
+        }
     }
     moe_arena_finish(&scratch);
     return status;
@@ -146,7 +174,7 @@ static enum moe_status prepare(struct owned_study *owned, struct moe_trace *trac
     }
     describe_trace(owned, trace);
     MOE_TRY(prepare_arrivals(owned, trace, err));
-    return plan(owned, trace, err);
+    return plan(owned, calibration, trace, err);
 }
 
 /* One run, with its own trace handle and working memory; results is made for it. */
@@ -214,6 +242,7 @@ static enum moe_status run_all(struct owned_study *owned, const struct moe_study
             return err->status;
         }
     }
+    owned->study.audited = options->audit;
     return MOE_OK;
 }
 
@@ -341,6 +370,10 @@ void moe_study_destroy(struct moe_study *study)
     for (uint32_t i = 0; owned->results != NULL && i < owned->run_count; i++) {
         moe_arena_finish(&owned->results[i]);
     }
+    if (owned->pools != NULL) {
+        moe_pools_input_finish(owned->pools);
+    }
+    free(owned->pools);
     moe_planning_finish(&owned->planning);
     moe_arrival_source_finish(&owned->arrivals);
     moe_arena_finish(&owned->shared);

@@ -100,9 +100,8 @@ static void add(struct moe_critical_path *path, enum moe_cost_part part, uint8_t
     path->ns[part][provenance] += ns;
 }
 
-/* Divides total over three prices in proportion, exactly: the rest goes to attention. */
-static void add_before(struct moe_critical_path *path, moe_time_ns total,
-                       const struct moe_duration *part, uint32_t dense)
+void moe_critical_add_before(struct moe_critical_path *path, moe_time_ns total,
+                             const struct moe_duration *part, uint32_t dense)
 {
     const double dense_ffn = part[MOE_COST_DENSE].ns * dense;
     const double gate = part[MOE_COST_GATE].ns;
@@ -114,6 +113,15 @@ static void add_before(struct moe_critical_path *path, moe_time_ns total,
     add(path, MOE_COST_GATE, (uint8_t) part[MOE_COST_GATE].provenance, gate_ns);
     add(path, MOE_COST_ATTENTION, (uint8_t) part[MOE_COST_ATTENTION].provenance,
         total - dense_ns - gate_ns);
+}
+
+void moe_critical_add_after(struct moe_critical_path *path, moe_time_ns total,
+                            const struct moe_duration *part)
+{
+    const moe_time_ns host = moe_time_round_up(part[MOE_COST_HOST].ns);
+    const moe_time_ns host_ns = host < total ? host : total;
+    add(path, MOE_COST_HOST, (uint8_t) part[MOE_COST_HOST].provenance, host_ns);
+    add(path, MOE_COST_HEAD, (uint8_t) part[MOE_COST_HEAD].provenance, total - host_ns);
 }
 
 /* The rank whose own exit from a collective a later event waited for: with a common exit
@@ -136,12 +144,7 @@ void moe_timeline_critical(const struct moe_step_times *times, const struct moe_
 {
     const uint32_t gpus = times->gpu_count;
     uint32_t rank = barriers[(size_t) 2 * times->layer_count].last_rank;
-    const struct moe_duration *part = sources->tokens[rank].part;
-    const moe_time_ns after = times->after[rank];
-    const moe_time_ns host = moe_time_round_up(part[MOE_COST_HOST].ns);
-    const moe_time_ns host_ns = host < after ? host : after;
-    add(path, MOE_COST_HOST, (uint8_t) part[MOE_COST_HOST].provenance, host_ns);
-    add(path, MOE_COST_HEAD, (uint8_t) part[MOE_COST_HEAD].provenance, after - host_ns);
+    moe_critical_add_after(path, times->after[rank], sources->tokens[rank].part);
     for (uint32_t layer = times->layer_count; layer-- > 0;) {
         const size_t row = (size_t) layer * gpus;
         const struct moe_barrier *pair = &barriers[(size_t) 2 * layer];
@@ -162,7 +165,8 @@ void moe_timeline_critical(const struct moe_step_times *times, const struct moe_
             add(path, MOE_COST_DISPATCH, sources->dispatch[out], times->dispatch[out]);
             rank = pair[0].last_rank;
         }
-        add_before(path, times->before[row + rank], sources->tokens[rank].part,
-                   moe_dense_layers_before(layer, times->layer_count, sources->dense_layer_count));
+        moe_critical_add_before(
+            path, times->before[row + rank], sources->tokens[rank].part,
+            moe_dense_layers_before(layer, times->layer_count, sources->dense_layer_count));
     }
 }

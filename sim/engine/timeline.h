@@ -84,6 +84,13 @@ struct moe_price_sources {
 void moe_timeline_critical(const struct moe_step_times *times, const struct moe_barrier *barriers,
                            const struct moe_price_sources *sources, struct moe_critical_path *path);
 
+/* The two stretches that hold several parts, divided as above: before with `dense` dense layers in
+ * it, and after. part: the rank's own prices, by part. */
+void moe_critical_add_before(struct moe_critical_path *path, moe_time_ns total,
+                             const struct moe_duration *part, uint32_t dense);
+void moe_critical_add_after(struct moe_critical_path *path, moe_time_ns total,
+                            const struct moe_duration *part);
+
 /* The same timeline, event by event. */
 struct moe_event_rank {
     moe_time_ns data_ns;   /* when the dispatched tokens are there; -1 before that */

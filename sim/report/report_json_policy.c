@@ -26,6 +26,14 @@
  *              online: {considered, plans, moved_slots, moved_near_bytes, moved_far_bytes,
  *              moved_host_bytes, planner_ns, move_ns, stall_ns, scored_stall_ns, moving_steps,
  *              gain_ns} (sim/engine/online/online.h),
+ *              fetch: {slots, near_copies, far_copies, near_bytes, far_bytes, layer_steps,
+ *              transfer_ns, exposed_ns, balance_without} (sim/engine/fetcher.h), null where the
+ *              dispatch does not fetch; balance_without: the mean of the layers and steps,
+ *              halves: null, or of the scored steps in two halves {steps, time_ns, one_piece_ns,
+ *              exchange_ns, hidden_ns} (sim/engine/overlap/halves_step.h),
+ *              pools: null, or {prefill: as runs, handover: {count, bytes, place_ns, queue_ns,
+ *              send_ns, beside_ns, longest_ns} (sim/engine/pools/handover.h)}; the run itself is
+ *              then the decode pool's,
  *              moved_slots, idle_ns, causes_ns: {CAUSE: ns} or null,
  *              predicted: {window, steps}: each null, or {scored, error_share, wrong_share,
  *              hit_rate} (policies/predict_score.h)}], in seed order
@@ -241,7 +249,55 @@ static json_t *online_json(struct moe_json *json, const struct moe_online_accoun
     return out;
 }
 
-static json_t *run_json(struct moe_json *json, const struct moe_run_result *run)
+static json_t *fetch_json(struct moe_json *json, const struct moe_run_result *run)
+{
+    const struct moe_fetch_account *a = &run->fetch;
+    if (a->slots == 0) {
+        return json_null();
+    }
+    json_t *out = json_object();
+    const double without = a->even_balance / (double) run->layer_steps;
+    moe_json_put(json, out, "slots", moe_json_count(a->slots));
+    moe_json_put(json, out, "near_copies", moe_json_count(a->near_copies));
+    moe_json_put(json, out, "far_copies", moe_json_count(a->far_copies));
+    moe_json_put(json, out, "near_bytes", moe_json_real((double) a->near_copies * a->expert_bytes));
+    moe_json_put(json, out, "far_bytes", moe_json_real((double) a->far_copies * a->expert_bytes));
+    moe_json_put(json, out, "layer_steps", moe_json_count(a->layer_steps));
+    moe_json_put(json, out, "transfer_ns", moe_json_real(a->transfer_ns));
+    moe_json_put(json, out, "exposed_ns", json_integer(a->exposed_ns));
+    moe_json_put(json, out, "balance_without", moe_json_real(without));
+    return out;
+}
+
+static json_t *halves_json(struct moe_json *json, const struct moe_halves_account *a)
+{
+    if (a->steps == 0) {
+        return json_null();
+    }
+    json_t *out = json_object();
+    moe_json_put(json, out, "steps", moe_json_count(a->steps));
+    moe_json_put(json, out, "time_ns", json_integer(a->time_ns));
+    moe_json_put(json, out, "one_piece_ns", json_integer(a->one_piece_ns));
+    moe_json_put(json, out, "exchange_ns", json_integer(a->use.exchange_ns));
+    moe_json_put(json, out, "hidden_ns", json_integer(a->use.hidden_ns));
+    return out;
+}
+
+static json_t *handover_json(struct moe_json *json, const struct moe_handover_account *a)
+{
+    json_t *out = json_object();
+    moe_json_put(json, out, "count", moe_json_count(a->count));
+    moe_json_put(json, out, "bytes", moe_json_real(a->bytes));
+    moe_json_put(json, out, "place_ns", json_integer(a->place_ns));
+    moe_json_put(json, out, "queue_ns", json_integer(a->queue_ns));
+    moe_json_put(json, out, "send_ns", json_integer(a->send_ns));
+    moe_json_put(json, out, "beside_ns", json_integer(a->beside_ns));
+    moe_json_put(json, out, "longest_ns", json_integer(a->longest_ns));
+    return out;
+}
+
+/* Of one run, or of one pool's. */
+static json_t *plain_run_json(struct moe_json *json, const struct moe_run_result *run)
 {
     json_t *out = json_object();
     json_t *account = json_object();
@@ -268,6 +324,20 @@ static json_t *run_json(struct moe_json *json, const struct moe_run_result *run)
     moe_json_put(json, out, "predicted", predicted);
     moe_json_put(json, out, "served", served_json(json, run));
     moe_json_put(json, out, "online", online_json(json, &run->online));
+    moe_json_put(json, out, "fetch", fetch_json(json, run));
+    moe_json_put(json, out, "halves", halves_json(json, &run->halves));
+    return out;
+}
+
+static json_t *run_json(struct moe_json *json, const struct moe_run_result *run)
+{
+    json_t *out = plain_run_json(json, run);
+    json_t *pools = run->prefill != NULL ? json_object() : json_null();
+    if (run->prefill != NULL) {
+        moe_json_put(json, pools, "prefill", plain_run_json(json, run->prefill));
+        moe_json_put(json, pools, "handover", handover_json(json, &run->handover));
+    }
+    moe_json_put(json, out, "pools", pools);
     return out;
 }
 

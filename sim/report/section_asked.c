@@ -5,6 +5,7 @@
 #include "sim/report/figure.h"
 #include "sim/report/finding.h"
 #include "sim/report/section.h"
+#include "sim/scenario/deployment.h"
 
 #define COUNT(value) moe_figure_count(value).text
 
@@ -48,6 +49,10 @@ static void model_and_cluster(struct moe_page *page, const struct moe_study *stu
         moe_page_field(page, "links", "assumed: %s for each GPU inside its node, %s between nodes",
                        link_words(s->cluster.near_bytes_s).text,
                        link_words(s->cluster.far_bytes_s).text);
+    }
+    moe_section_pools_asked(page, s);
+    if (moe_deployment_has_pools(s)) {
+        return;
     }
     moe_page_field(page, "slots",
                    "%s per layer, %u on each GPU: room for %u cop%s beside the %u "
@@ -128,6 +133,12 @@ static void say_ways(struct moe_page *page, const struct moe_scenario *s)
     if (v->graph_size_count > 0) {
         moe_page_field(page, "graphs", "decode batches padded to %s tokens", v->graph_sizes_text);
     }
+    if (v->overlap == MOE_OVERLAP_TWO_BATCH) {
+        moe_page_field(page, "overlap",
+                       "steps run in two halves where every rank has %s tokens or more: one "
+                       "exchanges while the other computes",
+                       COUNT(v->overlap_tokens));
+    }
     if (v->drafts > 0) {
         moe_page_field(page, "drafts",
                        "%u a step, each accepted with probability %g after those "
@@ -147,13 +158,14 @@ static void serving_and_runs(struct moe_page *page, const struct moe_study *stud
     const struct moe_scenario *s = study->scenario;
     const struct moe_serving *v = &s->serving;
     moe_section_arrivals(page, study);
-    moe_page_field(
-        page, "serving",
-        "%s%s requests running on each GPU, at most %s tokens "
-        "per GPU and step; prefill and decode together; all-to-all %s%s; shared expert %s",
-        study->arrivals == NULL ? "closed loop, " : "at most ", COUNT(v->running_per_gpu),
-        COUNT(v->step_tokens), exchange_words[v->exchange], v->common_exit ? ", left together" : "",
-        v->shared == MOE_SHARED_SERIAL ? "after the dispatch" : "beside the dispatch");
+    moe_page_field(page, "serving",
+                   "%s%s requests running on each GPU, at most %s tokens "
+                   "per GPU and step; prefill and decode %s; all-to-all %s%s; shared expert %s",
+                   study->arrivals == NULL ? "closed loop, " : "at most ",
+                   COUNT(v->running_per_gpu), COUNT(v->step_tokens),
+                   moe_deployment_has_pools(s) ? "apart" : "together", exchange_words[v->exchange],
+                   v->common_exit ? ", left together" : "",
+                   v->shared == MOE_SHARED_SERIAL ? "after the dispatch" : "beside the dispatch");
     say_ways(page, s);
     if (study->arrivals != NULL) {
         moe_page_field(page, "plan, score",
@@ -304,6 +316,11 @@ void moe_section_account(struct moe_page *page, const struct moe_study *study)
                    moe_figure_share((double) spans.unknown / (double) spans.all_assignments).text);
     say_dropped(page, study);
     say_lost(page, study);
+    if (study->audited) {
+        moe_page_field(page, "audit",
+                       "tokens, bytes, pages and time were conserved in every step of %u run%s",
+                       spans.runs, plural(spans.runs));
+    }
     if (moe_finding_all_accounted(study) && study->arrivals != NULL) {
         moe_page_field(page, "account",
                        "every token of the requests that came, %s under the first seed, was "

@@ -9,6 +9,7 @@
 #include "policies/policy.h"
 #include "sim/base/options.h"
 #include "sim/base/text_file.h"
+#include "sim/scenario/deployment.h"
 #include "sim/settings/settings.h"
 
 enum { SCENARIO_FILE_BYTES = 1 << 20, WHERE_BYTES = 160 };
@@ -19,9 +20,12 @@ static const char *const arrival_names[] = { "closed", "trace",   "file",   "poi
                                              "gamma",  "weibull", "bursts", NULL };
 static const char *const lengths_names[] = { "recorded", "trace", "lognormal", NULL };
 static const char *const shared_names[] = { "overlapped", "serial", NULL };
+static const char *const overlap_names[] = { "none", "two_batch", NULL };
 static const char *const clock_names[] = { "burst", "sustained", NULL };
 static const char *const online_mode_names[] = { "stall", "layers", "prefetch", NULL };
 static const char *const online_source_names[] = { "peers", "host", NULL };
+static const char *const transfer_names[] = { "after", "layered", NULL };
+static const char *const first_token_names[] = { "decode", "prefill", NULL };
 static const char *const kv_names[] = { "reserve", "pages", NULL };
 static const char *const order_names[] = { "decode_first", "prefill_first", NULL };
 static const char *const preempt_names[] = { "last_admitted", "least_output", NULL };
@@ -102,6 +106,14 @@ static const struct moe_setting items[] = {
          "share of the outputs to come that admission keeps free (kv: pages); 0 as vLLM"),
     TEXT("serving.graph_sizes", serving.graph_sizes_text, 0,
          "token counts of captured graphs, parted by spaces: decode batches are padded to them"),
+    CHOICE("serving.overlap", serving.overlap, overlap_names,
+           "steps in one piece, or in two halves: each exchanges while the other computes"),
+    COUNT("serving.overlap_tokens", serving.overlap_tokens, 2, 1 << 20,
+          "tokens that every rank must have for a step to run in halves"),
+    REAL("serving.overlap_compute", serving.overlap_compute, 0, 100, 1,
+         "how much longer arithmetic takes beside an exchange; 0 = as calibrated, else 1"),
+    REAL("serving.overlap_comm", serving.overlap_comm, 0, 100, 1,
+         "how much longer an exchange takes beside arithmetic; 0 = as calibrated, else 1"),
     COUNT("serving.attention_ranks", serving.attention_ranks, 1, 72,
           "GPUs that share one attention, tensor parallel; 1 = attention is data parallel"),
     COUNT("serving.drafts", serving.drafts, 0, 16,
@@ -172,6 +184,27 @@ static const struct moe_setting items[] = {
          "mode layers: share of the links that weights take from tokens"),
     REAL("online.host_gb_s", online.host_bytes_s, 0, 100000, 1e9,
          "host memory to one GPU in 10^9 bytes/s; 0 = as calibrated"),
+    COUNT("fetch.slots", fetch.slots, 0, 1024,
+          "temporary slots of a GPU, for dispatch policies that fetch experts; 0 = none"),
+    REAL("fetch.overlap", fetch.overlap, 0, 1, 1,
+         "share of the time of such transfers that is hidden behind other work"),
+    FLAG("fetch.relay", fetch.relay, "who gets a temporary copy passes it on while it comes"),
+    COUNT("pools.prefill_gpus", pools.prefill_gpus, 0, MOE_SCENARIO_GPU_LIMIT,
+          "GPUs that only read prompts, the others only decode: whole nodes, or part of one; 0 = "
+          "all do both"),
+    COUNT("pools.prefill_slots", pools.slots[0], 0, MOE_SLOT_EMPTY - 1,
+          "expert slots per layer of the prefill pool; 0 = one redundant slot per GPU"),
+    COUNT("pools.decode_slots", pools.slots[1], 0, MOE_SLOT_EMPTY - 1, "the same of decode"),
+    COUNT("pools.prefill_tokens", pools.tokens[0], 0, 1 << 20,
+          "most tokens that a prefill GPU takes into a step; 0 = serving.step_tokens"),
+    COUNT("pools.decode_tokens", pools.tokens[1], 0, 1 << 20, "the same of decode"),
+    COUNT("pools.prefill_running", pools.running[0], 0, 65536,
+          "requests on each prefill GPU; 0 = serving.running_per_gpu"),
+    COUNT("pools.decode_running", pools.running[1], 0, 65536, "the same of decode"),
+    CHOICE("pools.transfer", pools.transfer, transfer_names,
+           "a prompt's KV cache goes over when it was read, or layer by layer meanwhile"),
+    CHOICE("pools.first_token", pools.first_token, first_token_names,
+           "who sends the first token: decode, with the cache, or prefill, before it"),
     { .path = "policies",
       .kind = MOE_SETTING_LIST,
       AT(policies),
@@ -209,6 +242,7 @@ void moe_scenario_defaults(struct moe_scenario *scenario)
                      .passes = 1,
                      .exchange = MOE_EXCHANGE_HIERARCHICAL,
                      .page_tokens = 16,
+                     .overlap_tokens = 2,
                      .attention_ranks = 1,
                      .acceptance = 0.8 },
         .hardware = { .recovery_s = 5.0 },
@@ -217,6 +251,7 @@ void moe_scenario_defaults(struct moe_scenario *scenario)
                     .layer_ms = 5.0,
                     .layers_per_step = 1,
                     .link_share = 0.5 },
+        .fetch = { .slots = 2 },
         .policy_count = sizeof policies / sizeof policies[0],
         .baseline = "contiguous",
         .seed_count = 5,
@@ -447,6 +482,8 @@ static enum moe_status complete(struct moe_scenario *scenario, struct moe_error 
     MOE_TRY(settle_policies(scenario, err));
     MOE_TRY(moe_model_load(&scenario->model, scenario->model_ref, err));
     MOE_TRY(check_shares(scenario, err));
+    MOE_TRY(moe_deployment_check_overlap(scenario, err));
+    MOE_TRY(moe_deployment_check_pools(scenario, err));
     if (scenario->slot_count == 0) {
         scenario->slot_count = default_slots(scenario);
     }

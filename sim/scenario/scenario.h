@@ -19,8 +19,10 @@
 #include "sim/base/error.h"
 #include "sim/model/model.h"
 #include "sim/scenario/arrival_options.h"
+#include "sim/scenario/fetch_options.h"
 #include "sim/scenario/hardware_options.h"
 #include "sim/scenario/online_options.h"
+#include "sim/scenario/pools_options.h"
 
 enum {
     MOE_SCENARIO_POLICY_LIMIT = 32,
@@ -61,6 +63,12 @@ enum moe_preempt {
     MOE_PREEMPT_LEAST_OUTPUT,  /* "least_output" (SGLang's retraction) */
 };
 
+enum moe_overlap_mode {
+    MOE_OVERLAP_NONE,      /* "none": a step's tokens run in one piece */
+    MOE_OVERLAP_TWO_BATCH, /* "two_batch": in two halves, each exchanging while the other computes
+                            * (sim/engine/overlap/halves.h) */
+};
+
 struct moe_cluster {        /* cluster: */
     uint32_t node_count;    /*   nodes: 4 */
     uint32_t gpus_per_node; /*   gpus_per_node: 8 */
@@ -69,6 +77,7 @@ struct moe_cluster {        /* cluster: */
     double near_bytes_s;    /*   near_gb_s: 0 (one way, per GPU, in its node; 0 = as calibrated) */
     double far_bytes_s;     /*   far_gb_s: 0 (the same between nodes) */
     double reserve_bytes;   /*   reserve_gb: 8 (workspace, graphs, communication buffers) */
+    uint32_t first_gpu;     /*   no key: of the deployment; not 0 for the decode pool */
 };
 
 struct moe_serving {                 /* serving: */
@@ -87,6 +96,11 @@ struct moe_serving {                 /* serving: */
     char graph_sizes_text[128];  /*   graph_sizes: "" (tokens, parted by spaces) */
     uint32_t graph_size_count;   /*   settled when the scenario is loaded */
     uint32_t graph_sizes[MOE_SCENARIO_GRAPH_LIMIT]; /* ascending */
+    enum moe_overlap_mode overlap;                  /* overlap: none */
+    uint32_t overlap_tokens;  /*   overlap_tokens: 2 (rows that every rank must have for it) */
+    double overlap_compute;   /*   overlap_compute: 0 (factor of arithmetic beside an exchange;
+                               *   0 = as calibrated, 1 where that was not measured) */
+    double overlap_comm;      /*   overlap_comm: 0 (factor of an exchange beside arithmetic) */
     uint32_t attention_ranks; /*   attention_ranks: 1 (GPUs that share an attention) */
     uint32_t drafts;          /*   drafts: 0 (tokens predicted beyond the next) */
     double acceptance;        /*   acceptance: 0.8 (of each draft after an accepted one) */
@@ -110,6 +124,8 @@ struct moe_scenario {
     struct moe_slo slo;                  /* slo: */
     struct moe_hardware_options hardware;
     struct moe_online_options online;
+    struct moe_fetch_options fetch;
+    struct moe_pools_options pools; /* pools: */
     uint32_t policy_count;
     /* policies: [contiguous, "craft:R=8+dispatch=lp"]: compositions, canonical once loaded */
     char policies[MOE_SCENARIO_POLICY_LIMIT][MOE_COMPOSITION_BYTES];

@@ -79,9 +79,13 @@ static struct moe_sequence *seat(struct moe_serving_state *s, uint32_t rank,
     }
     s->running[rank]++;
     s->admissions++;
+    s->repeated_rows += beyond(to->output_tokens, from->output_tokens);
+    if (s->setup.moved != NULL) {
+        moe_moved_seat(s, rank, to, now_ns);
+        return to;
+    }
     s->hit_rows += incoming->hit_tokens;
-    s->repeated_rows += beyond(to->prompt_tokens, from->prompt_tokens) +
-                        beyond(to->output_tokens, from->output_tokens);
+    s->repeated_rows += beyond(to->prompt_tokens, from->prompt_tokens);
     return to;
 }
 
@@ -89,7 +93,7 @@ static struct moe_sequence *seat(struct moe_serving_state *s, uint32_t rank,
 static void begin_prompt(struct moe_serving_state *s, uint32_t rank, struct moe_sequence *q,
                          struct moe_token_work *work)
 {
-    if (!moe_batch_pages(s)) {
+    if (!moe_batch_pages(s) || q->arriving) {
         return;
     }
     const uint32_t rows = moe_batch_chunk(s, rank, q);
@@ -128,10 +132,16 @@ static bool joinable(const struct moe_serving_state *s, uint32_t rank)
            s->preempted[rank] == 0 && (!moe_batch_pages(s) || s->budget[rank] > 0);
 }
 
+/* Nobody runs here, and no cache is still to be moved on. */
+static bool is_empty(const struct moe_serving_state *s, uint32_t rank)
+{
+    return s->running[rank] == 0 && s->leaving[rank] == 0;
+}
+
 /* An empty rank takes whatever fits it, else what may never be promised would wait forever. */
 static bool fits(const struct moe_serving_state *s, uint32_t rank, uint64_t tokens)
 {
-    return free_tokens(s, rank) >= tokens || s->running[rank] == 0;
+    return free_tokens(s, rank) >= tokens || is_empty(s, rank);
 }
 
 static void come_back(struct moe_serving_state *s, uint32_t rank, struct moe_token_work *work)
@@ -203,9 +213,9 @@ static uint64_t open_seats(struct moe_serving_state *s)
         const bool open = gpu % gpus == 0 && joinable(s, rank);
         const uint64_t room_left = free_tokens(s, rank);
         room->free_seats[gpu] = open ? s->running_per_gpu - s->running[rank] : 0;
-        room->kv_free[gpu] = s->running[rank] == 0 ? s->kv_tokens : room_left;
+        room->kv_free[gpu] = is_empty(s, rank) ? s->kv_tokens : room_left;
         room->running[gpu] = s->running[rank];
-        running += gpu % gpus == 0 ? s->running[rank] : 0;
+        running += gpu % gpus == 0 ? s->running[rank] + (s->leaving[rank] > 0) : 0;
     }
     return running;
 }

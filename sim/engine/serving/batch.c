@@ -5,25 +5,36 @@
 
 #include "sim/base/no_malloc.h"
 
-/* n rows of a sequence whose first attends to `context` tokens before it. */
-static void add_work(const struct moe_serving_state *s, struct moe_token_work *work,
-                     uint32_t context, uint32_t rows, uint32_t sampled, bool decodes)
+/* Pairs of n rows, the first of which has `context` tokens before it, when each sees span of
+ * them and itself at most. */
+static double bounded_pairs(double context, double n, double span)
+{
+    const double growing = context >= span ? 0.0 : n < span - context ? n : span - context;
+    return growing * context + growing * (growing + 1.0) / 2.0 + (n - growing) * span;
+}
+
+void moe_batch_add_work(const struct moe_serving_state *s, struct moe_token_work *work,
+                        uint32_t context, uint32_t rows, uint32_t sampled, bool decodes)
 {
     const double n = rows;
     const double last = (double) context + n;
+    const bool single = rows == 1 || decodes;
     work->tokens += n;
     work->sampled += sampled;
     work->kv_read += last;
     work->score_pairs += n * context + n * (n + 1.0) / 2.0;
-    work->decode_read += rows == 1 || decodes ? last : 0.0;
+    work->decode_read += single ? last : 0.0;
     if (s->setup.window_size > 0) {
         const double window = s->setup.window_size;
-        const double growing = context < s->setup.window_size
-                                   ? (n < window - context ? n : window - context)
-                                   : 0.0; /* rows that still see everything */
         work->window_read += last < window + n - 1.0 ? last : window + n - 1.0;
-        work->window_pairs +=
-            growing * context + growing * (growing + 1.0) / 2.0 + (n - growing) * window;
+        work->window_pairs += bounded_pairs(context, n, window);
+    }
+    if (s->setup.sparse_size > 0) {
+        const double span = (double) s->setup.sparse_size;
+        const double pairs = bounded_pairs(context, n, span);
+        work->sparse_read += last < pairs ? last : pairs;
+        work->sparse_pairs += pairs;
+        work->sparse_decode += !single ? 0.0 : last < span ? last : span;
     }
 }
 
@@ -36,7 +47,7 @@ void moe_batch_take(struct moe_serving_state *s, uint32_t rank, struct moe_seque
     const bool samples = q->done_rows + rows >= q->known_rows;
     q->step_rows = rows;
     s->budget[rank] -= rows;
-    add_work(s, &work[rank], q->done_rows, rows, decodes ? rows : samples, decodes);
+    moe_batch_add_work(s, &work[rank], q->done_rows, rows, decodes ? rows : samples, decodes);
 }
 
 bool moe_batch_grow(struct moe_serving_state *s, uint32_t rank, struct moe_sequence *q,
@@ -71,7 +82,7 @@ static uint32_t decode_rows(const struct moe_serving_state *s, uint32_t rank,
                             const struct moe_sequence *q)
 {
     const uint32_t left = moe_batch_row_count(q) - q->done_rows;
-    const uint32_t wanted = 1 + s->setup.options->drafts;
+    const uint32_t wanted = q->arriving ? 0 : 1 + s->setup.options->drafts;
     const uint32_t rows = wanted < left ? wanted : left;
     return rows < s->budget[rank] ? rows : s->budget[rank];
 }
@@ -101,6 +112,8 @@ static void preempt(struct moe_serving_state *s, uint32_t rank, uint32_t at)
     s->recomputed_rows += q->done_rows - q->hit_tokens;
     s->preemptions++;
     s->blocked[rank] = true;
+    s->arriving[rank] -= q->arriving;
+    q->arriving = false; /* what is on its way comes for nothing */
     q->kv_held = 0;
     q->done_rows = q->hit_tokens;
     q->preemptions++;
@@ -256,7 +269,8 @@ void moe_batch_plan_rest(struct moe_serving_state *s, uint32_t rank, struct moe_
         run_in_order(s, rank, true, work);
     }
     /* Prompts that hold each other up: the last one gives way. */
-    while (work[rank].tokens <= 0.0 && moe_batch_active(s, rank) > 1) {
+    while (work[rank].tokens <= 0.0 && s->arriving[rank] == 0 && s->leaving[rank] == 0 &&
+           moe_batch_active(s, rank) > 1) {
         preempt(s, rank, moe_batch_active(s, rank) - 1);
         run_prompts(s, rank, work);
     }

@@ -49,6 +49,13 @@ static inline uint64_t moe_batch_round(const struct moe_serving_state *s, uint64
     return (tokens + s->page_tokens - 1) / s->page_tokens * s->page_tokens;
 }
 
+/* n rows of a sequence whose first attends to `context` tokens before it, added to *work. */
+void moe_batch_add_work(const struct moe_serving_state *s, struct moe_token_work *work,
+                        uint32_t context, uint32_t rows, uint32_t sampled, bool decodes);
+
+/* Rows of the planned step that are in its rank's first half. */
+uint64_t moe_batch_first_half(const struct moe_serving_state *s, uint32_t rank);
+
 /* Plans rows (> 0) of q, which has the cache for them. */
 void moe_batch_take(struct moe_serving_state *s, uint32_t rank, struct moe_sequence *q,
                     uint32_t rows, struct moe_token_work *work);
@@ -65,6 +72,13 @@ bool moe_batch_grow(struct moe_serving_state *s, uint32_t rank, struct moe_seque
 /* Rows of the requests that run already, before anybody is admitted. Sets budget and blocked. */
 void moe_batch_plan_running(struct moe_serving_state *s, uint32_t rank,
                             struct moe_token_work *work);
+
+/* Who has come by now_ns of those whose cache was on its way may run. */
+void moe_moved_land(struct moe_serving_state *s, uint32_t rank, moe_time_ns now_ns);
+
+/* q, just seated, was read elsewhere: takes the pages of its prompt, and waits for them. */
+void moe_moved_seat(struct moe_serving_state *s, uint32_t rank, struct moe_sequence *q,
+                    moe_time_ns now_ns);
 
 /* What is left to plan once the new ones have their rows. */
 void moe_batch_plan_rest(struct moe_serving_state *s, uint32_t rank, struct moe_token_work *work);

@@ -32,6 +32,8 @@ static bool take_arrays(struct moe_serving_state *s, struct moe_arena *arena)
     s->budget = MOE_NEW(arena, uint32_t, ranks);
     s->blocked = MOE_NEW(arena, bool, ranks);
     s->closed = MOE_NEW(arena, bool, ranks);
+    s->arriving = MOE_NEW(arena, uint32_t, ranks);
+    s->leaving = MOE_NEW(arena, uint64_t, ranks);
     s->sequence = MOE_NEW(arena, struct moe_sequence, slots);
     s->order = MOE_NEW(arena, uint32_t, slots);
     s->stack = MOE_NEW(arena, uint32_t, slots);
@@ -39,7 +41,8 @@ static bool take_arrays(struct moe_serving_state *s, struct moe_arena *arena)
     s->scatter = MOE_NEW(arena, const uint16_t *, MOE_SERVING_BLOCK_TOKENS);
     if (buffers == NULL || s->kv_used == NULL || s->running == NULL || s->preempted == NULL ||
         s->budget == NULL || s->blocked == NULL || s->closed == NULL || s->sequence == NULL ||
-        s->order == NULL || s->stack == NULL || s->block == NULL || s->scatter == NULL) {
+        s->arriving == NULL || s->leaving == NULL || s->order == NULL || s->stack == NULL ||
+        s->block == NULL || s->scatter == NULL) {
         return false;
     }
     for (size_t i = 0; i < slots; i++) {
@@ -89,6 +92,7 @@ enum moe_status moe_serving_plan_step(struct moe_serving_state *s, moe_time_ns n
 {
     *token_count = 0;
     for (uint32_t rank = 0; rank < s->setup.rank_count; rank++) {
+        moe_moved_land(s, rank, now_ns);
         moe_batch_plan_running(s, rank, work);
     }
     MOE_TRY(moe_admission_run(s, now_ns, work, err));
@@ -133,14 +137,20 @@ static void flush(struct moe_serving_state *s, struct moe_route_counter *counter
     *filled = 0;
 }
 
-static enum moe_status route_rank(struct moe_serving_state *s, uint32_t rank,
-                                  struct moe_route_counter *counter, struct moe_error *err)
+/* The rows of a rank from its begin-th to before its end-th of the step. */
+static enum moe_status route_rank(struct moe_serving_state *s, uint32_t rank, uint64_t begin,
+                                  uint64_t end, struct moe_route_counter *counter,
+                                  struct moe_error *err)
 {
     struct moe_sequence *q = moe_batch_sequences(s, rank);
     uint32_t filled = 0;
-    uint64_t routed = 0;
-    for (uint32_t i = 0; i < s->running_per_gpu; i++, q++) {
-        for (uint32_t row = q->done_rows; row < q->done_rows + q->step_rows; row++) {
+    uint64_t routed = begin;
+    uint64_t before = 0; /* rows of the slots passed */
+    for (uint32_t i = 0; i < s->running_per_gpu && before < end; before += q->step_rows, i++, q++) {
+        const uint32_t first = before < begin ? (uint32_t) (begin - before) : 0;
+        const uint32_t last =
+            before + q->step_rows > end ? (uint32_t) (end - before) : q->step_rows;
+        for (uint32_t row = q->done_rows + first; row < q->done_rows + last; row++) {
             uint32_t run = 0;
             uint64_t from = 0;
             moe_arrival_route(&q->arrival, q->from, row, &from, &run);
@@ -166,8 +176,19 @@ enum moe_status moe_serving_route_step(struct moe_serving_state *s,
 {
     for (uint32_t rank = 0; rank < s->setup.rank_count; rank++) {
         if (s->running[rank] > 0) {
-            MOE_TRY(route_rank(s, rank, counter, err));
+            MOE_TRY(route_rank(s, rank, 0, UINT64_MAX, counter, err));
         }
+    }
+    return MOE_OK;
+}
+
+enum moe_status moe_serving_route_half(struct moe_serving_state *s, uint32_t half,
+                                       struct moe_route_counter *counter, struct moe_error *err)
+{
+    for (uint32_t rank = 0; rank < s->setup.rank_count; rank++) {
+        const uint64_t middle = moe_batch_first_half(s, rank);
+        MOE_TRY(half == 0 ? route_rank(s, rank, 0, middle, counter, err)
+                          : route_rank(s, rank, middle, UINT64_MAX, counter, err));
     }
     return MOE_OK;
 }
@@ -179,6 +200,8 @@ static void finish(struct moe_serving_state *s, uint32_t rank, uint32_t slot, mo
     struct moe_sequence *q = moe_batch_sequences(s, rank) + slot;
     const struct moe_finished finished = {
         .arrival = &q->arrival,
+        .rank = rank,
+        .kv_held = q->kv_held,
         .preemptions = q->preemptions,
         .since_ns = q->since_ns,
         .admitted_ns = q->admitted_ns,

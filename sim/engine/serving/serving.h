@@ -10,7 +10,8 @@
  * is known can run: those of the prompt (from hit_tokens on, what a prefix cache holds need not
  * run), and after each sampled token one more. The row that is the last known one samples the next
  * token. What a row attends to is itself and all rows before it (windowed layers: the last
- * window_size of them); what a sequence reads in a step is the union of that over its rows. Whose
+ * window_size of them; sparse layers: sparse_size of them, which ones is not known); what a sequence
+ * reads in a step is the union of that over its rows, taken to be as large as it can be. Whose
  * routes they take, and how they are repeated for a longer request, says sim/arrival/arrival.h. A rank's rows are routed in the order of its
  * slots; with attention_ranks A the rank's i-th row starts from its GPU i mod A.
  *
@@ -61,6 +62,8 @@
 
 /* One admitted request. */
 struct moe_sequence {
+    bool arriving; /* its cache is on its way here (moved): until ready_ns it runs nothing */
+    moe_time_ns ready_ns;
     bool running;   /* false: the slot is free, or its request is preempted */
     bool preempted; /* waits in its slot, without cache */
     struct moe_arrival arrival;
@@ -87,6 +90,17 @@ struct moe_sequence {
  * from the trace once. */
 enum { MOE_SERVING_BUFFER_BYTES = 16 << 10, MOE_SERVING_BLOCK_TOKENS = 512 };
 
+/* Requests whose prompts were read elsewhere (a decode pool). Such a request comes with the pages
+ * of its prompt, its first token known, and hit_tokens equal to its prompt; it runs nothing until
+ * its cache is there. When it is preempted it computes the prompt again, here. */
+struct moe_serving_moved {
+    void *context;
+    /* The request takes a seat of the rank at now_ns: when its cache is there (>= now_ns), and
+     * when its user has the first token. */
+    void (*seat)(void *context, uint32_t rank, const struct moe_arrival *incoming,
+                 moe_time_ns now_ns, moe_time_ns *ready_ns, moe_time_ns *first_token_ns);
+};
+
 /* What serving stands on; everything must outlive it. */
 struct moe_serving_setup {
     const struct moe_serving *options;
@@ -95,8 +109,10 @@ struct moe_serving_setup {
     uint32_t rank_count;
     uint64_t kv_tokens;            /* KV pool of a rank */
     uint32_t window_size;          /* of the model's windowed layers; 0 = none */
+    uint64_t sparse_size;          /* tokens whose entries its sparse layers choose; 0 = none */
     uint64_t seed;                 /* of the draws of accepted drafts */
     struct moe_waiting_room *room; /* NULL: ranks are offered requests in turn */
+    const struct moe_serving_moved *moved; /* NULL: prompts are read here */
 };
 
 struct moe_serving_state {
@@ -112,6 +128,8 @@ struct moe_serving_state {
     uint32_t *budget;              /* [rank] rows that this step may still take */
     bool *blocked;                 /* [rank] nobody may join in this step */
     bool *closed;                  /* [rank] nobody may join any more */
+    uint32_t *arriving;            /* [rank] requests whose cache is on its way here */
+    uint64_t *leaving;             /* [rank] of kv_used: of finished requests, not yet moved on */
     struct moe_sequence *sequence; /* [rank][running_per_gpu] */
     uint32_t *order;               /* [rank][running_per_gpu] slots running, by admission (pages) */
     uint32_t *stack;               /* [rank][running_per_gpu] slots preempted, the last on top */
@@ -127,6 +145,7 @@ struct moe_serving_state {
     uint64_t recomputed_rows; /* processed before and again */
     uint64_t hit_rows;        /* not processed thanks to the prefix cache */
     uint64_t finished;
+    uint64_t moved_rows;    /* that came with a cache from elsewhere */
     uint64_t rejected_rows; /* drafts */
     uint64_t repeated_rows; /* whose routes stand in for rows that the trace does not have */
 };
@@ -134,6 +153,8 @@ struct moe_serving_state {
 /* A request that ended in a step. */
 struct moe_finished {
     const struct moe_arrival *arrival;
+    uint32_t rank;
+    uint64_t kv_held; /* tokens of the pool that are now free */
     uint32_t preemptions;
     moe_time_ns since_ns; /* its arrival; in a closed loop admitted_ns */
     moe_time_ns admitted_ns;
@@ -180,9 +201,27 @@ enum moe_status moe_serving_route_step(struct moe_serving_state *state,
                                        struct moe_route_counter *counter,
                                        struct moe_error *err) MOE_MUST_CHECK;
 
+/* The planned step cut in two: of each rank's rows, in the order in which they are routed, the
+ * first half (one more when their number is odd) and the rest. Fills work[half][rank]; a
+ * request's chunk may be cut, and its second part reads what the first has written. */
+void moe_serving_halve(const struct moe_serving_state *state, struct moe_token_work *const work[2]);
+
+/* Feeds the routes of one half (0, 1) of the planned step to the counter. Errors: as
+ * moe_trace_read. */
+enum moe_status moe_serving_route_half(struct moe_serving_state *state, uint32_t half,
+                                       struct moe_route_counter *counter,
+                                       struct moe_error *err) MOE_MUST_CHECK;
+
 /* The step has ended at end_ns. *output_tokens: tokens sampled in the step. */
 void moe_serving_end_step(struct moe_serving_state *state, moe_time_ns end_ns,
                           uint64_t *output_tokens, const struct moe_serving_observer *observer);
+
+/* The cache of a request that has just finished (within on_finish) stays until release. */
+void moe_serving_keep(struct moe_serving_state *state, uint32_t rank, uint64_t kv_tokens);
+void moe_serving_release(struct moe_serving_state *state, uint32_t rank, uint64_t kv_tokens);
+
+/* When the next cache on its way here has come; false when none is. */
+bool moe_serving_next_ready(const struct moe_serving_state *state, moe_time_ns *ready_ns);
 
 /* Room for requests that are lost. Before the first step. Errors: MOE_LIMIT. */
 enum moe_status moe_serving_allow_loss(struct moe_serving_state *state, struct moe_arena *arena,
