@@ -78,6 +78,19 @@ static double fitted(const struct cost_twin *twin, const struct twin_row *series
     return twin_number(fit, "t0_ns") + pow(pow(memory_ns, p) + pow(compute_ns, p), 1 / p);
 }
 
+/* Rows that the fullest expert counts for beside the tiles. */
+static double besides(const struct cost_twin *twin, const struct twin_row *series, double fullest)
+{
+    double rows = 0;
+    for (uint32_t i = 0; i < twin->table.rows; i++) {
+        const struct twin_row *row = &twin->table.row[i];
+        if (twin_same(row->table, "fullest") && twin_is(row, "series", twin_text(series, "name"))) {
+            rows = twin_number(row, "weight") * fmin(fullest, twin_number(row, "rows"));
+        }
+    }
+    return rows;
+}
+
 /* Measured over fitted at one point of a series of a known shape. */
 static double point_ratio(const struct cost_twin *twin, const struct twin_row *series,
                           const struct twin_row *point)
@@ -88,7 +101,8 @@ static double point_ratio(const struct cost_twin *twin, const struct twin_row *s
                                                               : 2);
     const double tile = twin_number(series, "tile_tokens");
     const double active = twin_number(point, "active");
-    const double rows = active * ceil(twin_number(point, "tokens") / tile) * tile;
+    const double rows = active * ceil(twin_number(point, "tokens") / tile) * tile +
+                        besides(twin, series, ceil(twin_number(point, "tokens")));
     return twin_number(point, "median_ns") /
            fitted(twin, series, active * weights * dtype_bytes(twin_text(series, "dtype")),
                   rows * 2 * weights, nominal);
@@ -507,7 +521,7 @@ uint32_t cost_twin_tile(const struct cost_twin *twin)
 }
 
 struct twin_duration cost_twin_expert(const struct cost_twin *twin, double tokens, double active,
-                                      double tiles, struct twin_factor factor)
+                                      double tiles, double fullest, struct twin_factor factor)
 {
     const struct twin_model *m = &twin->model;
     const struct twin_row *series = expert_series(twin);
@@ -517,8 +531,10 @@ struct twin_duration cost_twin_expert(const struct cost_twin *twin, double token
     }
     const double weights = (m->gated ? 3 : 2) * width_of(m) * m->expert_size;
     const double r = ratio(twin, series, tokens / active, active, &out.source);
-    out.ns = r * fitted(twin, series, active * weights * m->expert_bytes,
-                        tiles * cost_twin_tile(twin) * 2 * weights, factor);
+    out.ns =
+        r * fitted(twin, series, active * weights * m->expert_bytes,
+                   (tiles * cost_twin_tile(twin) + besides(twin, series, fullest)) * 2 * weights,
+                   factor);
     if (twin_is(series, "permutation", "outside")) {
         const double header = parameter(twin, "exchange.header_bytes");
         const double in = cost_twin_copy_bytes(twin, TWIN_DISPATCH) - header;

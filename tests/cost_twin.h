@@ -109,7 +109,7 @@ double cost_twin_memory_bytes(const struct cost_twin *twin);
 double cost_twin_copy_bytes(const struct cost_twin *twin, enum twin_part part);
 
 struct twin_duration cost_twin_expert(const struct cost_twin *twin, double tokens, double active,
-                                      double tiles, struct twin_factor factor);
+                                      double tiles, double fullest, struct twin_factor factor);
 struct twin_duration cost_twin_exchange(const struct cost_twin *twin, enum twin_part part,
                                         struct twin_exchange work, struct twin_factor factor);
 /* So many bytes over the links of either class at once; nominal. */

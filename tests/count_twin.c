@@ -140,6 +140,7 @@ struct twin_expert_work count_twin_expert(const struct twin_counted *counted,
         const uint32_t tokens = counted->slot[layer][s];
         w.tokens += tokens;
         w.active += tokens > 0;
+        w.fullest = fmax(w.fullest, tokens);
         for (uint32_t left = tokens; left > 0; left -= left < tile ? left : tile) {
             w.tiles++;
         }

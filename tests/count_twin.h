@@ -45,6 +45,7 @@ struct twin_expert_work {
     double tokens;
     double active;
     double tiles;
+    double fullest;
 };
 
 struct twin_expert_work count_twin_expert(const struct twin_counted *counted,

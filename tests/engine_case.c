@@ -135,6 +135,11 @@ void engine_case_calibration(struct twin_draw *draw, const char *table, char *te
         "point,head,5,1,124567.8,published,made up\n"
         "point,head,9,1,145678.9,measured,made up\n";
     write_text(&out, gemms, sizeof gemms - 1);
+    if (one_in(draw, 2)) {
+        static const char fullest[] = "table,fullest,series,weight,rows,provenance,source\n"
+                                      "fullest,toy-fp8,1.7,3,measured,made up\n";
+        write_text(&out, fullest, sizeof fullest - 1);
+    }
     if (one_in(draw, 4)) {
         static const char cards[] =
             "table,gpu,uuid,gpu_kind,compute,memory,comm,provenance,source\n"

@@ -282,8 +282,9 @@ static void price_gpu(struct run *run, uint32_t g)
         const struct twin_exchange out = count_twin_exchange(&run->counted, run->c, l, g);
         const struct twin_exchange back = { out.near_in, out.near_out, out.far_in, out.far_out };
         struct twin_price *price = run->step.moe[l][g];
-        price[TWIN_EXPERT] = pair(cost_twin_expert(cost, w.tokens, w.active, w.tiles, factor),
-                                  cost_twin_expert(cost, w.tokens, w.active, w.tiles, one));
+        price[TWIN_EXPERT] =
+            pair(cost_twin_expert(cost, w.tokens, w.active, w.tiles, w.fullest, factor),
+                 cost_twin_expert(cost, w.tokens, w.active, w.tiles, w.fullest, one));
         price[TWIN_DISPATCH] = pair(cost_twin_exchange(cost, TWIN_DISPATCH, out, factor),
                                     cost_twin_exchange(cost, TWIN_DISPATCH, out, one));
         price[TWIN_COMBINE] = pair(cost_twin_exchange(cost, TWIN_COMBINE, back, factor),

@@ -61,6 +61,23 @@ sed -e 's|^calibration:.*|calibration: '"$work"'/a.cal.db|' -e 's/^seeds: .*/see
     "$tests/../results/quickstart/scenario.yaml" >s.yaml
 expect 0 "" "$moesim" run s.yaml -o r.db
 says "a.cal.db, hash"
+# What was measured says how well it is fitted, what was not where it comes from.
+says "deepseek-v3-fp8: published: "
+sed -e 's/nodes: .*/nodes: 16/' -e 's/gpus_per_node: .*/gpus_per_node: 2/' s.yaml >pairs.yaml
+expect 0 "" "$moesim" run pairs.yaml
+says "all_to_all-2: measured; meets its gate: held-out"
+python3 - <<'PY' || complain "python3"
+import sqlite3
+db = sqlite3.connect('a.cal.db')
+db.execute("UPDATE fit_quality SET status = 'missed', mape = 0.113 WHERE series = 'all_to_all-2'")
+db.execute("UPDATE segment SET provenance = 'extrapolated' WHERE provenance = 'measured'")
+db.commit()
+PY
+expect 0 "" "$moesim" run pairs.yaml
+says "all_to_all-2: measured; MISSED its gate: held-out 11.3 %"
+says "missed their gate count as extrapolated"
+expect 0 "" "$moesim" run pairs.yaml --format json
+says '"status": "missed"'
 
 expect 2 "no series was measured with backend 'nosuch'; there is: " "$moesim" fit f.cal.db \
     -o n.cal.db --backend nosuch

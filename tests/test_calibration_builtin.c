@@ -76,7 +76,8 @@ Test(calibration_builtin, gives_each_expert_point_back)
         cr_assert_eq(moe_cost_init(&cost, calibration, &model, &cluster, &arena, NULL), MOE_OK);
         const double tile = moe_cost_tile_tokens(cost);
         const struct moe_expert_work work = { point->tokens * point->active, point->active,
-                                              point->active * ceil(point->tokens / tile) };
+                                              point->active * ceil(point->tokens / tile),
+                                              point->tokens };
         const struct moe_duration got = moe_cost_expert(cost, &work, &one);
         cr_expect(fabs(got.ns / point->median_ns - 1.0) < 1e-12, "%s: %g, published %g",
                   series->name, got.ns, point->median_ns);
@@ -193,7 +194,8 @@ Test(calibration_builtin, every_card_has_a_plausible_decode_step)
                                                .sparse_decode = 64000 };
         const double slots = model.expert_count / 32.0 < 1.0 ? 1.0 : model.expert_count / 32.0;
         const double each = 32.0 * model.top_k;
-        const struct moe_expert_work expert = { each, slots, slots * ceil(each / slots / 8.0) };
+        const struct moe_expert_work expert = { each, slots, slots * ceil(each / slots / 8.0),
+                                                each / slots };
         const struct moe_exchange_work exchange = { each / 4, each / 4, each, each };
         const double layer = moe_cost_attention(cost, &tokens, &one).ns +
                              moe_cost_gate(cost, 32, &one).ns +

@@ -77,7 +77,8 @@ static void expect(struct moe_duration got, double ns, enum moe_provenance prove
 
 static struct moe_duration expert(double tokens, double active, double tiles)
 {
-    const struct moe_expert_work work = { tokens, active, tiles };
+    const double fullest = active > 0.0 ? tokens / active : 0.0;
+    const struct moe_expert_work work = { tokens, active, tiles, fullest };
     return moe_cost_expert(cost, &work, &one);
 }
 
@@ -121,7 +122,7 @@ Test(cost, expert_holds_the_ratio_outside_the_points_and_says_so)
 
 Test(cost, expert_factors_multiply_what_bounds_the_work)
 {
-    const struct moe_expert_work work = { 8, 2, 2 };
+    const struct moe_expert_work work = { 8, 2, 2, 4 };
     const struct moe_gpu_factor factor = { .compute = 1.2, .memory = 1.1, .comm = 7.0 };
     expect(moe_cost_expert(cost, &work, &factor),
            42000.0 / fitted(2, 2) * (1000.0 + hypot(33000.0, 28800.0)), MOE_PROVENANCE_MEASURED,

@@ -122,7 +122,7 @@ Test(fit_parts, one_line_where_there_is_one)
     cr_expect_geq(fit.lines[0].alpha_ns, 0.0);
 }
 
-static const struct moe_roofline truth = { 9e3, 3.5e12, 500e12, 2.0 };
+static const struct moe_roofline truth = { 9e3, 3.5e12, 500e12, 2.0, 0.0 };
 
 static void draw_points(struct moe_roofline_point *points, uint32_t count)
 {
@@ -161,6 +161,65 @@ Test(fit_parts, one_odd_point_does_not_bend_a_roofline)
     cr_assert_eq(moe_roofline_fit(&fit, NULL, &problem, NULL), MOE_OK);
     cr_expect(fabs(fit.peak_flop_s / truth.peak_flop_s - 1.0) > 0.02 ||
               fabs(fit.bandwidth_bytes_s / truth.bandwidth_bytes_s - 1.0) > 0.02);
+}
+
+enum { ACTIVE_ROWS = 5, TOKEN_POINTS = 12, SHAPE_POINTS = ACTIVE_ROWS * TOKEN_POINTS };
+
+/* An expert shape on several counts of active experts whose fullest one counts weight times. */
+static struct moe_shape draw_shape(struct moe_shape_point *points, double weight)
+{
+    const struct moe_shape shape = {
+        .name = "drawn",
+        .gpu_kind = "K",
+        .op = MOE_SERIES_EXPERT,
+        .hidden = 1024,
+        .expert_size = 512,
+        .gated = true,
+        .dtype = MOE_DTYPE_BF16,
+        .backend = "own",
+        .read_bytes_s = 4.6e12,
+        .flop_s = 850e12,
+        .sm_count = 132,
+        .points = points,
+        .count = SHAPE_POINTS,
+    };
+    for (uint32_t i = 0; i < SHAPE_POINTS; i++) {
+        const double tokens = ldexp(1.0, (int) (i % TOKEN_POINTS));
+        const uint32_t active = 1U << (i / TOKEN_POINTS);
+        const double tiles = active * ceil(tokens / 64.0) * 64.0;
+        const double rows = tiles + weight * fmin(tokens, MOE_SHAPE_FULLEST_ROWS);
+        points[i] = (struct moe_shape_point){ .tokens = tokens, .active = active };
+        points[i].ns = moe_roofline_ns(&truth, active * 2.0 * moe_shape_weights(&shape),
+                                       rows * 2.0 * moe_shape_weights(&shape), 1.0);
+    }
+    return shape;
+}
+
+/* What the fullest expert adds is found where rows of several active counts show it, and is
+ * nothing where they do not. */
+Test(fit_parts, the_fullest_expert_is_told_from_the_tiles)
+{
+    static const double weights[] = { 0.0, 20.0 };
+    for (int i = 0; i < 2; i++) {
+        struct moe_shape_point points[SHAPE_POINTS];
+        struct moe_shape shape = draw_shape(points, weights[i]);
+        struct moe_shape_fit fit;
+        double errors[MOE_SHAPE_TILES];
+        bool by_rows = false;
+        cr_assert_eq(moe_shape_foretell(errors, &by_rows, &shape, &arena, NULL), MOE_OK);
+        cr_expect(by_rows);
+        for (uint32_t t = 0; t < MOE_SHAPE_TILES; t++) {
+            cr_expect_geq(errors[t], errors[4], "tile %u beats 64", moe_shape_tiles[t]);
+        }
+        cr_assert_eq(moe_shape_fit(&fit, &shape, 64, &arena, NULL), MOE_OK);
+        cr_expect(fabs(fit.roofline.weight - weights[i]) < 1.0, "%g, not %g", fit.roofline.weight,
+                  weights[i]);
+        shape.count = 2 * TOKEN_POINTS; /* two counts: both could be the tiles' doing */
+        cr_assert_eq(moe_shape_foretell(errors, &by_rows, &shape, &arena, NULL), MOE_OK);
+        cr_expect(!by_rows);
+        cr_assert_eq(moe_shape_fit(&fit, &shape, 64, &arena, NULL), MOE_OK);
+        cr_expect_eq(fit.roofline.weight, 0.0);
+    }
 }
 
 Test(fit_parts, arithmetic_follows_the_clock_and_memory_does_not)

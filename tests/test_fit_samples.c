@@ -243,9 +243,17 @@ Test(fit_samples, finds_the_slow_card)
     cr_expect_gt(fit.fitter.gpus[2].low[MOE_FACTOR_COMPUTE], 1.07);
     cr_expect_lt(quality_of(expert_name, MOE_FIT_HELDOUT)->mape, 0.01);
     cr_expect_eq(fit.builder.calibration.gpu_count, 4);
+    /* What runs draw is the factor as far as it is sure: the slow card stays slow, no other is
+     * further from 1 than it was found. */
+    for (uint32_t g = 0; g < 4; g++) {
+        const double stored = log(fit.builder.calibration.gpu_rows[g].compute);
+        const double found = log(fit.fitter.gpus[g].factor[MOE_FACTOR_COMPUTE]);
+        cr_expect(fabs(stored) <= fabs(found) + 1e-6 && stored * found >= 0.0, "GPU %u", g);
+    }
+    cr_expect_gt(fit.builder.calibration.gpu_rows[2].compute, 1.07);
     /* Four cards make a prior of their own. */
     const struct moe_calibration_factor *factor = &fit.builder.calibration.factor_rows[0];
-    cr_expect_eq(factor->provenance, MOE_PROVENANCE_MEASURED);
+    cr_expect_eq(factor->provenance, MOE_PROVENANCE_ASSUMED, "the tail is still the base's");
     cr_expect(fabs(factor->sd - log(1.08) / 2.0) < 0.003, "sd %g", factor->sd);
 }
 

@@ -222,11 +222,12 @@ Test(planning, shows_the_cluster_of_the_seed)
             cr_assert_geq(ns, before);
             before = ns;
         }
-        const struct moe_expert_work one = { 1.0, 1.0, 1.0 };
+        const struct moe_expert_work one = { 1.0, 1.0, 1.0, 1.0 };
         cr_assert_float_eq(moe_policy_speed_ns(&run.speed, gpu, 1.0),
                            moe_cost_expert(cost, &one, &factor).ns, 1e-6);
         const double tile = moe_cost_tile_tokens(cost);
-        const struct moe_expert_work full = { 65536.0, slots_per_gpu, 65536.0 / tile };
+        const struct moe_expert_work full = { 65536.0, slots_per_gpu, 65536.0 / tile,
+                                              65536.0 / slots_per_gpu };
         cr_assert_float_eq(moe_policy_speed_ns(&run.speed, gpu, 65536.0),
                            moe_cost_expert(cost, &full, &factor).ns, 1e-3);
     }

@@ -236,14 +236,16 @@ static void check_work(const struct plain *plain, const struct moe_route_counter
         uint32_t tokens = 0;
         uint32_t active = 0;
         uint32_t tiles = 0;
+        uint32_t fullest = 0;
         for (uint32_t s = g * slots_per_gpu; s < (g + 1) * slots_per_gpu; s++) {
             const uint32_t n = plain->slot_tokens[layer][s];
             tokens += n;
             active += n > 0;
             tiles += n / tile + (n % tile != 0);
+            fullest = n > fullest ? n : fullest;
         }
         cr_assert(expert[g].tokens == tokens && expert[g].active == active &&
-                      expert[g].tiles == tiles,
+                      expert[g].tiles == tiles && expert[g].fullest == fullest,
                   "seed %" PRIu64 ", layer %u, GPU %u", seed, layer, g);
         const struct moe_exchange_work want =
             plain->nodes ? relayed(plain, layer, g) : straight(plain, layer, g);

@@ -8,6 +8,20 @@
 enum { LEAST_CARDS = 4, LEAST_SAMPLES = 8, QUANTILE_COUNT = 6, STILL_VISITS = 20 };
 static const double pass_s = 0.03; /* of drift.tau_s (calibration_parameters.def) */
 
+/* A GPU's factor as far as it can be told from 1: of a deviation d with standard error s the share
+ * 1 - (s/d)^2 is kept (positive-part James-Stein), so that a run does not take for true what a wide
+ * interval only guesses, while a slow card that is sure stays as slow as it is. */
+static double sure_factor(const struct moe_fitter_gpu *gpu, uint32_t class)
+{
+    const double deviation = log(gpu->factor[class]);
+    const double error = log(gpu->high[class] / gpu->low[class]) / (2.0 * 1.96);
+    if (gpu->points[class] == 0 || fabs(deviation) <= error) {
+        return 1.0;
+    }
+    const double share = error / deviation;
+    return moe_round_digits(exp(deviation * (1.0 - share * share)), MOE_FITTER_DIGITS);
+}
+
 static enum moe_status add_gpu(struct moe_assembly *assembly, uint32_t index, struct moe_error *err)
 {
     const struct moe_fitter_gpu *gpu = &assembly->fitter->gpus[index];
@@ -16,9 +30,9 @@ static enum moe_status add_gpu(struct moe_assembly *assembly, uint32_t index, st
     *row = (struct moe_calibration_gpu){
         .uuid = uuid,
         .gpu_kind = assembly->fitter->gpu_kind,
-        .compute = moe_round_digits(gpu->factor[MOE_FACTOR_COMPUTE], MOE_FITTER_DIGITS),
-        .memory = moe_round_digits(gpu->factor[MOE_FACTOR_MEMORY], MOE_FITTER_DIGITS),
-        .comm = moe_round_digits(gpu->factor[MOE_FACTOR_COMM], MOE_FITTER_DIGITS),
+        .compute = sure_factor(gpu, MOE_FACTOR_COMPUTE),
+        .memory = sure_factor(gpu, MOE_FACTOR_MEMORY),
+        .comm = sure_factor(gpu, MOE_FACTOR_COMM),
         .provenance = MOE_PROVENANCE_MEASURED,
         .source = assembly->source,
     };
@@ -77,9 +91,10 @@ static enum moe_status add_factors(struct moe_assembly *assembly, struct moe_err
         row->source = moe_assembly_source(assembly, base->source);
         if (cards >= LEAST_CARDS) {
             row->sd = moe_round_digits(gsl_stats_sd(logs, 1, cards), MOE_FITTER_DIGITS);
-            row->provenance = MOE_PROVENANCE_MEASURED;
+            row->provenance = moe_provenance_worse(MOE_PROVENANCE_MEASURED, row->provenance);
             row->source = moe_table_builder_text(assembly->builder,
-                                                 "sd of %u cards; the tail is the base's: %.300s",
+                                                 "sd measured of %u cards; the tail is the "
+                                                 "base's: %.300s",
                                                  cards, base->source);
         }
     }

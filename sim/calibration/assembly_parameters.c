@@ -256,34 +256,69 @@ enum moe_status moe_assembly_parameters(struct moe_assembly *assembly, struct mo
     return MOE_OK;
 }
 
+static enum moe_status add_quality(struct moe_assembly *assembly, const char *name,
+                                   const struct moe_quality *quality, struct moe_error *err)
+{
+    MOE_ASSEMBLY_ROW(assembly, fit_quality, row)
+    *row = (struct moe_calibration_fit_quality){
+        .series = moe_table_builder_text(assembly->builder, "%.63s", name),
+        .gpu_kind = assembly->fitter->gpu_kind,
+        .points = quality->points,
+        .status = quality->status,
+        .fitted = quality->fitted,
+        .checked = quality->checked,
+        .mape = moe_round_digits(quality->mape, MOE_FITTER_DIGITS),
+        .p95 = moe_round_digits(quality->p95, MOE_FITTER_DIGITS),
+        .bias = moe_round_digits(quality->bias, MOE_FITTER_DIGITS),
+        .worst = moe_round_digits(quality->worst, MOE_FITTER_DIGITS),
+        .gate_mape = quality->gate_mape,
+        .gate_p95 = quality->gate_p95,
+        .repeat_share = quality->repeats == 0
+                            ? 0.0
+                            : moe_round_digits((double) quality->agreeing / quality->repeats,
+                                               MOE_FITTER_DIGITS),
+        .reason = moe_table_builder_text(assembly->builder, "%.200s", quality->reason),
+        .provenance = MOE_PROVENANCE_MEASURED,
+        .source = assembly->source,
+    };
+    return MOE_OK;
+}
+
+/* The series of one table together, under the table's name. */
+static enum moe_status add_together(struct moe_assembly *assembly, const char *name,
+                                    const uint32_t *member_of, uint32_t index,
+                                    struct moe_error *err)
+{
+    for (int points = MOE_FIT_HELDOUT; points <= MOE_FIT_SKEW; points++) {
+        struct moe_quality all;
+        MOE_TRY(moe_quality_together(&all, assembly->fitter, member_of, index,
+                                     (enum moe_fit_points) points, err));
+        if (all.checked > 0) {
+            MOE_TRY(add_quality(assembly, name, &all, err));
+        }
+    }
+    return MOE_OK;
+}
+
 enum moe_status moe_assembly_quality(struct moe_assembly *assembly, struct moe_error *err)
 {
-    const struct moe_evidence *evidence = assembly->fitter->evidence;
+    const struct moe_fitter *fitter = assembly->fitter;
+    const struct moe_evidence *evidence = fitter->evidence;
     for (uint32_t i = 0; i < assembly->quality_count; i++) {
-        const struct moe_quality *quality = &assembly->quality[i];
-        MOE_ASSEMBLY_ROW(assembly, fit_quality, row)
-        *row = (struct moe_calibration_fit_quality){
-            .series = moe_table_builder_text(assembly->builder, "%.63s",
-                                             evidence->series[quality->series].name),
-            .gpu_kind = assembly->fitter->gpu_kind,
-            .points = quality->points,
-            .status = quality->status,
-            .fitted = quality->fitted,
-            .checked = quality->checked,
-            .mape = moe_round_digits(quality->mape, MOE_FITTER_DIGITS),
-            .p95 = moe_round_digits(quality->p95, MOE_FITTER_DIGITS),
-            .bias = moe_round_digits(quality->bias, MOE_FITTER_DIGITS),
-            .worst = moe_round_digits(quality->worst, MOE_FITTER_DIGITS),
-            .gate_mape = quality->gate_mape,
-            .gate_p95 = quality->gate_p95,
-            .repeat_share = quality->repeats == 0
-                                ? 0.0
-                                : moe_round_digits((double) quality->agreeing / quality->repeats,
-                                                   MOE_FITTER_DIGITS),
-            .reason = quality->reason,
-            .provenance = MOE_PROVENANCE_MEASURED,
-            .source = assembly->source,
-        };
+        MOE_TRY(add_quality(assembly, evidence->series[assembly->quality[i].series].name,
+                            &assembly->quality[i], err));
+    }
+    for (uint32_t i = 0; i < fitter->shape_count; i++) {
+        if (fitter->shapes[i].shape.op == MOE_SERIES_EXPERT && fitter->shapes[i].shape.count > 0) {
+            MOE_TRY(add_together(assembly, fitter->shapes[i].shape.name, fitter->shape_of, i, err));
+        }
+    }
+    for (uint32_t i = 0; i < fitter->line_count; i++) {
+        const struct moe_fitter_line *line = &fitter->lines[i];
+        if (line->fitted > 0 &&
+            (line->kind == MOE_EVIDENCE_KV_GQA || line->kind == MOE_EVIDENCE_KV_MLA)) {
+            MOE_TRY(add_together(assembly, line->name, fitter->line_of, i, err));
+        }
     }
     MOE_ASSEMBLY_ROW(assembly, fitting, fitting)
     *fitting = (struct moe_calibration_fitting){

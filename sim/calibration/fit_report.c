@@ -143,7 +143,8 @@ static void print_factors(const struct moe_calibration *calibration, bool markdo
     static const char *const heads[] = { "GPU",    "class", "factor",  "95 % interval",
                                          "points", "runs",  "run sd %" };
     char cells[7][80];
-    print_heading(out, markdown, "GPUs against their median (factors of time)");
+    print_heading(out, markdown,
+                  "GPUs against their median (factors of time, as far as they are sure)");
     for (uint32_t i = 0; i < 7; i++) {
         CELL(i, "%s", heads[i]);
     }

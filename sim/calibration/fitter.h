@@ -137,8 +137,8 @@ bool moe_fitter_predict(const struct moe_fitter *fitter, uint32_t index, uint32_
 bool moe_fitter_as_measured(const struct moe_fitter *fitter, uint32_t index, double *log_ns,
                             double *mhz);
 
-/* Tiles of tile rows that an expert point computes, exactly where its rows are stored. */
-double moe_fitter_tiles(const struct moe_fitter *fitter, uint32_t index, double tile);
+/* What an expert point computes in tiles of tile rows, exactly where its rows are stored. */
+struct moe_shape_work moe_fitter_work(const struct moe_fitter *fitter, uint32_t index, double tile);
 
 /* Bytes that the busiest rank of an all-to-all-v sends or receives, whichever is more; the
  * point's own bytes where no matrix is stored. */

@@ -18,8 +18,8 @@ static bool point_work(const struct moe_fitter *fitter, uint32_t index,
         const double weights = moe_shape_weights(&shape->shape);
         *roofline = shape->fit.roofline;
         *bytes = point->active * weights * moe_dtype_bytes(shape->shape.dtype);
-        *flops = moe_fitter_tiles(fitter, index, shape->fit.tile_tokens) * shape->fit.tile_tokens *
-                 2.0 * weights;
+        const struct moe_shape_work work = moe_fitter_work(fitter, index, shape->fit.tile_tokens);
+        *flops = moe_shape_flops(&shape->shape, &shape->fit, &work);
         *clock = shape->fit.reference_mhz;
         return shape->fit.reference_mhz > 0.0;
     }

@@ -126,26 +126,28 @@ bool moe_fitter_as_measured(const struct moe_fitter *fitter, uint32_t index, dou
     return true;
 }
 
-double moe_fitter_tiles(const struct moe_fitter *fitter, uint32_t index, double tile)
+struct moe_shape_work moe_fitter_work(const struct moe_fitter *fitter, uint32_t index, double tile)
 {
     const struct moe_evidence_point *point = &fitter->evidence->points[index];
     const size_t experts = point->rows_bytes / sizeof(int32_t);
-    double tiles = 0.0;
+    struct moe_shape_work work = {
+        .tokens = point->tokens * point->active,
+        .active = point->active,
+        .fullest = fmax(point->row_max, ceil(point->tokens)),
+    };
     if (point->rows == NULL || experts == 0) {
-        if (tile == 64.0 && point->tiles64 > 0.0) {
-            return point->tiles64;
-        }
-        if (tile == 128.0 && point->tiles128 > 0.0) {
-            return point->tiles128;
-        }
-        return point->active * ceil(point->tokens / tile);
+        work.tiles = tile == 64.0 && point->tiles64 > 0.0 ? point->tiles64
+                     : tile == 128.0 && point->tiles128 > 0.0
+                         ? point->tiles128
+                         : point->active * ceil(point->tokens / tile);
+        return work;
     }
     for (size_t e = 0; e < experts; e++) {
         int32_t rows = 0;
         memcpy(&rows, point->rows + e * sizeof rows, sizeof rows);
-        tiles += rows > 0 ? ceil(rows / tile) : 0.0;
+        work.tiles += rows > 0 ? ceil(rows / tile) : 0.0;
     }
-    return tiles;
+    return work;
 }
 
 double moe_fitter_busiest(const struct moe_fitter *fitter, uint32_t index)
@@ -189,9 +191,8 @@ bool moe_fitter_predict(const struct moe_fitter *fitter, uint32_t index, uint32_
         if (shape->shape.count == 0) {
             return false;
         }
-        const double tiles = moe_fitter_tiles(fitter, index, shape->fit.tile_tokens);
-        *ns = moe_shape_ns(&shape->curve, &shape->shape, point->tokens * point->active,
-                           point->active, tiles, memory, compute);
+        const struct moe_shape_work work = moe_fitter_work(fitter, index, shape->fit.tile_tokens);
+        *ns = moe_shape_ns(&shape->curve, &shape->shape, &work, memory, compute);
         return true;
     }
     if (fitter->exchange_of[series] != MOE_FITTER_NONE) {

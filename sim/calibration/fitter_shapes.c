@@ -55,7 +55,8 @@ static enum moe_status begin_shape(struct moe_fitter *fitter, uint32_t index, st
                    .dtype = (enum moe_dtype) dtype,
                    .backend = series->backend,
                    .read_bytes_s = fitter->read_bytes_s,
-                   .flop_s = dtype == MOE_DTYPE_FP8 ? fitter->fp8_flop_s : fitter->bf16_flop_s },
+                   .flop_s = dtype == MOE_DTYPE_FP8 ? fitter->fp8_flop_s : fitter->bf16_flop_s,
+                   .sm_count = evidence->gpus[0].sm_count },
     };
     fitter->shape_of[index] = fitter->shape_count++;
     return MOE_OK;
@@ -188,8 +189,8 @@ static void share_out(struct moe_fitter *fitter, uint32_t index)
             continue;
         }
         const double bytes = point->active * weights * moe_dtype_bytes(shape->shape.dtype);
-        const double flops = moe_fitter_tiles(fitter, p, shape->fit.tile_tokens) *
-                             shape->fit.tile_tokens * 2.0 * weights;
+        const struct moe_shape_work work = moe_fitter_work(fitter, p, shape->fit.tile_tokens);
+        const double flops = moe_shape_flops(&shape->shape, &shape->fit, &work);
         const double clock = shape->fit.reference_mhz > 0.0 && fitter->mhz[p] > 0.0
                                  ? fitter->mhz[p] / shape->fit.reference_mhz
                                  : 1.0;
@@ -200,33 +201,53 @@ static void share_out(struct moe_fitter *fitter, uint32_t index)
     }
 }
 
+/* Experts' kernels cut rows alike in all dtypes; which of a library's is chosen depends on them. */
 static bool same_kernel(const struct moe_shape *a, const struct moe_shape *b)
 {
-    return a->op == b->op && a->dtype == b->dtype && strcmp(a->backend, b->backend) == 0;
+    return a->op == b->op && (a->dtype == b->dtype || a->op == MOE_SERIES_EXPERT) &&
+           strcmp(a->backend, b->backend) == 0;
 }
 
-/* The tile of every shape: of all shapes of its backend together. */
+/* How well tile t does for all shapes of the kernel of one; those that can leave rows out decide
+ * where there are any. */
+static double tile_error(const struct moe_fitter *fitter, uint32_t index, uint32_t t,
+                         const double (*errors)[MOE_SHAPE_TILES], const bool *by_rows)
+{
+    bool any = false;
+    double sum = 0.0;
+    for (int turn = 0; turn < 2; turn++) {
+        for (uint32_t other = 0; other < fitter->shape_count; other++) {
+            if (!same_kernel(&fitter->shapes[index].shape, &fitter->shapes[other].shape)) {
+                continue;
+            }
+            any = any || by_rows[other];
+            sum += turn == 1 && by_rows[other] == any ? errors[other][t] : 0.0;
+        }
+    }
+    return sum;
+}
+
+/* The tile of every shape: of all shapes of its backend together. Each shape by itself was tried:
+ * what it gains on even rows it loses on uneven ones, as few rows left out do not decide it. */
 static enum moe_status choose_tiles(struct moe_fitter *fitter, struct moe_error *err)
 {
+    bool *by_rows = MOE_NEW(fitter->arena, bool, (size_t) fitter->shape_count + 1);
     double(*errors)[MOE_SHAPE_TILES] = moe_arena_alloc(
         fitter->arena, (size_t) fitter->shape_count + 1, sizeof(double[MOE_SHAPE_TILES]));
-    if (errors == NULL) {
+    if (errors == NULL || by_rows == NULL) {
         return moe_fail(err, MOE_LIMIT, "%s: no memory for its shapes", fitter->evidence->name);
     }
     for (uint32_t i = 0; i < fitter->shape_count; i++) {
         if (fitter->shapes[i].shape.count > 0) {
-            MOE_TRY(moe_shape_foretell(errors[i], &fitter->shapes[i].shape, fitter->arena, err));
+            MOE_TRY(moe_shape_foretell(errors[i], &by_rows[i], &fitter->shapes[i].shape,
+                                       fitter->arena, err));
         }
     }
     for (uint32_t i = 0; i < fitter->shape_count; i++) {
         double least = INFINITY;
         for (uint32_t t = 0; t < MOE_SHAPE_TILES; t++) {
-            double sum = 0.0;
-            for (uint32_t other = 0; other < fitter->shape_count; other++) {
-                sum += same_kernel(&fitter->shapes[i].shape, &fitter->shapes[other].shape)
-                           ? errors[other][t]
-                           : 0.0;
-            }
+            const double sum =
+                tile_error(fitter, i, t, (const double(*)[MOE_SHAPE_TILES]) errors, by_rows);
             /* The smallest of those that are alike. */
             if (sum < least * (1.0 - 1e-3)) {
                 least = sum;

@@ -282,6 +282,7 @@ static enum moe_status add_series(struct maker *maker, uint32_t first)
     struct moe_shape_fit fit;
     double errors[MOE_SHAPE_TILES];
     uint32_t tile = 0;
+    bool by_rows = false;
     struct moe_shape shape = {
         .name = moe_table_builder_text(&maker->builder, "%s-%ux%u-%s-%.30s",
                                        row->op == MOE_SERIES_GEMM ? "gemm" : "expert", row->hidden,
@@ -303,7 +304,7 @@ static enum moe_status add_series(struct maker *maker, uint32_t first)
     if (shape.count == 0) {
         return MOE_OK;
     }
-    MOE_TRY(moe_shape_foretell(errors, &shape, arena, maker->err));
+    MOE_TRY(moe_shape_foretell(errors, &by_rows, &shape, arena, maker->err));
     for (uint32_t t = 1; t < MOE_SHAPE_TILES; t++) {
         tile = errors[t] < errors[tile] * (1.0 - 1e-3) ? t : tile;
     }

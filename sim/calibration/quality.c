@@ -212,22 +212,41 @@ enum moe_status moe_quality_check(struct moe_quality *rows, uint32_t *count,
     return MOE_OK;
 }
 
-enum moe_status moe_quality_shape_holds(bool *holds, const struct moe_fitter *fitter,
-                                        uint32_t shape, struct moe_error *err)
+enum moe_status moe_quality_together(struct moe_quality *row, const struct moe_fitter *fitter,
+                                     const uint32_t *member_of, uint32_t index,
+                                     enum moe_fit_points points, struct moe_error *err)
 {
     struct scratch scratch;
-    struct moe_quality all = { .series = fitter->shapes[shape].first_series, .reason = "-" };
+    struct moe_quality all = { .points = points, .status = MOE_FIT_UNCHECKED, .reason = "-" };
+    bool any = false;
     MOE_TRY(reserve(&scratch, fitter, err));
     for (uint32_t s = 0; s < fitter->evidence->series_count; s++) {
-        if (fitter->shape_of[s] == shape) {
-            all.checked +=
-                moe_quality_errors(fitter, s, MOE_FIT_HELDOUT, scratch.errors + all.checked,
-                                   scratch.points + all.checked, scratch.gpus + all.checked);
+        if (member_of[s] != index) {
+            continue;
         }
+        if (!any) {
+            const struct gate gate = gate_of(fitter->evidence->series[s].kind);
+            all.series = s;
+            all.fitted = fitted_points(fitter, s);
+            all.gate_mape = gate.mape;
+            all.gate_p95 = gate.p95;
+            any = true;
+        }
+        all.checked += moe_quality_errors(fitter, s, points, scratch.errors + all.checked,
+                                          scratch.points + all.checked, scratch.gpus);
     }
     if (all.checked > 0) {
         judge(&all, fitter, &scratch);
     }
+    *row = all;
+    return MOE_OK;
+}
+
+enum moe_status moe_quality_shape_holds(bool *holds, const struct moe_fitter *fitter,
+                                        uint32_t shape, struct moe_error *err)
+{
+    struct moe_quality all;
+    MOE_TRY(moe_quality_together(&all, fitter, fitter->shape_of, shape, MOE_FIT_HELDOUT, err));
     *holds = all.checked > 0 && all.status == MOE_FIT_CALIBRATED;
     return MOE_OK;
 }

@@ -41,6 +41,13 @@ enum moe_status moe_quality_check(struct moe_quality *rows, uint32_t *count,
                                   const struct moe_fitter *fitter,
                                   struct moe_error *err) MOE_MUST_CHECK;
 
+/* All series of one table together: those with member_of[series] == index (of the fitter:
+ * shape_of, line_of). checked is 0 where none has such points. Errors: MOE_LIMIT. */
+enum moe_status moe_quality_together(struct moe_quality *row, const struct moe_fitter *fitter,
+                                     const uint32_t *member_of, uint32_t index,
+                                     enum moe_fit_points points,
+                                     struct moe_error *err) MOE_MUST_CHECK;
+
 /* Whether all series of a shape together meet the gate of experts. What nobody could check does
  * not. Errors: MOE_LIMIT. */
 enum moe_status moe_quality_shape_holds(bool *holds, const struct moe_fitter *fitter,

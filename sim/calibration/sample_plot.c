@@ -106,9 +106,13 @@ static bool line_at(const struct subject *subject, double x, double *ns)
     const uint32_t exchange_index = fitter->exchange_of[subject->series];
     if (shape_index != MOE_FITTER_NONE && fitter->shapes[shape_index].shape.count > 0) {
         const struct moe_fitter_shape *shape = &fitter->shapes[shape_index];
-        const double tile = shape->fit.tile_tokens;
-        *ns = moe_shape_ns(&shape->curve, &shape->shape, x * subject->active, subject->active,
-                           subject->active * ceil(x / tile), 1.0, 1.0);
+        const struct moe_shape_work work = {
+            .tokens = x * subject->active,
+            .active = subject->active,
+            .tiles = subject->active * ceil(x / shape->fit.tile_tokens),
+            .fullest = ceil(x),
+        };
+        *ns = moe_shape_ns(&shape->curve, &shape->shape, &work, 1.0, 1.0);
         return true;
     }
     if (exchange_index != MOE_FITTER_NONE && fitter->exchanges[exchange_index].fitted > 0) {

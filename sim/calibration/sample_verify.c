@@ -13,22 +13,42 @@ static const double flop_margin = 1.05;
 
 static const struct {
     const char *text;
+    const char *broken; /* what it means when it is not so */
     int is_damage;
 } checks[MOE_SAMPLE_CHECK_COUNT] = {
-    [MOE_SAMPLE_CHECK_CELLS] = { "every cell of the samples is in its range", 1 },
-    [MOE_SAMPLE_CHECK_VISITS] = { "no visit is there twice", 1 },
-    [MOE_SAMPLE_CHECK_TABLES] = { "the fitted tables can be read by a run", 1 },
-    [MOE_SAMPLE_CHECK_FITTING] = { "the fitted tables are made of these samples", 1 },
-    [MOE_SAMPLE_CHECK_PHYSICS] = { "no sample is faster than its run's ceilings", 0 },
-    [MOE_SAMPLE_CHECK_RUNS] = { "every run ended in order", 0 },
-    [MOE_SAMPLE_CHECK_HELDOUT] = { "every fitted series has held-out points", 0 },
-    [MOE_SAMPLE_CHECK_TIES] = { "every run shares points with another", 0 },
+    [MOE_SAMPLE_CHECK_CELLS] = { "every cell of the samples is in its range",
+                                 "the samples cannot be read", 1 },
+    [MOE_SAMPLE_CHECK_VISITS] = { "no visit is there twice",
+                                  "visits are there twice: merged from a run and its copy?", 1 },
+    [MOE_SAMPLE_CHECK_TABLES] = { "the fitted tables can be read by a run",
+                                  "no run can read the fitted tables; `moesim fit` makes new ones",
+                                  1 },
+    [MOE_SAMPLE_CHECK_FITTING] = { "the fitted tables are made of these samples",
+                                   "the fitted tables are not made of these samples", 1 },
+    [MOE_SAMPLE_CHECK_PHYSICS] = { "no sample is faster than its run's ceilings",
+                                   "samples are faster than what their run measured as possible",
+                                   0 },
+    [MOE_SAMPLE_CHECK_RUNS] = { "every run ended in order",
+                                "runs were cut off; what they have is good, passes may be missing",
+                                0 },
+    [MOE_SAMPLE_CHECK_HELDOUT] = { "every fitted series has held-out points",
+                                   "series have nothing held out: their error is not known", 0 },
+    [MOE_SAMPLE_CHECK_TIES] = { "every run shares points with another",
+                                "runs share no point with another: what differs between their days "
+                                "cannot be told from what differs between their GPUs",
+                                0 },
 };
 
 const char *moe_sample_check_text(enum moe_sample_check check)
 {
     assert(check < MOE_SAMPLE_CHECK_COUNT);
     return checks[check].text;
+}
+
+const char *moe_sample_check_broken(enum moe_sample_check check)
+{
+    assert(check < MOE_SAMPLE_CHECK_COUNT);
+    return checks[check].broken;
 }
 
 int moe_sample_check_is_damage(enum moe_sample_check check)

@@ -34,7 +34,9 @@ struct moe_sample_verification {
     uint32_t samples;
 };
 
+/* What is checked, and what it means when that is not so. */
 const char *moe_sample_check_text(enum moe_sample_check check);
+const char *moe_sample_check_broken(enum moe_sample_check check);
 int moe_sample_check_is_damage(enum moe_sample_check check);
 
 /* Errors: those of opening the file; what is wrong inside is the verification's. */

@@ -10,6 +10,10 @@
 
 enum { DIGITS = 7, FORETELL_STARTS = 3 };
 
+/* A row of LONG_ROW points is long; LEAST_ROWS long ones tell how time goes with active experts,
+ * and about LEFT_OUT of them are left out in turn to choose a tile. */
+enum { LONG_ROW = 8, LEAST_ROWS = 3, LEFT_OUT = 4, ROW_LIMIT = 64 };
+
 /* A residual of 5 % begins to count linearly: kernel switches are of that size. */
 static const double soft = 0.05;
 /* Fits may use the ceilings' margins but must not be refused for a rounding (calibration_check). */
@@ -45,22 +49,112 @@ static double point_bytes(const struct moe_shape *shape, const struct moe_shape_
     return point->active * moe_shape_weights(shape) * moe_dtype_bytes(shape->dtype);
 }
 
-static double point_flops(const struct moe_shape *shape, const struct moe_shape_point *point,
-                          double tile)
+/* FLOPs of whole tiles. */
+static double tile_flops(const struct moe_shape *shape, const struct moe_shape_point *point,
+                         double tile)
 {
     return point->active * ceil(point->tokens / tile) * tile * 2.0 * moe_shape_weights(shape);
+}
+
+/* FLOPs of the fullest expert's rows: what its weight counts. */
+static double fullest_flops(const struct moe_shape *shape, double rows)
+{
+    return fmin(ceil(rows), MOE_SHAPE_FULLEST_ROWS) * 2.0 * moe_shape_weights(shape);
+}
+
+static double point_flops(const struct moe_shape *shape, const struct moe_roofline *roofline,
+                          const struct moe_shape_point *point, double tile)
+{
+    return tile_flops(shape, point, tile) + roofline->weight * fullest_flops(shape, point->tokens);
+}
+
+double moe_shape_flops(const struct moe_shape *shape, const struct moe_shape_fit *fit,
+                       const struct moe_shape_work *work)
+{
+    return work->tiles * fit->tile_tokens * 2.0 * moe_shape_weights(shape) +
+           fit->roofline.weight * fullest_flops(shape, work->fullest);
+}
+
+/* Measured over fitted. */
+static double point_ratio(const struct moe_shape *shape, const struct moe_roofline *roofline,
+                          const struct moe_shape_point *point, double tile)
+{
+    return point->ns / moe_roofline_ns(roofline, point_bytes(shape, point),
+                                       point_flops(shape, roofline, point, tile), 1.0);
+}
+
+/* The points with one count of active experts: [begin, end). */
+struct row {
+    uint32_t begin;
+    uint32_t end;
+};
+
+static struct row next_row(const struct moe_shape *shape, uint32_t begin)
+{
+    struct row row = { begin, begin };
+    while (row.end < shape->count && shape->points[row.end].active == shape->points[begin].active) {
+        row.end++;
+    }
+    return row;
+}
+
+/* The row's ratio at tokens, as the curve takes it: linear in log2, held at the ends. */
+static double row_ratio(const struct moe_shape *shape, const struct moe_roofline *roofline,
+                        double tile, struct row row, double tokens)
+{
+    uint32_t i = row.begin;
+    while (i < row.end && shape->points[i].tokens < tokens) {
+        i++;
+    }
+    if (i == row.begin || i == row.end) {
+        return point_ratio(shape, roofline, &shape->points[i == row.begin ? i : row.end - 1], tile);
+    }
+    const struct moe_shape_point *low = &shape->points[i - 1];
+    const struct moe_shape_point *high = &shape->points[i];
+    const double share = log2(tokens / low->tokens) / log2(high->tokens / low->tokens);
+    const double from = point_ratio(shape, roofline, low, tile);
+    return from + share * (point_ratio(shape, roofline, high, tile) - from);
+}
+
+/* Rows that are long enough to say how time goes with tokens: at most limit of them. */
+static uint32_t long_rows(struct row *rows, uint32_t limit, const struct moe_shape *shape)
+{
+    uint32_t count = 0;
+    for (struct row row = next_row(shape, 0); row.begin < shape->count && count < limit;
+         row = next_row(shape, row.end)) {
+        if (row.end - row.begin >= LONG_ROW) {
+            rows[count++] = row;
+        }
+    }
+    return count;
+}
+
+/* Whether the points tell the fullest expert's part from that of the tiles. */
+static bool is_weighted(const struct moe_shape *shape)
+{
+    struct row rows[LEAST_ROWS];
+    return shape->op == MOE_SERIES_EXPERT && shape->sm_count > 0 &&
+           long_rows(rows, LEAST_ROWS, shape) == LEAST_ROWS;
 }
 
 /* Expert: medians of published whole-op series, less what the own kernels leave out. */
 static struct moe_roofline_prior choose_prior(const struct moe_shape *shape)
 {
     const bool gemm = shape->op == MOE_SERIES_GEMM;
-    return (struct moe_roofline_prior){
+    struct moe_roofline_prior prior = {
         .mean = { log(gemm ? 5e3 : 12e3), moe_roofline_logit(gemm ? 0.8 : 0.9),
                   moe_roofline_logit(0.7), log(2.0) },
-        .sd = { 0.7, 0.7, 0.7, 0.7 },
+        .sd = { 0.7, 0.7, 0.7, 0.7, 1.0 },
         .weight = 0.01,
     };
+    if (shape->sm_count > 0) {
+        /* A tile goes through both products on one multiprocessor, 256 weight rows at a time,
+         * where even work has them all: half of that, since other tiles run beside it. */
+        prior.mean[4] =
+            log(128.0 * shape->sm_count * ((double) shape->hidden + shape->expert_size) /
+                moe_shape_weights(shape));
+    }
+    return prior;
 }
 
 /* The fit with one tile; clock 0 leaves the clocks out. */
@@ -68,11 +162,13 @@ static enum moe_status fit_tile(struct moe_roofline *out, const struct moe_shape
                                 double tile, double clock_mhz, struct moe_roofline_point *points,
                                 uint32_t starts, struct moe_error *err)
 {
+    const bool weighted = is_weighted(shape);
     for (uint32_t i = 0; i < shape->count; i++) {
         const struct moe_shape_point *point = &shape->points[i];
         points[i] = (struct moe_roofline_point){
             .bytes = point_bytes(shape, point),
-            .flops = point_flops(shape, point, tile),
+            .flops = tile_flops(shape, point, tile),
+            .weighted_flops = weighted ? fullest_flops(shape, point->tokens) : 0.0,
             .ns = point->ns,
             .clock = clock_mhz > 0.0 && point->mhz > 0.0 ? point->mhz / clock_mhz : 1.0,
         };
@@ -83,6 +179,7 @@ static enum moe_status fit_tile(struct moe_roofline *out, const struct moe_shape
         .bandwidth_ceiling = shape->read_bytes_s * read_margin,
         .peak_ceiling = shape->flop_s * flop_margin,
         .prior = choose_prior(shape),
+        .is_weighted = weighted,
         .soft = soft,
         .starts = starts,
     };
@@ -96,8 +193,8 @@ static double reference_clock(const struct moe_shape *shape, const struct moe_ro
     uint32_t used = 0;
     for (uint32_t i = 0; i < shape->count; i++) {
         const struct moe_shape_point *point = &shape->points[i];
-        const double share = moe_roofline_compute_share(roofline, point_bytes(shape, point),
-                                                        point_flops(shape, point, tile), 1.0);
+        const double share = moe_roofline_compute_share(
+            roofline, point_bytes(shape, point), point_flops(shape, roofline, point, tile), 1.0);
         if (share >= compute_bound && point->mhz > 0.0) {
             scratch[used++] = point->mhz;
         }
@@ -106,6 +203,12 @@ static double reference_clock(const struct moe_shape *shape, const struct moe_ro
 }
 
 const uint32_t moe_shape_tiles[MOE_SHAPE_TILES] = { 1, 8, 16, 32, 64, 128, 192, 256 };
+
+static double softened(double log_error)
+{
+    const double z = log_error / soft;
+    return sqrt(1.0 + z * z) - 1.0;
+}
 
 /* How well the ratios around each inner point foretell its own, the roofline given: the sum of
  * the softened errors. This is what the tile decides: with the right one the ratio is smooth. */
@@ -120,16 +223,65 @@ static double foretelling_error(const struct moe_shape *shape, const struct moe_
             continue;
         }
         for (int k = -1; k <= 1; k++) {
-            ratio[k + 1] = p[k].ns / moe_roofline_ns(roofline, point_bytes(shape, &p[k]),
-                                                     point_flops(shape, &p[k], tile), 1.0);
+            ratio[k + 1] = point_ratio(shape, roofline, &p[k], tile);
         }
         const double from = log2(p[-1].tokens);
         const double share = (log2(p->tokens) - from) / (log2(p[1].tokens) - from);
         const double foretold = ratio[0] + share * (ratio[2] - ratio[0]);
-        const double z = log(foretold / ratio[1]) / soft;
-        sum += sqrt(1.0 + z * z) - 1.0;
+        sum += softened(log(foretold / ratio[1]));
     }
     return sum;
+}
+
+/* How well the other long rows foretell the one that is left out of the roofline. */
+static double row_error(const struct moe_shape *shape, const struct moe_roofline *roofline,
+                        double tile, const struct row *rows, uint32_t row_count, uint32_t left)
+{
+    const struct row low = rows[left == 0 ? 1 : left - 1];
+    const struct row high = rows[left + 1 < row_count ? left + 1 : left - 1];
+    const double from = shape->points[low.begin].active;
+    const double to = shape->points[high.begin].active;
+    double sum = 0.0;
+    for (uint32_t i = rows[left].begin; i < rows[left].end; i++) {
+        const struct moe_shape_point *point = &shape->points[i];
+        double ratio = row_ratio(shape, roofline, tile, low, point->tokens);
+        if (low.begin != high.begin) {
+            ratio += log2(point->active / from) / log2(to / from) *
+                     (row_ratio(shape, roofline, tile, high, point->tokens) - ratio);
+        }
+        sum += softened(log(ratio / point_ratio(shape, roofline, point, tile)));
+    }
+    return sum;
+}
+
+/* Over long rows, each left out in turn; of many every so manieth. */
+static enum moe_status leave_rows_out(double *error, const struct moe_shape *shape, uint32_t tile,
+                                      struct moe_arena *arena, struct moe_error *err)
+{
+    struct row rows[ROW_LIMIT];
+    struct moe_shape rest = *shape;
+    const uint32_t row_count = long_rows(rows, ROW_LIMIT, shape);
+    const uint32_t step = (row_count + LEFT_OUT - 1) / LEFT_OUT;
+    struct moe_shape_point *kept = MOE_NEW(arena, struct moe_shape_point, shape->count);
+    struct moe_roofline_point *points = MOE_NEW(arena, struct moe_roofline_point, shape->count);
+    if (kept == NULL || points == NULL) {
+        return moe_fail(err, MOE_LIMIT, "%s: no memory for %u points", shape->name, shape->count);
+    }
+    assert(row_count > 1);
+    *error = 0.0;
+    for (uint32_t left = 0; left < row_count; left += step) {
+        struct moe_roofline roofline;
+        rest.points = kept;
+        rest.count = 0;
+        for (uint32_t i = 0; i < shape->count; i++) {
+            if (i < rows[left].begin || i >= rows[left].end) {
+                kept[rest.count++] = shape->points[i];
+            }
+        }
+        MOE_TRY(fit_tile(&roofline, &rest, tile, 0.0, points, FORETELL_STARTS, err));
+        *error += row_error(shape, &roofline, tile, rows, row_count, left);
+    }
+    return MOE_OK;
 }
 
 static enum moe_status reserve(struct moe_roofline_point **points, const struct moe_shape *shape,
@@ -141,10 +293,20 @@ static enum moe_status reserve(struct moe_roofline_point **points, const struct 
                : moe_fail(err, MOE_LIMIT, "%s: no memory for %u points", shape->name, shape->count);
 }
 
-enum moe_status moe_shape_foretell(double *errors, const struct moe_shape *shape,
+enum moe_status moe_shape_foretell(double *errors, bool *by_rows, const struct moe_shape *shape,
                                    struct moe_arena *arena, struct moe_error *err)
 {
+    struct row rows[ROW_LIMIT];
     struct moe_roofline_point *points = NULL;
+    const uint32_t row_count = long_rows(rows, ROW_LIMIT, shape);
+    /* Without one, the others must still be able to tell. */
+    *by_rows = is_weighted(shape) && row_count > LEAST_ROWS;
+    for (uint32_t t = 0; t < MOE_SHAPE_TILES && *by_rows; t++) {
+        MOE_TRY(leave_rows_out(&errors[t], shape, moe_shape_tiles[t], arena, err));
+    }
+    if (*by_rows) {
+        return MOE_OK;
+    }
     MOE_TRY(reserve(&points, shape, arena, err));
     for (uint32_t t = 0; t < MOE_SHAPE_TILES; t++) {
         struct moe_roofline roofline;
@@ -176,6 +338,7 @@ enum moe_status moe_shape_fit(struct moe_shape_fit *out, const struct moe_shape 
         .bandwidth_bytes_s = moe_round_digits(fit.roofline.bandwidth_bytes_s, DIGITS),
         .peak_flop_s = moe_round_digits(fit.roofline.peak_flop_s, DIGITS),
         .p = moe_round_digits(fit.roofline.p, DIGITS),
+        .weight = moe_round_digits(fit.roofline.weight, DIGITS),
     };
     *out = fit;
     return MOE_OK;
@@ -205,46 +368,6 @@ static enum moe_status add_point(struct moe_table_builder *builder, const struct
     return MOE_OK;
 }
 
-/* The points with one count of active experts: [begin, end). */
-struct row {
-    uint32_t begin;
-    uint32_t end;
-};
-
-static struct row next_row(const struct moe_shape *shape, uint32_t begin)
-{
-    struct row row = { begin, begin };
-    while (row.end < shape->count && shape->points[row.end].active == shape->points[begin].active) {
-        row.end++;
-    }
-    return row;
-}
-
-static double point_ratio(const struct moe_shape *shape, const struct moe_shape_fit *fit,
-                          const struct moe_shape_point *point)
-{
-    return point->ns / moe_roofline_ns(&fit->roofline, point_bytes(shape, point),
-                                       point_flops(shape, point, fit->tile_tokens), 1.0);
-}
-
-/* The row's ratio at tokens, as the curve takes it: linear in log2, held at the ends. */
-static double row_ratio(const struct moe_shape *shape, const struct moe_shape_fit *fit,
-                        struct row row, double tokens)
-{
-    uint32_t i = row.begin;
-    while (i < row.end && shape->points[i].tokens < tokens) {
-        i++;
-    }
-    if (i == row.begin || i == row.end) {
-        return point_ratio(shape, fit, &shape->points[i == row.begin ? i : row.end - 1]);
-    }
-    const struct moe_shape_point *low = &shape->points[i - 1];
-    const struct moe_shape_point *high = &shape->points[i];
-    const double share = log2(tokens / low->tokens) / log2(high->tokens / low->tokens);
-    const double from = point_ratio(shape, fit, low);
-    return from + share * (point_ratio(shape, fit, high) - from);
-}
-
 /* Few active experts are measured at few tokens only (decoding), and the curve would hold their
  * last ratio where the full row has others. Beyond a row's ends it is given points that follow
  * the ratio of the row with the most points, from where its own ends: extrapolated, as they say. */
@@ -252,6 +375,7 @@ static enum moe_status complete_rows(struct moe_table_builder *builder,
                                      const struct moe_shape *shape, const struct moe_shape_fit *fit,
                                      const char *source, struct moe_error *err)
 {
+    const double tile = fit->tile_tokens;
     struct row full = { 0, 0 };
     for (struct row row = next_row(shape, 0); row.begin < shape->count;
          row = next_row(shape, row.end)) {
@@ -268,10 +392,11 @@ static enum moe_status complete_rows(struct moe_table_builder *builder,
             }
             const struct moe_shape_point *end = tokens < first->tokens ? first : last;
             struct moe_shape_point point = { .tokens = tokens, .active = first->active };
-            const double follow =
-                row_ratio(shape, fit, full, tokens) / row_ratio(shape, fit, full, end->tokens);
+            const double follow = row_ratio(shape, &fit->roofline, tile, full, tokens) /
+                                  row_ratio(shape, &fit->roofline, tile, full, end->tokens);
             point.ns = 1.0;
-            point.ns = point_ratio(shape, fit, end) * follow / point_ratio(shape, fit, &point);
+            point.ns = point_ratio(shape, &fit->roofline, end, tile) * follow /
+                       point_ratio(shape, &fit->roofline, &point, tile);
             if (moe_shape_is_physical(shape, tokens, point.active, point.ns)) {
                 MOE_TRY(add_point(builder, shape, &point, moe_provenance_outside(shape->provenance),
                                   source, err));
@@ -317,6 +442,19 @@ enum moe_status moe_shape_rows(struct moe_table_builder *builder, const struct m
         MOE_TRY(add_point(builder, shape, &shape->points[i], shape->provenance, source, err));
     }
     MOE_TRY(complete_rows(builder, shape, fit, source, err));
+    if (fit->roofline.weight > 0.0) {
+        struct moe_calibration_fullest *fullest = moe_table_builder_row(builder, "fullest");
+        if (fullest == NULL) {
+            return no_memory(shape, err);
+        }
+        *fullest = (struct moe_calibration_fullest){
+            .series = shape->name,
+            .weight = fit->roofline.weight,
+            .rows = MOE_SHAPE_FULLEST_ROWS,
+            .provenance = provenance,
+            .source = source,
+        };
+    }
     if (fit->reference_mhz > 0.0) {
         struct moe_calibration_clock *clock = moe_table_builder_row(builder, "clock");
         if (clock == NULL) {
@@ -350,13 +488,15 @@ enum moe_status moe_shape_curve(struct moe_curve *curve, const struct moe_shape 
     return moe_curve_init(curve, &builder.calibration, &key, arena, err);
 }
 
-double moe_shape_ns(const struct moe_curve *curve, const struct moe_shape *shape, double tokens,
-                    double active, double tiles, double memory, double compute)
+double moe_shape_ns(const struct moe_curve *curve, const struct moe_shape *shape,
+                    const struct moe_shape_work *work, double memory, double compute)
 {
     enum moe_provenance provenance = MOE_PROVENANCE_MEASURED;
     const double weights = moe_shape_weights(shape);
-    const double memory_ns = active * weights * moe_dtype_bytes(shape->dtype) * curve->ns_per_byte;
-    const double compute_ns = tiles * curve->tile_tokens * 2.0 * weights * curve->ns_per_flop;
-    return moe_curve_ratio(curve, tokens / active, active, &provenance) *
+    const double memory_ns =
+        work->active * weights * moe_dtype_bytes(shape->dtype) * curve->ns_per_byte;
+    const double compute_ns =
+        moe_curve_rows(curve, work->tiles, work->fullest) * 2.0 * weights * curve->ns_per_flop;
+    return moe_curve_ratio(curve, work->tokens / work->active, work->active, &provenance) *
            moe_curve_fitted_ns(curve, memory_ns * memory, compute_ns * compute);
 }

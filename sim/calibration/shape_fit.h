@@ -2,10 +2,11 @@
  * Shape fit: the roofline of one weight shape (an expert's FFN, or one matrix) with one
  * backend, from points at several counts of tokens and active experts.
  *
- * Rows are padded to a tile, which is the kernel's and not the shape's: for all shapes of one
- * backend together it is the one by which each point is best foretold from its neighbours,
- * itself left out (moe_shape_foretell). The clock of
- * the points, where it was measured, enters the rate of arithmetic. What the roofline does not
+ * Rows are padded to a tile: the one by which what is left out is best foretold
+ * (moe_shape_foretell), by the shape alone where it was measured at several counts of active
+ * experts, else by all shapes of one backend together. Points at several counts also tell how
+ * much the fullest expert adds (table fullest), since with few experts its tiles are not hidden
+ * behind others'; where there are none that stays 0. The clock of the points, where it was measured, enters the rate of arithmetic. What the roofline does not
  * say, the ratio at each point does (curve.h), so a point is met exactly and only what lies
  * between is a prediction.
  */
@@ -39,12 +40,13 @@ struct moe_shape {
     enum moe_provenance provenance; /* of the points */
     double read_bytes_s;            /* ceilings of the GPU kind */
     double flop_s;
+    uint32_t sm_count;                    /* 0: what the fullest expert adds is not asked for */
     const struct moe_shape_point *points; /* by rising (active, tokens), no two alike */
     uint32_t count;                       /* at least 1 */
 };
 
 struct moe_shape_fit {
-    struct moe_roofline roofline; /* rounded to what is stored */
+    struct moe_roofline roofline; /* rounded to what is stored; its weight is table fullest's */
     uint32_t tile_tokens;
     double reference_mhz; /* at which the peak holds; 0: clocks are not known */
 };
@@ -52,9 +54,15 @@ struct moe_shape_fit {
 enum { MOE_SHAPE_TILES = 8 };
 extern const uint32_t moe_shape_tiles[MOE_SHAPE_TILES]; /* that are tried, rising */
 
-/* errors[MOE_SHAPE_TILES]: sums over the shape's points, so that shapes can be added up.
+/* Rows of the fullest expert beyond these add nothing: its further tiles run beside the first
+ * ones. Of caps 64, 128 and 192 the one that foretold left-out rows of H200 best. */
+enum { MOE_SHAPE_FULLEST_ROWS = 128 };
+
+/* errors[MOE_SHAPE_TILES]: sums over the shape's points, so that shapes can be added up. *by_rows
+ * says whether they are of whole rows of one active count, each foretold from the others, as a
+ * shape with many can say; else each point is foretold from its neighbours.
  * Errors: MOE_LIMIT without memory. */
-enum moe_status moe_shape_foretell(double *errors, const struct moe_shape *shape,
+enum moe_status moe_shape_foretell(double *errors, bool *by_rows, const struct moe_shape *shape,
                                    struct moe_arena *arena, struct moe_error *err) MOE_MUST_CHECK;
 
 /* Errors: MOE_LIMIT without memory. */
@@ -83,10 +91,21 @@ enum moe_status moe_shape_curve(struct moe_curve *curve, const struct moe_shape 
 /* Weights of one expert or matrix, and bytes of one. */
 double moe_shape_weights(const struct moe_shape *shape);
 
-/* The cost model's time for tokens rows on active experts in tiles tiles, with factors of
- * memory and compute time. */
-double moe_shape_ns(const struct moe_curve *curve, const struct moe_shape *shape, double tokens,
-                    double active, double tiles, double memory, double compute);
+/* One GPU's rows of an expert or matrix. */
+struct moe_shape_work {
+    double tokens; /* all rows */
+    double active;
+    double tiles;
+    double fullest; /* rows of the fullest one */
+};
+
+/* The cost model's time, with factors of memory and compute time. */
+double moe_shape_ns(const struct moe_curve *curve, const struct moe_shape *shape,
+                    const struct moe_shape_work *work, double memory, double compute);
+
+/* FLOPs that it counts, and bytes that it reads. */
+double moe_shape_flops(const struct moe_shape *shape, const struct moe_shape_fit *fit,
+                       const struct moe_shape_work *work);
 
 /* value with so many significant digits: what differs between machines in the last bits of a
  * logarithm does not reach the file. */

@@ -37,6 +37,22 @@ static enum moe_status is_own_table(const char *path, bool *out, struct moe_erro
     return MOE_OK;
 }
 
+static enum moe_status import_own(const struct request *request, struct moe_error *err)
+{
+    struct moe_arena arena;
+    const struct moe_calibration *made = NULL;
+    MOE_TRY(moe_calibration_import(request->path, request->output, request->overwrite, err));
+    MOE_TRY(moe_arena_init(&arena, ARENA_BYTES, err));
+    const enum moe_status status = moe_calibration_load(&made, request->output, &arena, err);
+    if (status == MOE_OK) {
+        (void) printf("%s: %u series of %u points, %u segments, %u parameters\n", request->output,
+                      made->series_count, made->point_count, made->segment_count,
+                      made->parameter_count);
+    }
+    moe_arena_finish(&arena);
+    return status;
+}
+
 static enum moe_status import_published(const struct request *request, struct moe_error *err)
 {
     struct moe_arena arena;
@@ -110,7 +126,6 @@ enum moe_status moe_cal_command_import(int argc, char **argv, struct moe_error *
     if (strcmp(request.options.format, "auto") == 0) {
         MOE_TRY(is_own_table(request.path, &own, err));
     }
-    return own || strcmp(request.options.format, "csv") == 0
-               ? moe_calibration_import(request.path, request.output, request.overwrite, err)
-               : import_published(&request, err);
+    return own || strcmp(request.options.format, "csv") == 0 ? import_own(&request, err)
+                                                             : import_published(&request, err);
 }

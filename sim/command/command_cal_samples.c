@@ -1,4 +1,5 @@
 /* moesim cal verify, merge, compare and plot: what is done with samples besides fitting. */
+#include <jansson.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -39,10 +40,11 @@ enum moe_status moe_cal_command_verify(int argc, char **argv, struct moe_error *
                       verdict->count == 0 ? "ok"
                       : is_damage         ? "DAMAGED"
                                           : "finding",
-                      moe_sample_check_text(check));
+                      verdict->count == 0 ? moe_sample_check_text(check)
+                                          : moe_sample_check_broken(check));
         if (verdict->count > 0) {
-            (void) printf("         %u time%s, first: %s\n", verdict->count,
-                          verdict->count == 1 ? "" : "s", verdict->first.text);
+            (void) printf("         found %u%s%s\n", verdict->count,
+                          verdict->count == 1 ? ": " : ", the first: ", verdict->first.text);
         }
         damaged += verdict->count > 0 && is_damage ? 1 : 0;
     }
@@ -101,11 +103,67 @@ static void join_runs(const struct moe_evidence *evidence, size_t offset, char *
             memcpy(&before, (const char *) &evidence->runs[k] + offset, sizeof before);
             seen = strcmp(before, text) == 0;
         }
-        if (!seen && used + strlen(text) + 3 < size) {
+        if (!seen && used < size - 1) {
             used += (size_t) snprintf(out + used, size - used, "%s%s", used == 0 ? "" : ", ",
                                       text[0] == '\0' ? "-" : text);
         }
     }
+}
+
+/* The values of one key over the runs' settings, in order of appearance. */
+static void join_values(const struct moe_evidence *evidence, const char *key, char *out,
+                        size_t size)
+{
+    size_t used = 0;
+    out[0] = '\0';
+    for (uint32_t i = 0; i < evidence->run_count; i++) {
+        char value[64] = "-";
+        char found[66];
+        json_t *settings = json_loads(evidence->runs[i].settings, 0, NULL);
+        const json_t *item = json_object_get(settings, key);
+        if (json_is_string(item)) {
+            (void) snprintf(value, sizeof value, "%s", json_string_value(item));
+        } else if (json_is_number(item)) {
+            (void) snprintf(value, sizeof value, "%g", json_number_value(item));
+        }
+        json_decref(settings);
+        (void) snprintf(found, sizeof found, "%s/", value);
+        if (strstr(out, found) == NULL && used < size - 1) {
+            used += (size_t) snprintf(out + used, size - used, "%s", found);
+        }
+    }
+    out[strlen(out) - (used > 0 && used < size ? 1 : 0)] = '\0';
+}
+
+/* Settings that differ. Which GPUs there were stands above, and a plan's hash says nothing to
+ * anybody. */
+static void print_settings(const struct moe_evidence *a, const struct moe_evidence *b)
+{
+    const char *label = "settings";
+    const char *name = NULL;
+    json_t *value = NULL;
+    json_t *all = json_object();
+    for (uint32_t i = 0; i < a->run_count + b->run_count; i++) {
+        json_t *settings = json_loads(
+            i < a->run_count ? a->runs[i].settings : b->runs[i - a->run_count].settings, 0, NULL);
+        (void) json_object_update(all, settings);
+        json_decref(settings);
+    }
+    json_object_foreach(all, name, value)
+    {
+        char of_a[200];
+        char of_b[200];
+        join_values(a, name, of_a, sizeof of_a);
+        join_values(b, name, of_b, sizeof of_b);
+        if (strcmp(name, "plan") != 0 && !json_is_array(value) && strcmp(of_a, of_b) != 0) {
+            (void) printf("%-9s %s: %s  ->  %s\n", label, name, of_a, of_b);
+            label = "";
+        }
+    }
+    if (label[0] != '\0') {
+        (void) printf("%-9s the same\n", label);
+    }
+    json_decref(all);
 }
 
 static void print_change(const struct moe_evidence *a, const struct moe_evidence *b,
@@ -135,7 +193,7 @@ static void print_changes(const struct moe_evidence *a, const struct moe_evidenc
     print_change(a, b, "CUDA", offsetof(struct moe_evidence_run, cuda));
     print_change(a, b, "cuBLAS", offsetof(struct moe_evidence_run, cublas));
     print_change(a, b, "NCCL", offsetof(struct moe_evidence_run, nccl));
-    print_change(a, b, "settings", offsetof(struct moe_evidence_run, settings));
+    print_settings(a, b);
 }
 
 static void print_comparison(const struct moe_sample_comparison *comparison)

@@ -83,6 +83,17 @@ moe_calibration_find_fit(const struct moe_calibration *calibration, const char *
     return NULL;
 }
 
+const struct moe_calibration_fullest *
+moe_calibration_find_fullest(const struct moe_calibration *calibration, const char *series)
+{
+    for (uint32_t i = 0; i < calibration->fullest_count; i++) {
+        if (strcmp(calibration->fullest_rows[i].series, series) == 0) {
+            return &calibration->fullest_rows[i];
+        }
+    }
+    return NULL;
+}
+
 void moe_calibration_count(const struct moe_calibration *calibration, uint32_t *counts)
 {
     memset(counts, 0, MOE_PROVENANCE_COUNT * sizeof counts[0]);

@@ -145,6 +145,8 @@ const struct moe_calibration_gpu_kind *
 moe_calibration_find_kind(const struct moe_calibration *calibration, const char *name);
 const struct moe_calibration_fit *
 moe_calibration_find_fit(const struct moe_calibration *calibration, const char *series);
+const struct moe_calibration_fullest *
+moe_calibration_find_fullest(const struct moe_calibration *calibration, const char *series);
 
 /* Weights of the unit that a series counts as active (an expert, a matrix): 0 when
  * generic. Bytes as stored: 2, 1 and 0.53125 (mxfp4 with its scales) per weight. */

@@ -227,6 +227,14 @@ static enum moe_status check_measured(const struct moe_calibration *calibration,
                             calibration->name, i + 1, calibration->clock_rows[i].series);
         }
     }
+    for (uint32_t i = 0; i < calibration->fullest_count; i++) {
+        const char *name = calibration->fullest_rows[i].series;
+        const struct moe_calibration_series *series = find_series(calibration, name);
+        if (series == NULL || series->op != MOE_SERIES_EXPERT) {
+            return moe_fail(err, MOE_RANGE, "%s: table fullest, row %u: no expert series '%s'",
+                            calibration->name, i + 1, name);
+        }
+    }
     for (uint32_t i = 0; i < calibration->sustained_count; i++) {
         if (find_series(calibration, calibration->sustained_rows[i].series) == NULL) {
             return moe_fail(err, MOE_RANGE, "%s: table sustained, row %u: no series '%s'",

@@ -57,6 +57,7 @@ static enum moe_status find_kind(struct moe_cost_setup *setup, struct moe_error 
                         calibration->name, setup->cluster->gpu, names);
     }
     setup->kind = kind->name;
+    setup->cost->gpu_kind = kind->name;
     setup->cost->memory_bytes =
         setup->cluster->memory_bytes > 0.0 ? setup->cluster->memory_bytes : kind->memory_bytes;
     return MOE_OK;

@@ -9,9 +9,11 @@
  *
  * Expert FFN (calibration.md 5.6, design 3), per rank and layer:
  *   t = ratio * (t0 + ((m * memory)^p + (c * compute)^p)^(1/p))
- *   m = active * expert_bytes / bandwidth, c = tiles * flops_of_a_tile / peak
+ *   m = active * expert_bytes / bandwidth
+ *   c = (tiles * tile_tokens + weight * min(fullest, rows)) * flops_of_a_row / peak
  * where active counts physical slots with at least one token, tiles is the sum over
- * slots of ceil(tokens / tile_tokens), and ratio is the measured correction, linear
+ * slots of ceil(tokens / tile_tokens), fullest is the tokens of the slot that has most (its
+ * tiles are the critical path: table fullest; weight 0 without), and ratio is the measured correction, linear
  * between measured points in (log2 tokens per active slot, log2 active), held at the
  * border. Zero tokens cost zero. A series whose times leave out the permutation to expert
  * order gets its bytes over the copy bandwidth on top (times memory).
@@ -116,9 +118,10 @@ struct moe_duration {
 
 /* One rank's routed-expert work in one layer. Doubles, so that means can be priced. */
 struct moe_expert_work {
-    double tokens; /* (token, expert) assignments */
-    double active; /* physical slots with at least one */
-    double tiles;  /* sum over slots of ceil(tokens / tile_tokens) */
+    double tokens;  /* (token, expert) assignments */
+    double active;  /* physical slots with at least one */
+    double tiles;   /* sum over slots of ceil(tokens / tile_tokens) */
+    double fullest; /* tokens of the slot that has most */
 };
 
 /* One rank's own tokens in one step. */

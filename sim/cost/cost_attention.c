@@ -55,6 +55,7 @@ static void init_core(struct moe_cost_setup *setup)
         cost->pair_ns = 4.0 * heads * model->head_size * ns_per_flop;
     }
     cost->kv_token_ns = values * model->kv_bytes_per_value / setup->parameters[rates.bytes_s] * 1e9;
+    cost->core_rate = rates.bytes_s;
     cost->core_t0_ns = setup->parameters[rates.t0_ns];
     cost->core_p = setup->parameters[rates.p];
     cost->core_inverse_p = 1.0 / cost->core_p;

@@ -57,6 +57,7 @@ enum moe_status moe_cost_link_init(struct moe_cost_link *out, const struct moe_c
             continue;
         }
         const uint32_t n = out->segment_count++;
+        out->first = n == 0 ? row : out->first;
         assert(n < MOE_COST_SEGMENT_LIMIT);
         out->to_bytes[n] = row->to_bytes;
         out->alpha_ns[n] = row->alpha_ns;

@@ -27,6 +27,7 @@ enum moe_status moe_cost_init_expert(struct moe_cost_setup *setup, struct moe_er
     const double weights = moe_model_expert_weights(model);
     cost->expert_memory_ns = weights * model->expert_bytes_per_weight * cost->expert.ns_per_byte;
     cost->expert_tile_ns = 2.0 * weights * cost->expert.tile_tokens * cost->expert.ns_per_flop;
+    cost->fullest_row_ns = 2.0 * weights * cost->expert.fullest_weight * cost->expert.ns_per_flop;
     MOE_TRY(moe_norm_table_init(&cost->expert_norm, cost->expert.p, setup->arena, err));
     if (!cost->expert.permutation_inside) {
         cost->permutation_ns = permutation_bytes(setup, key.dtype) /
@@ -47,7 +48,10 @@ struct moe_duration moe_cost_expert(const struct moe_cost *cost, const struct mo
     const double ratio = moe_curve_ratio(&cost->expert, work->tokens / work->active, work->active,
                                          &duration.provenance);
     const double memory_ns = work->active * cost->expert_memory_ns * factor->memory;
-    const double compute_ns = work->tiles * cost->expert_tile_ns * factor->compute;
+    const double capped =
+        work->fullest < cost->expert.fullest_rows ? work->fullest : cost->expert.fullest_rows;
+    const double compute_ns =
+        (work->tiles * cost->expert_tile_ns + capped * cost->fullest_row_ns) * factor->compute;
     duration.ns = ratio * (cost->expert.t0_ns +
                            moe_norm_table_apply(&cost->expert_norm, memory_ns, compute_ns)) +
                   work->tokens * cost->permutation_ns * factor->memory;

@@ -31,7 +31,8 @@ struct moe_cost_block {
 
 /* The exchange over one class of links. */
 struct moe_cost_link {
-    uint32_t segment_count; /* 0: the cluster has no such links */
+    const struct moe_calibration_segment *first; /* of the calibration */
+    uint32_t segment_count;                      /* 0: the cluster has no such links */
     double to_bytes[MOE_COST_SEGMENT_LIMIT];
     double alpha_ns[MOE_COST_SEGMENT_LIMIT];
     double ns_per_byte[MOE_COST_SEGMENT_LIMIT];
@@ -50,6 +51,7 @@ struct moe_cost {
     struct moe_norm_table expert_norm; /* of expert.p */
     double expert_memory_ns;           /* reading one expert */
     double expert_tile_ns;             /* computing one tile of one expert */
+    double fullest_row_ns;             /* what a row of the fullest one adds */
     double permutation_ns;             /* to expert order and back, per assignment; 0: inside */
 
     struct moe_cost_block attention; /* of layers with KV */
@@ -83,6 +85,8 @@ struct moe_cost {
     double window_share; /* those that see a window */
     double linear_share; /* and those that keep no KV */
     enum moe_provenance core_provenance;
+    enum moe_parameter core_rate; /* which of them it reads by */
+    const char *gpu_kind;
 
     struct moe_duration host_step;
     struct moe_cost_link links[2][MOE_LINK_COUNT]; /* dispatch, combine */

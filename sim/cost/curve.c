@@ -107,15 +107,19 @@ static const struct moe_calibration_series *choose(const struct moe_calibration 
 }
 
 void moe_curve_from_fit(struct moe_curve *curve, const struct moe_calibration_series *series,
-                        const struct moe_calibration_fit *fit)
+                        const struct moe_calibration_fit *fit,
+                        const struct moe_calibration_fullest *fullest)
 {
     *curve = (struct moe_curve){
+        .series = series,
         .t0_ns = fit->t0_ns,
         .ns_per_byte = 1e9 / fit->bandwidth_bytes_s,
         .ns_per_flop = 1e9 / fit->peak_flop_s,
         .p = fit->p,
         .inverse_p = 1.0 / fit->p,
         .tile_tokens = series->tile_tokens,
+        .fullest_weight = fullest == NULL ? 0.0 : fullest->weight,
+        .fullest_rows = fullest == NULL ? 0.0 : fullest->rows,
         .permutation_inside = series->permutation == 1,
         .exact = series->hidden != 0,
         .least = series->provenance == MOE_PROVENANCE_EXTRAPOLATED ? MOE_PROVENANCE_EXTRAPOLATED
@@ -132,10 +136,12 @@ static double point_ratio(const struct moe_curve *curve,
     const double weights = moe_calibration_series_weights(series);
     const double whole = (double) (uint64_t) (point->tokens / curve->tile_tokens);
     const double tiles = whole * curve->tile_tokens < point->tokens ? whole + 1.0 : whole;
+    const double below = (double) (uint64_t) point->tokens;
+    const double fullest = below < point->tokens ? below + 1.0 : below;
     const double memory_ns =
         point->active * weights * moe_dtype_bytes(series->dtype) * curve->ns_per_byte;
     const double compute_ns =
-        point->active * tiles * curve->tile_tokens * 2.0 * weights * curve->ns_per_flop;
+        moe_curve_rows(curve, point->active * tiles, fullest) * 2.0 * weights * curve->ns_per_flop;
     return point->median_ns / moe_curve_fitted_ns(curve, memory_ns, compute_ns);
 }
 
@@ -213,6 +219,7 @@ enum moe_status moe_curve_init(struct moe_curve *curve, const struct moe_calibra
                         calibration->name, key->op == MOE_SERIES_GEMM ? "gemm" : "expert",
                         moe_dtype_name(key->dtype), key->hidden, key->expert_size, key->gpu_kind);
     }
-    moe_curve_from_fit(curve, series, moe_calibration_find_fit(calibration, series->name));
+    moe_curve_from_fit(curve, series, moe_calibration_find_fit(calibration, series->name),
+                       moe_calibration_find_fullest(calibration, series->name));
     return add_points(curve, calibration, series, arena, err);
 }

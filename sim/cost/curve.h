@@ -4,7 +4,7 @@
  *   t = ratio * (t0 + (m^p + c^p)^(1/p))
  *
  * m is the time to read what the work reads, c the time to compute it, both at the fit's
- * rates. ratio corrects the fit to the points: at a point it is measured / fitted; along
+ * rates; c is over the rows of all tiles and, weighted, those of the fullest expert. ratio corrects the fit to the points: at a point it is measured / fitted; along
  * the tokens per active unit it is linear in their log2 between the points of one active
  * count, and between two active counts linear in log2 of those. Outside, it is held at the
  * border. A series without points has ratio 1.
@@ -28,12 +28,15 @@ struct moe_curve_row {
 };
 
 struct moe_curve {
+    const struct moe_calibration_series *series; /* of the calibration */
     double t0_ns;
     double ns_per_byte;
     double ns_per_flop;
     double p;
     double inverse_p;
     double tile_tokens;
+    double fullest_weight; /* table fullest; 0: none */
+    double fullest_rows;
     bool permutation_inside;
     bool exact;                 /* of the very shape, not generic */
     enum moe_provenance beyond; /* of the fit, where there are no points */
@@ -58,9 +61,17 @@ enum moe_status moe_curve_init(struct moe_curve *curve, const struct moe_calibra
                                const struct moe_curve_key *key, struct moe_arena *arena,
                                struct moe_error *err) MOE_MUST_CHECK;
 
-/* One series by its row, without points: what a fit alone says. */
+/* One series by its row, without points: what a fit alone says. fullest may be NULL. */
 void moe_curve_from_fit(struct moe_curve *curve, const struct moe_calibration_series *series,
-                        const struct moe_calibration_fit *fit);
+                        const struct moe_calibration_fit *fit,
+                        const struct moe_calibration_fullest *fullest);
+
+/* Rows that tiles and the fullest expert of so many rows are computed as. */
+static inline double moe_curve_rows(const struct moe_curve *curve, double tiles, double fullest)
+{
+    return tiles * curve->tile_tokens +
+           curve->fullest_weight * (fullest < curve->fullest_rows ? fullest : curve->fullest_rows);
+}
 
 /* The fit without its correction. */
 double moe_curve_fitted_ns(const struct moe_curve *curve, double memory_ns, double compute_ns);

@@ -26,11 +26,17 @@ static double point_bytes(const struct moe_calibration_series *series,
     return point->active * moe_calibration_series_weights(series) * moe_dtype_bytes(series->dtype);
 }
 
-static double point_flops(const struct moe_calibration_series *series,
+/* With what the fullest expert adds, where the table says how much that is. */
+static double point_flops(const struct moe_calibration *calibration,
+                          const struct moe_calibration_series *series,
                           const struct moe_calibration_point *point)
 {
+    const struct moe_calibration_fullest *fullest =
+        moe_calibration_find_fullest(calibration, series->name);
     const double rows = ceil(point->tokens / series->tile_tokens) * series->tile_tokens;
-    return point->active * rows * 2.0 * moe_calibration_series_weights(series);
+    const double more =
+        fullest == NULL ? 0.0 : fullest->weight * fmin(ceil(point->tokens), fullest->rows);
+    return (point->active * rows + more) * 2.0 * moe_calibration_series_weights(series);
 }
 
 void moe_fit_errors(struct moe_fit_result *result, const struct moe_calibration *calibration,
@@ -49,7 +55,7 @@ void moe_fit_errors(struct moe_fit_result *result, const struct moe_calibration 
         const struct moe_calibration_point *point = &calibration->point_rows[i];
         if (strcmp(point->series, series->name) == 0) {
             const double ns = moe_roofline_ns(&roofline, point_bytes(series, point),
-                                              point_flops(series, point), 1.0);
+                                              point_flops(calibration, series, point), 1.0);
             const double error = fabs(ns / point->median_ns - 1.0);
             result->mean_error += error;
             result->worst_error = error > result->worst_error ? error : result->worst_error;
@@ -87,7 +93,7 @@ enum moe_status moe_fit_series(struct moe_fit_result *out,
         }
         points[problem.count++] = (struct moe_roofline_point){
             .bytes = point_bytes(series, point),
-            .flops = point_flops(series, point),
+            .flops = point_flops(calibration, series, point),
             .ns = point->median_ns,
             .clock = 1.0,
         };

@@ -7,15 +7,20 @@
 
 #include "sim/cost/norm.h"
 
-enum { PARAMETER_COUNT = 4, ITERATION_LIMIT = 200 };
+enum { PARAMETER_LIMIT = MOE_ROOFLINE_PARAMETERS, ITERATION_LIMIT = 200 };
 
 /* Where the search begins besides the prior's mean, in the prior's own units. Fixed: the
  * same points give the same fit. */
-static const double starts[MOE_ROOFLINE_STARTS][PARAMETER_COUNT] = {
-    { 0.0, 0.0, 0.0, 0.0 },   { -2.0, 0.0, 0.0, 0.0 },  { 2.0, 0.0, 0.0, 0.0 },
-    { 0.0, 0.0, 0.0, 2.0 },   { 0.0, 0.0, 0.0, -3.0 },  { 0.0, 1.5, 1.5, 0.0 },
-    { 0.0, -2.0, -2.0, 0.0 }, { -2.0, 1.5, -1.0, 2.0 }, { 1.0, -1.0, 1.5, 2.0 },
+static const double starts[MOE_ROOFLINE_STARTS][PARAMETER_LIMIT] = {
+    { 0.0, 0.0, 0.0, 0.0, 0.0 },   { -2.0, 0.0, 0.0, 0.0, 0.0 },  { 2.0, 0.0, 0.0, 0.0, 0.0 },
+    { 0.0, 0.0, 0.0, 2.0, 0.0 },   { 0.0, 0.0, 0.0, -3.0, 0.0 },  { 0.0, 1.5, 1.5, 0.0, 0.0 },
+    { 0.0, -2.0, -2.0, 0.0, 0.0 }, { -2.0, 1.5, -1.0, 2.0, 0.0 }, { 1.0, -1.0, 1.5, 2.0, 0.0 },
 };
+
+static size_t parameter_count(const struct moe_roofline_problem *problem)
+{
+    return problem->is_weighted ? PARAMETER_LIMIT : PARAMETER_LIMIT - 1;
+}
 
 double moe_roofline_logit(double share)
 {
@@ -68,6 +73,7 @@ static void decode(const struct moe_roofline_problem *problem, const double *x,
     roofline->peak_flop_s = problem->peak_ceiling * share_of(x[2]);
     const double p = 1.0 + exp(x[3]);
     roofline->p = p < 16.0 ? p : 16.0;
+    roofline->weight = problem->is_weighted ? exp(x[4]) : 0.0;
 }
 
 /* What must be squared so that the sum of squares is the soft-L1 cost. */
@@ -86,9 +92,9 @@ static int residuals(const gsl_vector *x, void *context, gsl_vector *out)
 {
     const struct moe_roofline_problem *problem = context;
     const struct moe_roofline_prior *prior = &problem->prior;
-    double values[PARAMETER_COUNT];
+    double values[PARAMETER_LIMIT] = { 0 };
     struct moe_roofline roofline = { 0 };
-    for (size_t i = 0; i < PARAMETER_COUNT; i++) {
+    for (size_t i = 0; i < parameter_count(problem); i++) {
         values[i] = gsl_vector_get(x, i);
         gsl_vector_set(out, problem->count + i,
                        (values[i] - prior->mean[i]) / prior->sd[i] * prior->weight);
@@ -96,7 +102,8 @@ static int residuals(const gsl_vector *x, void *context, gsl_vector *out)
     decode(problem, values, &roofline);
     for (uint32_t i = 0; i < problem->count; i++) {
         const struct moe_roofline_point *point = &problem->points[i];
-        const double ns = moe_roofline_ns(&roofline, point->bytes, point->flops, point->clock);
+        const double flops = point->flops + roofline.weight * point->weighted_flops;
+        const double ns = moe_roofline_ns(&roofline, point->bytes, flops, point->clock);
         gsl_vector_set(out, i, soften(log(ns / point->ns), problem->soft));
     }
     return GSL_SUCCESS;
@@ -108,24 +115,24 @@ static double descend(const struct moe_roofline_problem *problem, const double *
 {
     gsl_multifit_nlinear_fdf system = {
         .f = residuals,
-        .n = problem->count + PARAMETER_COUNT,
-        .p = PARAMETER_COUNT,
+        .n = problem->count + parameter_count(problem),
+        .p = parameter_count(problem),
         .params = (void *) (uintptr_t) problem,
     };
-    double begin[PARAMETER_COUNT];
+    double begin[PARAMETER_LIMIT];
     int info = 0;
     double cost = 0.0;
-    for (size_t i = 0; i < PARAMETER_COUNT; i++) {
+    for (size_t i = 0; i < system.p; i++) {
         begin[i] = problem->prior.mean[i] + start[i] * problem->prior.sd[i];
     }
-    const gsl_vector_const_view view = gsl_vector_const_view_array(begin, PARAMETER_COUNT);
+    const gsl_vector_const_view view = gsl_vector_const_view_array(begin, system.p);
     (void) gsl_multifit_nlinear_init(&view.vector, &system, workspace);
     /* Running out of iterations is no failure: the errors of the result say how good it is. */
     (void) gsl_multifit_nlinear_driver(ITERATION_LIMIT, 1e-10, 1e-10, 0.0, NULL, NULL, &info,
                                        workspace);
     const gsl_vector *position = gsl_multifit_nlinear_position(workspace);
     const gsl_vector *residual = gsl_multifit_nlinear_residual(workspace);
-    for (size_t i = 0; i < PARAMETER_COUNT; i++) {
+    for (size_t i = 0; i < system.p; i++) {
         x[i] = gsl_vector_get(position, i);
     }
     for (size_t i = 0; i < system.n; i++) {
@@ -140,15 +147,16 @@ enum moe_status moe_roofline_fit(struct moe_roofline *out, double *cost,
     assert(problem->count > 0);
     assert(problem->starts >= 1 && problem->starts <= MOE_ROOFLINE_STARTS);
     const gsl_multifit_nlinear_parameters options = gsl_multifit_nlinear_default_parameters();
+    const size_t count = parameter_count(problem);
     gsl_multifit_nlinear_workspace *workspace = gsl_multifit_nlinear_alloc(
-        gsl_multifit_nlinear_trust, &options, problem->count + PARAMETER_COUNT, PARAMETER_COUNT);
+        gsl_multifit_nlinear_trust, &options, problem->count + count, count);
     if (workspace == NULL) {
         return moe_fail(err, MOE_LIMIT, "no memory for a fit of %u points", problem->count);
     }
-    double best[PARAMETER_COUNT] = { 0 };
+    double best[PARAMETER_LIMIT] = { 0 };
     double least = INFINITY;
     for (uint32_t s = 0; s < problem->starts; s++) {
-        double x[PARAMETER_COUNT];
+        double x[PARAMETER_LIMIT] = { 0 };
         const double reached = descend(problem, starts[s], x, workspace);
         /* Another start must win clearly: by less, the last digits would decide. */
         if (s == 0 || reached < least * (1.0 - 1e-6)) {

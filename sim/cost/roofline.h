@@ -12,6 +12,7 @@
 #ifndef MOE_SIM_COST_ROOFLINE_H
 #define MOE_SIM_COST_ROOFLINE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "sim/base/error.h"
@@ -21,19 +22,23 @@ struct moe_roofline {
     double bandwidth_bytes_s;
     double peak_flop_s;
     double p;
+    double weight; /* of what points call weighted; 0: nothing */
 };
 
 struct moe_roofline_point {
-    double bytes; /* >= 0; bytes and flops are not both 0 */
-    double flops; /* >= 0 */
-    double ns;    /* > 0 */
-    double clock; /* relative to the reference; 1 when it is not known */
+    double bytes;          /* >= 0; bytes and flops are not both 0 */
+    double flops;          /* >= 0 */
+    double weighted_flops; /* >= 0; weight times these are FLOPs besides */
+    double ns;             /* > 0 */
+    double clock;          /* relative to the reference; 1 when it is not known */
 };
 
-/* Of log t0, logit of bandwidth and of peak over their ceilings, log(p - 1). */
+enum { MOE_ROOFLINE_PARAMETERS = 5 };
+
+/* Of log t0, logit of bandwidth and of peak over their ceilings, log(p - 1), log weight. */
 struct moe_roofline_prior {
-    double mean[4];
-    double sd[4];
+    double mean[MOE_ROOFLINE_PARAMETERS];
+    double sd[MOE_ROOFLINE_PARAMETERS];
     double weight; /* 1 sd of the prior counts as much as this relative error of one point */
 };
 
@@ -43,8 +48,9 @@ struct moe_roofline_problem {
     double bandwidth_ceiling;
     double peak_ceiling;
     struct moe_roofline_prior prior;
-    double soft;     /* 0: plain least squares */
-    uint32_t starts; /* 1: from the prior's mean alone; at most MOE_ROOFLINE_STARTS */
+    bool is_weighted; /* the weight is fitted too; else it is 0 */
+    double soft;      /* 0: plain least squares */
+    uint32_t starts;  /* 1: from the prior's mean alone; at most MOE_ROOFLINE_STARTS */
 };
 
 enum { MOE_ROOFLINE_STARTS = 9 };

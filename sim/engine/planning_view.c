@@ -20,7 +20,9 @@ static double time_of(const struct moe_cost *cost, double tokens, double slots,
     const double tile = moe_cost_tile_tokens(cost);
     const double active = tokens < slots ? tokens : slots;
     const double tiles = active + (tokens > active * tile ? tokens / tile - active : 0.0);
-    const struct moe_expert_work work = { .tokens = tokens, .active = active, .tiles = tiles };
+    const struct moe_expert_work work = {
+        .tokens = tokens, .active = active, .tiles = tiles, .fullest = tokens / active
+    };
     return moe_cost_expert(cost, &work, factor).ns;
 }
 

@@ -337,12 +337,16 @@ static void expert_work(const struct moe_route_counter *c, uint32_t layer, uint3
         uint32_t sum = 0;
         uint32_t active = 0;
         uint32_t tiles = 0;
+        uint32_t fullest = 0;
         for (uint32_t i = 0; i < c->slots_per_gpu; i++, tokens++) {
             sum += *tokens;
             active += *tokens > 0;
             tiles += (*tokens + tile_tokens - 1) / tile_tokens;
+            fullest = *tokens > fullest ? *tokens : fullest;
         }
-        expert[gpu] = (struct moe_expert_work){ .tokens = sum, .active = active, .tiles = tiles };
+        expert[gpu] = (struct moe_expert_work){
+            .tokens = sum, .active = active, .tiles = tiles, .fullest = fullest
+        };
     }
 }
 

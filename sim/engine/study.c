@@ -157,6 +157,9 @@ static enum moe_status prepare(struct owned_study *owned, struct moe_trace *trac
     owned->study.calibration_hash = moe_calibration_hash(calibration);
     MOE_TRY(moe_cost_init_serving(&owned->cost, calibration, &scenario->model, &scenario->cluster,
                                   &scenario->serving, &owned->shared, err));
+    owned->study.is_fitted = calibration->fitting_count > 0;
+    MOE_TRY(moe_cost_sources(&owned->study.sources, &owned->study.source_count, owned->cost,
+                             calibration, &owned->shared, err));
     MOE_TRY(moe_replay_map_init(&owned->map, model, scenario->model.moe_layer_count, &owned->shared,
                                 err));
     owned->input = (struct moe_run_input){

@@ -18,6 +18,7 @@
 
 #include "policies/composition.h"
 #include "sim/cost/calibration.h"
+#include "sim/cost/cost_source.h"
 #include "sim/engine/run.h"
 #include "sim/scenario/scenario.h"
 #include "traces/trace_store.h"
@@ -89,7 +90,10 @@ struct moe_study {
     const struct moe_scenario *scenario;
     struct moe_trace_model trace_model;
     uint64_t trace_hash;
-    uint64_t calibration_hash; /* of what it says, wherever it lies */
+    uint64_t calibration_hash;             /* of what it says, wherever it lies */
+    bool is_fitted;                        /* the calibration was fitted from samples */
+    const struct moe_cost_source *sources; /* [source_count]: the tables that parts use */
+    uint32_t source_count;
     uint64_t trace_requests;
     uint64_t trace_tokens;
     uint64_t planned_requests;

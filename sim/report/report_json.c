@@ -47,6 +47,8 @@
  *     tested   whether each cost part was moved by 20 %
  *     changes  [{part, scale, winner}]: where the verdict becomes another one
  *   provenance {measured: share, ...} of the best policy's time; null without a best
+ *   tables     only of a calibration that was fitted: [{part, table, provenance, source, heldout,
+ *              uneven}], the last two {status, mape, p95, gate_mape, gate_p95} or null
  * slow_gpus    [{seed, gpu, compute, memory, comm}]: drawn from the slow tail of the prior
  * overlay      only with --overlay: {hash, steps, policies: [{name, compared, left_out, bias,
  *              mape, p95, measured_ms, simulated_ms}]}
@@ -298,6 +300,39 @@ static json_t *provenance_json(struct moe_json *json)
     return out;
 }
 
+static json_t *quality_json(struct moe_json *json, const struct moe_calibration_fit_quality *row)
+{
+    static const char *const statuses[] = { "calibrated", "missed", "unchecked" };
+    if (row == NULL) {
+        return json_null();
+    }
+    json_t *out = json_object();
+    moe_json_put(json, out, "status", json_string(statuses[row->status]));
+    moe_json_put(json, out, "mape", moe_json_real(row->mape));
+    moe_json_put(json, out, "p95", moe_json_real(row->p95));
+    moe_json_put(json, out, "gate_mape", moe_json_real(row->gate_mape));
+    moe_json_put(json, out, "gate_p95", moe_json_real(row->gate_p95));
+    return out;
+}
+
+static json_t *tables_json(struct moe_json *json)
+{
+    json_t *out = json_array();
+    for (uint32_t i = 0; i < json->study->source_count; i++) {
+        const struct moe_cost_source *source = &json->study->sources[i];
+        json_t *table = json_object();
+        moe_json_put(json, table, "part", json_string(moe_cost_part_name(source->part)));
+        moe_json_put(json, table, "table", json_string(source->table));
+        moe_json_put(json, table, "provenance",
+                     json_string(moe_provenance_name(source->provenance)));
+        moe_json_put(json, table, "source", json_string(source->source));
+        moe_json_put(json, table, "heldout", quality_json(json, source->heldout));
+        moe_json_put(json, table, "uneven", quality_json(json, source->skew));
+        moe_json_push(json, out, table);
+    }
+    return out;
+}
+
 static const char *const score_names[] = {
     [MOE_SCORE_OUTPUT_RATE] = "output_rate",
     [MOE_SCORE_GOODPUT] = "goodput",
@@ -322,6 +357,9 @@ static json_t *verdict_json(struct moe_json *json)
     moe_json_put(json, out, "bounds", ranked ? bounds_json(json) : json_null());
     moe_json_put(json, out, "sensitivity", sensitivity_json(json));
     moe_json_put(json, out, "provenance", ranked ? provenance_json(json) : json_null());
+    if (s->is_fitted) {
+        moe_json_put(json, out, "tables", tables_json(json));
+    }
     return out;
 }
 

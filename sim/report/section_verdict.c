@@ -376,6 +376,70 @@ static void say_slow_gpus(struct moe_page *page, const struct moe_study *study)
     }
 }
 
+/* Held-out error against its gate, and that of uneven rows: "2.9 %, P95 9.1 %; ..". */
+static size_t say_error(char *text, size_t bytes, const char *what,
+                        const struct moe_calibration_fit_quality *row)
+{
+    if (row == NULL || row->checked == 0) {
+        return 0;
+    }
+    const size_t used = (size_t) snprintf(text, bytes, "%s %.1f %%, P95 %.1f %%", what,
+                                          100.0 * row->mape, 100.0 * row->p95);
+    return used < bytes ? used : bytes - 1;
+}
+
+static void source_text(char *text, size_t bytes, const struct moe_cost_source *source)
+{
+    const struct moe_calibration_fit_quality *held = source->heldout;
+    size_t used = 0;
+    if (source->provenance > MOE_PROVENANCE_EXTRAPOLATED) {
+        (void) snprintf(text, bytes, "%s: %s", moe_provenance_name(source->provenance),
+                        source->source);
+        return;
+    }
+    if (held == NULL || held->status == MOE_FIT_UNCHECKED) {
+        (void) snprintf(text, bytes, "measured; nothing was held out to check it");
+        return;
+    }
+    used = (size_t) snprintf(text, bytes, "measured; %s its gate: ",
+                             held->status == MOE_FIT_MISSED ? "MISSED" : "meets");
+    used += say_error(text + used, bytes - used, "held-out", held);
+    if (held->gate_p95 < 1.0) {
+        used += (size_t) snprintf(text + used, bytes - used, " against %g %%, %g %%",
+                                  100.0 * held->gate_mape, 100.0 * held->gate_p95);
+    } else {
+        used +=
+            (size_t) snprintf(text + used, bytes - used, " against %g %%", 100.0 * held->gate_mape);
+    }
+    if (source->skew != NULL && source->skew->checked > 0) {
+        used += (size_t) snprintf(text + used, bytes - used, "; ");
+        (void) say_error(text + used, bytes - used, "uneven rows", source->skew);
+    }
+}
+
+/* Which table each part takes, where a fit made some of them: what it did not measure is filled
+ * from elsewhere, and what missed its gate says so. */
+static void say_sources(struct moe_page *page, const struct moe_study *study)
+{
+    bool missed = false;
+    if (!study->is_fitted) {
+        return;
+    }
+    moe_page_gap(page);
+    for (uint32_t i = 0; i < study->source_count; i++) {
+        const struct moe_cost_source *source = &study->sources[i];
+        const bool again = i > 0 && study->sources[i - 1].part == source->part;
+        char text[600];
+        source_text(text, sizeof text, source);
+        missed = missed || (source->provenance == MOE_PROVENANCE_EXTRAPOLATED);
+        moe_page_field(page, again ? "" : moe_cost_part_name(source->part), "%s: %s", source->table,
+                       text);
+    }
+    if (missed) {
+        moe_page_text(page, "Times of tables that missed their gate count as extrapolated.");
+    }
+}
+
 void moe_section_provenance(struct moe_page *page, const struct moe_study *study)
 {
     if (study->best == study->policy_count) {
@@ -389,4 +453,5 @@ void moe_section_provenance(struct moe_page *page, const struct moe_study *study
     provenance_grid(page, study, &path);
     say_sensitivity(page, study, &path);
     say_slow_gpus(page, study);
+    say_sources(page, study);
 }

@@ -41,7 +41,8 @@ static void make_work(void)
     for (uint64_t i = 0; i < WORK_COUNT; i++) {
         const double active = 1.0 + (double) moe_random_below(key, 8 * i, 40);
         const double each = 1.0 + (double) moe_random_below(key, 8 * i + 1, 300);
-        experts[i] = (struct moe_expert_work){ active * each, active, active * (each / 8.0 + 1.0) };
+        experts[i] = (struct moe_expert_work){ active * each, active, active * (each / 8.0 + 1.0),
+                                               2.0 * each };
         exchanges[i] = (struct moe_exchange_work){
             (double) moe_random_below(key, 8 * i + 2, 2000),
             (double) moe_random_below(key, 8 * i + 3, 2000),

@@ -136,6 +136,7 @@ static double layer_ns(const struct moe_cost *cost, const struct moe_placement *
             work.tokens += mean;
             work.active += active;
             work.tiles += mean / tile > active ? mean / tile : active;
+            work.fullest = mean > work.fullest ? mean : work.fullest;
         }
         const double ns = moe_cost_expert(cost, &work, &nominal).ns;
         slowest = ns > slowest ? ns : slowest;
