@@ -452,15 +452,42 @@ static struct twin_duration over_link(const struct cost_twin *twin, enum twin_pa
                                    source };
 }
 
+/* The row of a parameter that may be left out; NULL when it is. */
+static const struct twin_row *optional(const struct cost_twin *twin, const char *name)
+{
+    for (uint32_t i = 0; i < twin->table.rows; i++) {
+        const struct twin_row *row = &twin->table.row[i];
+        if (twin_same(row->table, "parameter") && twin_is(row, "name", name)) {
+            return row;
+        }
+    }
+    return NULL;
+}
+
 struct twin_duration cost_twin_exchange(const struct cost_twin *twin, enum twin_part part,
                                         struct twin_exchange work, struct twin_factor factor)
 {
     const double bytes = cost_twin_copy_bytes(twin, part);
     const double near = fmax(work.near_in, work.near_out) * bytes;
     const double far = fmax(work.far_in, work.far_out) * bytes;
+    const struct twin_row *saving = optional(twin, "exchange.one_way_saving");
+    const struct twin_row *own = optional(twin, "exchange.own_bytes_s");
     struct twin_duration longest = { 0, TWIN_MEASURED };
+    double empty = 0; /* an exchange of nothing over near links */
+    if (twin->gpus_per_node > 1) {
+        empty = over_link(twin, part, "near", twin->gpus_per_node, 0).ns;
+    }
     if (near > 0) {
         longest = over_link(twin, part, "near", twin->gpus_per_node, near);
+        if (saving != NULL) {
+            const double unused = 1 - fmin(work.near_in, work.near_out) * bytes / near;
+            longest.ns -= fmax(longest.ns - empty, 0) * twin_number(saving, "value") * unused;
+        }
+    }
+    if (own != NULL && work.near_own > 0 && twin->gpus_per_node > 1) {
+        const double own_ns = empty + work.near_own * bytes / twin_number(own, "value") * 1e9;
+        longest =
+            own_ns > longest.ns ? (struct twin_duration){ own_ns, twin_source_of(own) } : longest;
     }
     if (far > 0) {
         const struct twin_duration other =

@@ -3,6 +3,7 @@
 #include <criterion/criterion.h>
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "sim/base/random.h"
 #include "sim/cost/calibration.h"
@@ -140,7 +141,7 @@ Test(cost, expert_without_a_series_takes_the_generic_one_and_pays_its_permutatio
 static struct moe_duration exchange(enum moe_cost_part part, double near_out, double near_in,
                                     double far_out, double far_in)
 {
-    const struct moe_exchange_work work = { near_out, near_in, far_out, far_in };
+    const struct moe_exchange_work work = { near_out, near_in, far_out, far_in, 0 };
     return moe_cost_exchange(cost, part, &work, &one);
 }
 
@@ -158,9 +159,40 @@ Test(cost, exchange_takes_the_longer_direction_of_the_longer_link)
     expect(exchange(MOE_COST_COMBINE, 10, 5, 10, 0), 26400.0, MOE_PROVENANCE_PUBLISHED,
            "combine has its own far curve");
     expect(exchange(out, 10000, 0, 0, 0), 527000.0, MOE_PROVENANCE_ASSUMED, "beyond the curve");
-    const struct moe_exchange_work work = { 10, 5, 0, 0 };
+    const struct moe_exchange_work work = { 10, 5, 0, 0, 0 };
     const struct moe_gpu_factor slow = { 1.0, 1.0, 1.5 };
     expect(moe_cost_exchange(cost, out, &work, &slow), 4560.0, MOE_PROVENANCE_MEASURED, "factor");
+}
+
+/* The tiny table with both rates of uneven exchanges: 40 % saved one way, own copies 1.04 B/ns.
+ * Near: 2000 ns and 1 B/ns for up to 10 kB; a copy has 104 bytes. */
+Test(cost, uneven_exchange_saves_one_way_and_pays_for_what_stays)
+{
+    static char text[1 << 16];
+    static const char rates[] = "\ntable,parameter,gpu_kind,name,value,provenance,source\n"
+                                "parameter,toy,exchange.one_way_saving,0.4,measured,made up\n"
+                                "parameter,toy,exchange.own_bytes_s,1.04e9,published,made up\n";
+    const enum moe_cost_part out = MOE_COST_DISPATCH;
+    struct moe_error err = { 0 };
+    FILE *file = fopen(tiny_path, "r");
+    cr_assert_not_null(file);
+    const size_t bytes = fread(text, 1, sizeof text - sizeof rates, file);
+    cr_assert_eq(fclose(file), 0);
+    memcpy(text + bytes, rates, sizeof rates);
+    cr_assert_eq(moe_calibration_parse(&calibration, text, strlen(text), "uneven",
+                                       MOE_CALIBRATION_FITTED, &arena, &err),
+                 MOE_OK, "%s", err.text);
+    cr_assert_eq(moe_cost_init(&cost, calibration, &model, &cluster, &arena, &err), MOE_OK, "%s",
+                 err.text);
+    expect(exchange(out, 10, 10, 0, 0), 3040.0, MOE_PROVENANCE_MEASURED, "both ways");
+    expect(exchange(out, 10, 5, 0, 0), 2000.0 + 1040.0 * 0.8, MOE_PROVENANCE_MEASURED, "half");
+    expect(exchange(out, 0, 10, 0, 0), 2000.0 + 1040.0 * 0.6, MOE_PROVENANCE_MEASURED, "one way");
+    const struct moe_exchange_work few = { 10, 10, 0, 0, 10 };
+    const struct moe_exchange_work many = { 10, 10, 0, 0, 20 };
+    const struct moe_exchange_work all = { 0, 0, 0, 0, 20 };
+    expect(moe_cost_exchange(cost, out, &few, &one), 3040.0, MOE_PROVENANCE_MEASURED, "beside");
+    expect(moe_cost_exchange(cost, out, &many, &one), 4000.0, MOE_PROVENANCE_PUBLISHED, "longer");
+    expect(moe_cost_exchange(cost, out, &all, &one), 4000.0, MOE_PROVENANCE_PUBLISHED, "alone");
 }
 
 Test(cost, exchange_prefers_the_curve_of_just_enough_ranks)

@@ -75,6 +75,10 @@ enum moe_status moe_cost_link_init(struct moe_cost_link *out, const struct moe_c
 enum moe_status moe_cost_init_exchange(struct moe_cost_setup *setup, struct moe_error *err)
 {
     const struct moe_cluster *cluster = setup->cluster;
+    const double own_bytes_s = setup->parameters[MOE_PARAMETER_OWN_BYTES_S];
+    setup->cost->one_way_saving = setup->parameters[MOE_PARAMETER_ONE_WAY_SAVING];
+    setup->cost->own_ns_per_byte = own_bytes_s > 0.0 ? 1e9 / own_bytes_s : 0.0;
+    setup->cost->own_provenance = setup->provenance[MOE_PARAMETER_OWN_BYTES_S];
     for (uint32_t part = 0; part < 2; part++) {
         const uint32_t op = part == 0 ? MOE_SEGMENT_DISPATCH : MOE_SEGMENT_COMBINE;
         struct moe_cost_link *links = setup->cost->links[part];
@@ -113,6 +117,28 @@ struct moe_duration moe_cost_link_duration(const struct moe_cost_link *link, dou
     };
 }
 
+/* See the header: of the two directions over near links, and of what stays. */
+static inline struct moe_duration near_duration(const struct moe_cost *cost,
+                                                const struct moe_cost_link *link, double bytes,
+                                                const struct moe_exchange_work *work)
+{
+    const bool sends = work->near_out > work->near_in;
+    const double more = sends ? work->near_out : work->near_in;
+    const double less = sends ? work->near_in : work->near_out;
+    struct moe_duration duration = moe_cost_link_duration(link, bytes * more);
+    if (cost->one_way_saving > 0.0 && more > 0.0 && duration.ns > link->alpha_ns[0]) {
+        duration.ns -=
+            (duration.ns - link->alpha_ns[0]) * cost->one_way_saving * (1.0 - less / more);
+    }
+    if (cost->own_ns_per_byte > 0.0 && work->near_own > 0.0 && link->segment_count > 0) {
+        const double own_ns = link->alpha_ns[0] + bytes * work->near_own * cost->own_ns_per_byte;
+        if (own_ns > duration.ns) {
+            duration = (struct moe_duration){ own_ns, cost->own_provenance };
+        }
+    }
+    return duration;
+}
+
 static inline double larger(double a, double b)
 {
     return a > b ? a : b;
@@ -125,8 +151,7 @@ struct moe_duration moe_cost_exchange(const struct moe_cost *cost, enum moe_cost
     assert(part == MOE_COST_DISPATCH || part == MOE_COST_COMBINE);
     const struct moe_cost_link *links = cost->links[part == MOE_COST_COMBINE];
     const double bytes = cost->copy_bytes[part == MOE_COST_COMBINE];
-    const struct moe_duration near = moe_cost_link_duration(
-        &links[MOE_LINK_NEAR], bytes * larger(work->near_out, work->near_in));
+    const struct moe_duration near = near_duration(cost, &links[MOE_LINK_NEAR], bytes, work);
     const struct moe_duration far =
         moe_cost_link_duration(&links[MOE_LINK_FAR], bytes * larger(work->far_out, work->far_in));
     struct moe_duration duration = far.ns > near.ns ? far : near;
