@@ -423,6 +423,52 @@ static double curve_ranks(const struct cost_twin *twin, const char *op, const ch
     return enough > 0 ? enough : most;
 }
 
+/* The segment that holds the bytes, or the last one. */
+static const struct twin_row *segment_at(const struct cost_twin *twin, const char *op,
+                                         const char *link, double ranks, double bytes)
+{
+    const struct twin_row *segment = NULL;
+    for (uint32_t i = 0; i < twin->table.rows; i++) {
+        const struct twin_row *row = &twin->table.row[i];
+        if (twin_same(row->table, "segment") && twin_is(row, "op", op) &&
+            twin_is(row, "link", link) && twin_number(row, "ranks") == ranks &&
+            twin_number(row, "from_bytes") <= bytes &&
+            (segment == NULL ||
+             twin_number(row, "from_bytes") > twin_number(segment, "from_bytes"))) {
+            segment = row;
+        }
+    }
+    return segment;
+}
+
+/* What an exchange that takes ns over `measured` ranks takes over more, `ranks`: from the next
+ * smaller curve, or else from published all-to-alls over 2 and 8 ranks. */
+static double over_more(const struct cost_twin *twin, const char *op, double measured, double ranks,
+                        double ns)
+{
+    const struct twin_row *first = segment_at(twin, op, "near", measured, 0);
+    const double start = twin_number(first, "alpha_ns");
+    double step = (7400.0 - 6400.0) / 6;
+    double gain = (311.0 / 298 - 1) / (1.0 / 2 - 1.0 / 8);
+    double below = measured - 1;
+    while (below > 0 && segment_at(twin, op, "near", below, 0) == NULL) {
+        below--;
+    }
+    if (below > 0) {
+        const struct twin_row *last = segment_at(twin, op, "near", measured, 1e300);
+        const struct twin_row *less = segment_at(twin, op, "near", below, 0);
+        const struct twin_row *less_last = segment_at(twin, op, "near", below, 1e300);
+        step = fmax(start - twin_number(less, "alpha_ns"), 0) / (measured - below);
+        gain = fmax(twin_number(last, "bandwidth_bytes_s") /
+                            twin_number(less_last, "bandwidth_bytes_s") -
+                        1,
+                    0) /
+               (1 / below - 1 / measured);
+    }
+    return start + step * (ranks - measured) +
+           (ns - start) / (1 + gain * (1 / measured - 1 / ranks));
+}
+
 static struct twin_duration over_link(const struct cost_twin *twin, enum twin_part part,
                                       const char *link, double ranks, double bytes)
 {
@@ -432,24 +478,16 @@ static struct twin_duration over_link(const struct cost_twin *twin, enum twin_pa
         op = "all_to_all";
         measured = curve_ranks(twin, op, link, ranks);
     }
-    /* The segment that holds the bytes, or the last one. */
-    const struct twin_row *segment = NULL;
-    for (uint32_t i = 0; i < twin->table.rows; i++) {
-        const struct twin_row *row = &twin->table.row[i];
-        if (twin_same(row->table, "segment") && twin_is(row, "op", op) &&
-            twin_is(row, "link", link) && twin_number(row, "ranks") == measured &&
-            twin_number(row, "from_bytes") <= bytes &&
-            (segment == NULL ||
-             twin_number(row, "from_bytes") > twin_number(segment, "from_bytes"))) {
-            segment = row;
-        }
+    const struct twin_row *segment = segment_at(twin, op, link, measured, bytes);
+    double ns =
+        twin_number(segment, "alpha_ns") + bytes / twin_number(segment, "bandwidth_bytes_s") * 1e9;
+    if (twin_same(link, "near") && measured < ranks) {
+        ns = over_more(twin, op, measured, ranks, ns);
     }
     enum twin_source source = twin_source_of(segment);
     source = measured == ranks ? source : outside(source);
     source = bytes <= twin_number(segment, "to_bytes") ? source : outside(source);
-    return (struct twin_duration){ twin_number(segment, "alpha_ns") +
-                                       bytes / twin_number(segment, "bandwidth_bytes_s") * 1e9,
-                                   source };
+    return (struct twin_duration){ ns, source };
 }
 
 /* The row of a parameter that may be left out; NULL when it is. */

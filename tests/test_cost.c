@@ -10,6 +10,7 @@
 #include "sim/cost/cost.h"
 #include "sim/cost/fit.h"
 #include "sim/cost/norm.h"
+#include "sim/cost/rank_trend.h"
 
 static const char tiny_path[] = MOE_SOURCE_ROOT "/tests/data/tiny-calibration.csv";
 static const struct moe_gpu_factor one = { 1.0, 1.0, 1.0 };
@@ -206,8 +207,32 @@ Test(cost, exchange_prefers_the_curve_of_just_enough_ranks)
            "3 ranks");
     cluster.gpus_per_node = 8;
     prepare();
-    expect(exchange(MOE_COST_DISPATCH, 10, 0, 0, 0), 3040.0, MOE_PROVENANCE_EXTRAPOLATED,
+    /* Two more steps took 1000 ns, and the links were filled alike: so do four more. */
+    expect(exchange(MOE_COST_DISPATCH, 10, 0, 0, 0), 5040.0, MOE_PROVENANCE_EXTRAPOLATED,
            "8 ranks");
+}
+
+/* A trend found between two curves gives back the second from the first: latency by steps, time per
+ * byte by what the links are filled. */
+Test(cost, rank_trend_leads_from_one_curve_to_the_other)
+{
+    const struct moe_rank_curve two = { 2, 9000.0, 1.0 / 250.0 };
+    const struct moe_rank_curve four = { 4, 12600.0, 1.0 / 300.0 };
+    const struct moe_rank_trend ring = moe_rank_trend_between(MOE_SEGMENT_ALL_REDUCE, &two, &four);
+    double alpha_ns[2] = { 9000.0, 29000.0 };
+    double ns_per_byte[2] = { 1.0 / 50.0, 1.0 / 250.0 };
+    cr_expect(fabs(ring.step_ns - 900.0) < 1e-9, "%g", ring.step_ns); /* 2 (n - 1) steps */
+    cr_expect(fabs(ring.gain - 0.8) < 1e-9, "%g", ring.gain);
+    moe_rank_trend_extend(&ring, MOE_SEGMENT_ALL_REDUCE, 2, 4, alpha_ns, ns_per_byte, 2);
+    cr_expect(fabs(alpha_ns[0] - 12600.0) < 1e-6 && fabs(ns_per_byte[1] - 1.0 / 300.0) < 1e-12);
+    cr_expect(fabs(alpha_ns[1] - (12600.0 + 20000.0 / 1.2)) < 1e-6, "%g", alpha_ns[1]);
+    /* More ranks are never thought to be quicker to begin. */
+    const struct moe_rank_trend back = moe_rank_trend_between(
+        MOE_SEGMENT_ALL_GATHER, &(struct moe_rank_curve){ 2, 9000.0, 1.0 / 300.0 },
+        &(struct moe_rank_curve){ 4, 8000.0, 1.0 / 250.0 });
+    cr_expect_eq(back.step_ns, 0.0);
+    cr_expect_eq(back.gain, 0.0);
+    cr_expect_eq(moe_rank_trend_published(MOE_SEGMENT_HOST_TO_DEVICE).step_ns, 0.0);
 }
 
 Test(cost, exchange_with_another_bandwidth_keeps_the_least_latency_and_its_continuity)

@@ -132,8 +132,9 @@ enum moe_status moe_fitter_fit_exchanges(struct moe_fitter *fitter,
 /* Of exchanges that were fitted: what uneven ones take less or more. */
 enum moe_status moe_fitter_fit_uneven(struct moe_fitter *fitter,
                                       struct moe_error *err) MOE_MUST_CHECK;
-/* An uneven all-to-all by its matrix, the last rank; its exchange has been fitted. */
-double moe_fitter_uneven_ns(const struct moe_fitter *fitter, uint32_t index);
+/* An uneven all-to-all by its matrix, the last rank; even is the curve of even ones. */
+double moe_fitter_uneven_ns(const struct moe_fitter *fitter, uint32_t index,
+                            const struct moe_segment_fit *even);
 /* Bytes that its busiest rank sends or receives, whichever is more; the point's own bytes where no
  * matrix is stored. */
 double moe_fitter_busiest(const struct moe_fitter *fitter, uint32_t index);

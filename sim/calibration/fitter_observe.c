@@ -174,7 +174,7 @@ bool moe_fitter_predict(const struct moe_fitter *fitter, uint32_t index, uint32_
             &fitter->exchanges[fitter->exchange_of[series]];
         *ns = exchange->fitted == 0 ? 0.0
               : fitter->evidence->series[series].kind == MOE_EVIDENCE_ALL_TO_ALL_V
-                  ? moe_fitter_uneven_ns(fitter, index)
+                  ? moe_fitter_uneven_ns(fitter, index, &exchange->fit)
                   : moe_segment_fit_ns(&exchange->fit, point->bytes);
         return exchange->fitted > 0;
     }

@@ -66,11 +66,11 @@ static double rank_ns(const struct moe_segment_fit *even, const struct rank_byte
                                                  : ns;
 }
 
-double moe_fitter_uneven_ns(const struct moe_fitter *fitter, uint32_t index)
+double moe_fitter_uneven_ns(const struct moe_fitter *fitter, uint32_t index,
+                            const struct moe_segment_fit *even)
 {
     const struct moe_evidence_point *point = &fitter->evidence->points[index];
     const uint32_t ranks = fitter->evidence->series[point->series].ranks;
-    const struct moe_segment_fit *even = &fitter->exchanges[fitter->exchange_of[point->series]].fit;
     double longest = 0.0;
     if (!has_matrix(point, ranks)) {
         return moe_segment_fit_ns(even, point->bytes);

@@ -17,7 +17,7 @@
  * order gets its bytes over the copy bandwidth on top (times memory).
  *
  * Exchange (dispatch, combine): piecewise alpha-beta per link class, at most six
- * segments each; a rank takes the longer of its two classes, and for each the larger
+ * segments each, over the ranks that were measured or else rank_trend.h; a rank takes the longer of its two classes, and for each the larger
  * of its ingress and egress. Near links are quicker one way than both ways at once:
  *   t = t(0) + (t(larger) - t(0)) * (1 - one_way_saving * (1 - smaller / larger))
  * and a library that is given a rank's own copies moves them at own_bytes_s beside the

@@ -2,8 +2,15 @@
 #include <string.h>
 
 #include "sim/cost/cost_state.h"
+#include "sim/cost/rank_trend.h"
 
 static const char *const link_names[] = { "near", "far" };
+
+static bool is_of(const struct moe_cost_setup *setup, const struct moe_calibration_segment *row,
+                  uint32_t op, uint32_t link)
+{
+    return row->op == op && row->link == link && strcmp(row->gpu_kind, setup->kind) == 0;
+}
 
 /* The curve measured with the fewest ranks that are enough; without one, with the most. */
 static uint32_t choose_ranks(const struct moe_cost_setup *setup, uint32_t op, uint32_t link,
@@ -13,7 +20,7 @@ static uint32_t choose_ranks(const struct moe_cost_setup *setup, uint32_t op, ui
     uint32_t most = 0;
     for (uint32_t i = 0; i < setup->calibration->segment_count; i++) {
         const struct moe_calibration_segment *row = &setup->calibration->segment_rows[i];
-        if (row->op != op || row->link != link || strcmp(row->gpu_kind, setup->kind) != 0) {
+        if (!is_of(setup, row, op, link)) {
             continue;
         }
         most = row->ranks > most ? row->ranks : most;
@@ -22,6 +29,36 @@ static uint32_t choose_ranks(const struct moe_cost_setup *setup, uint32_t op, ui
         }
     }
     return enough != 0 ? enough : most;
+}
+
+/* The ends of the curve over the most ranks below so many; ranks is 0 when there is none. */
+static struct moe_rank_curve curve_below(const struct moe_cost_setup *setup, uint32_t op,
+                                         uint32_t link, uint32_t ranks)
+{
+    struct moe_rank_curve curve = { 0 };
+    for (uint32_t i = 0; i < setup->calibration->segment_count; i++) {
+        const struct moe_calibration_segment *row = &setup->calibration->segment_rows[i];
+        if (is_of(setup, row, op, link) && row->ranks < ranks && row->ranks >= curve.ranks) {
+            if (row->ranks > curve.ranks) {
+                curve = (struct moe_rank_curve){ row->ranks, row->alpha_ns, 0.0 };
+            }
+            curve.last_ns_per_byte = 1e9 / row->bandwidth_bytes_s;
+        }
+    }
+    return curve;
+}
+
+/* More ranks of a node than were measured: see rank_trend.h. */
+static void extend_link(struct moe_cost_link *link, const struct moe_cost_setup *setup, uint32_t op,
+                        uint32_t from, uint32_t to)
+{
+    const struct moe_rank_curve fewer = curve_below(setup, op, MOE_LINK_NEAR, from);
+    const struct moe_rank_curve more = { from, link->alpha_ns[0],
+                                         link->ns_per_byte[link->segment_count - 1] };
+    const struct moe_rank_trend trend =
+        fewer.ranks == 0 ? moe_rank_trend_published(op) : moe_rank_trend_between(op, &fewer, &more);
+    moe_rank_trend_extend(&trend, op, from, to, link->alpha_ns, link->ns_per_byte,
+                          link->segment_count);
 }
 
 /* The curve as it would be with another bandwidth: all but the latency of a small message is
@@ -52,8 +89,7 @@ enum moe_status moe_cost_link_init(struct moe_cost_link *out, const struct moe_c
     out->segment_count = 0;
     for (uint32_t i = 0; i < setup->calibration->segment_count; i++) {
         const struct moe_calibration_segment *row = &setup->calibration->segment_rows[i];
-        if (row->op != op || row->link != link || row->ranks != measured ||
-            strcmp(row->gpu_kind, setup->kind) != 0) {
+        if (!is_of(setup, row, op, link) || row->ranks != measured) {
             continue;
         }
         const uint32_t n = out->segment_count++;
@@ -63,6 +99,9 @@ enum moe_status moe_cost_link_init(struct moe_cost_link *out, const struct moe_c
         out->ns_per_byte[n] = 1e9 / row->bandwidth_bytes_s;
         out->provenance[n] =
             measured == ranks ? row->provenance : moe_provenance_outside(row->provenance);
+    }
+    if (link == MOE_LINK_NEAR && measured < ranks) {
+        extend_link(out, setup, op, measured, ranks);
     }
     const double wanted =
         link == MOE_LINK_NEAR ? setup->cluster->near_bytes_s : setup->cluster->far_bytes_s;
