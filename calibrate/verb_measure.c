@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "calibrate/expert_backend.h"
+#include "calibrate/expert/expert_backend.h"
 #include "calibrate/measure/measure_backend.h"
 #include "calibrate/measure/measure_link.h"
 #include "calibrate/measure/measure_options.h"
@@ -120,7 +120,7 @@ enum moe_status moe_verb_measure(int argc, char **argv, struct moe_error *err)
     MOE_TRY(moe_measure_plan_make(&run.request, &plan, err));
     run.reserve_s = options.collectives ? moe_measure_link_reserve_s(&run) : 0.0;
     if (options.plan_only) {
-        moe_measure_plan_print(stdout, &plan, run.limit_s - run.reserve_s);
+        moe_measure_plan_print(stdout, &plan, &run.request, run.limit_s - run.reserve_s);
         moe_measure_plan_finish(&plan);
         return MOE_OK;
     }

@@ -61,7 +61,7 @@ static void name_expert_models(struct moe_measure_series *series)
 }
 
 /* Weights are kept in as many copies as it takes that none is found in the cache when a quarter of
- * the experts is used (calibrate/graph_timer.h, the rule of five caches; at most 64 copies). */
+ * the experts is used (timing/graph_timer.h, the rule of five caches; at most 64 copies). */
 static double expert_memory(const struct moe_measure_series *series, double cache_bytes)
 {
     const struct moe_expert_ffn_shape shape = { series->hidden, series->inter, series->units,
@@ -138,6 +138,27 @@ static enum moe_status add_shape(struct shape_list *list, const struct moe_bench
     }
     list->is_own[list->count] = is_own;
     list->items[list->count++] = *shape;
+    return MOE_OK;
+}
+
+/* Degrees beyond a model's experts are no deployments of it: among several models they are left to
+ * the others, and one that is beyond all of them is a mistake. */
+static enum moe_status check_degrees(const struct moe_measure_request *request,
+                                     struct moe_error *err)
+{
+    for (uint32_t i = 0; i < request->ep_count; i++) {
+        const struct moe_measure_model *most = NULL;
+        for (uint32_t m = 0; m < request->model_count; m++) {
+            const struct moe_measure_model *model = &moe_measure_models[request->models[m]];
+            most = most == NULL || model->expert_count > most->expert_count ? model : most;
+        }
+        if (most != NULL && request->ep[i] > most->expert_count) {
+            return moe_fail(err, MOE_RANGE,
+                            "--ep: %d GPUs for the %d experts of %s; 1 to %d are "
+                            "allowed",
+                            request->ep[i], most->expert_count, most->name, most->expert_count);
+        }
+    }
     return MOE_OK;
 }
 
@@ -225,6 +246,7 @@ static enum moe_status make_expert_series(const struct moe_measure_request *requ
     static _Thread_local struct shape_list list; /* too large for the stack */
     bool library_shapes[MOE_MEASURE_SERIES_LIMIT];
     list.count = 0;
+    MOE_TRY(check_degrees(request, err));
     MOE_TRY(list_shapes(request, &list, err));
     choose_library_shapes(&list, library_shapes);
     for (uint32_t b = 0; b < request->backend_count; b++) {

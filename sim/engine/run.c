@@ -167,8 +167,13 @@ static enum moe_status one_step(struct moe_run_state *run, uint64_t tokens, stru
                          step_ns);
     if (scored) {
         const bool metered = result->account[MOE_PHASE_SCORED].steps % MOE_BOUND_STRIDE == 0;
-        moe_run_result_add_step(result, &run->step, &run->counter, step_ns,
-                                metered ? &run->meter : NULL, run->expert_scratch);
+        const bool fetches = run->fetcher.limit > 0;
+        moe_run_result_add_step(result, &run->step, &run->counter,
+                                fetches ? run->fetcher.wide.expert_of_slot : result->expert_of_slot,
+                                step_ns, metered ? &run->meter : NULL, run->expert_scratch);
+        if (fetches) {
+            moe_fetcher_account(&run->fetcher, moe_step_fetch_exposed(&run->step, step_ns));
+        }
     }
     struct moe_token_account *account = &result->account[run->phase];
     account->steps++;
@@ -234,6 +239,7 @@ static enum moe_status close_result(struct moe_run_state *run, struct moe_error 
     result->dispatch_bytes = moe_cost_exchange_bytes(run->input->cost, MOE_COST_DISPATCH);
     result->combine_bytes = moe_cost_exchange_bytes(run->input->cost, MOE_COST_COMBINE);
     result->online = run->online.account;
+    result->fetch = run->fetcher.account;
     result->served_rows = run->audit.finished_rows;
     result->served_requests = run->audit.finished;
     if (run->input->audit) {

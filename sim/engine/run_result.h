@@ -14,10 +14,11 @@ enum moe_status moe_run_result_init(struct moe_run_result *result,
                                     const struct moe_placement_shape *shape,
                                     struct moe_arena *arena, struct moe_error *err) MOE_MUST_CHECK;
 
-/* Adds a scored step that was priced, played and counted. meter: NULL unless the step's bounds
- * are taken. expert_scratch[expert_count]. */
+/* Adds a scored step that was priced, played and counted, with expert_of_slot[layer][slot] of the
+ * counter's slots. meter: NULL unless the step's bounds are taken. expert_scratch[expert_count]. */
 void moe_run_result_add_step(struct moe_run_result *result, const struct moe_step *step,
-                             const struct moe_route_counter *counter, moe_time_ns step_ns,
+                             const struct moe_route_counter *counter,
+                             const uint16_t *expert_of_slot, moe_time_ns step_ns,
                              struct moe_bound_meter *meter, uint32_t *expert_scratch);
 
 /* Adds a request that finished in a scored step: TPOT and end-to-end latency. */

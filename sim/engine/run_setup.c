@@ -29,7 +29,8 @@ size_t moe_run_work_bytes(const struct moe_run_input *input, const struct moe_tr
     return ((size_t) 32 << 20) + moe_online_bytes(&s) +
            (open ? moe_request_log_bytes(input->arrivals->total) + 64 * input->arrivals->total
                  : 0) +
-           moe_bound_meter_bytes(&s) +
+           moe_bound_meter_bytes(&s) + moe_fetcher_bytes(input->scenario) +
+           s.layer_count * gpus * (16 * (size_t) input->scenario->fetch.slots + 64) +
            moe_serving_bytes(&input->scenario->serving, s.gpu_count,
                              model->layer_count * model->top_k) +
            s.layer_count * layer + gpus * 8192 + gpus * MOE_PLANNING_SPEED_POINTS * sizeof(double) +
@@ -82,7 +83,8 @@ static void advise(const struct moe_memory_setup *setup, const struct moe_placem
 }
 
 /* What the plan leaves for KV cache; why says what there is and would have to be. */
-static void price_memory(struct moe_run_state *run, const struct moe_placement *placement)
+static void price_memory(struct moe_run_state *run, const struct moe_composition *composition,
+                         const struct moe_placement *placement)
 {
     const struct moe_run_input *input = run->input;
     const struct moe_serving *serving = &input->scenario->serving;
@@ -93,7 +95,9 @@ static void price_memory(struct moe_run_state *run, const struct moe_placement *
         .cluster = &input->scenario->cluster,
         .attention_ranks = serving->attention_ranks,
         .gpu_bytes = moe_cost_memory_bytes(input->cost),
-        .buffer_bytes = moe_online_buffer_bytes(input->scenario),
+        .buffer_bytes = moe_online_buffer_bytes(input->scenario) +
+                        moe_fetcher_buffer_bytes(input->scenario, composition),
+        .running_requests = serving->running_per_gpu,
     };
     const uint64_t page = serving->kv == MOE_KV_PAGES ? serving->page_tokens : 1;
     const uint64_t longest = (input->longest_request + page - 1) / page;
@@ -145,8 +149,15 @@ enum moe_status moe_run_plan(struct moe_run_state *run, const struct moe_composi
     result->moved_slots = moe_placement_count_moves(&run->start, placement);
     memcpy(result->expert_of_slot, placement->expert_of_slot,
            (size_t) view.shape.layer_count * view.shape.slot_count * sizeof(uint16_t));
-    price_memory(run, placement);
+    price_memory(run, composition, placement);
     return MOE_OK;
+}
+
+/* With the temporary slots, where there are any. */
+static const struct moe_placement *served(const struct moe_run_state *run,
+                                          const struct moe_placement *placement)
+{
+    return run->fetcher.limit > 0 ? &run->fetcher.wide : placement;
 }
 
 /* The policies that decide while serving, where the engine does not by itself. */
@@ -157,8 +168,9 @@ static enum moe_status init_policies(struct moe_run_state *run, const struct moe
     const struct moe_route_split_setup split = {
         .part = &c->part[MOE_POLICY_DISPATCH],
         .planning = &run->shown.view,
-        .placement = placement,
+        .placement = served(run, placement),
         .map = run->input->map,
+        .fetcher = run->fetcher.limit > 0 ? &run->fetcher : NULL,
         .top_k = run->input->scenario->model.top_k,
         .state_arena = &run->state,
     };
@@ -180,7 +192,8 @@ static enum moe_status init_policies(struct moe_run_state *run, const struct moe
         return MOE_OK;
     }
     MOE_TRY(moe_arena_init(
-        &run->state, moe_planning_scratch_bytes(run->input->planning, &placement->shape), err));
+        &run->state, moe_planning_scratch_bytes(run->input->planning, &split.placement->shape),
+        err));
     if (foresees) {
         run->foresight_total = MOE_NEW(&run->state, uint64_t, placement->shape.expert_count);
         if (run->foresight_total == NULL) {
@@ -218,6 +231,7 @@ static enum moe_status init_parts(struct moe_run_state *run, const struct moe_pl
         .seed = seed,
         .noise = scenario->noise,
         .hardware = &scenario->hardware,
+        .fetcher = run->fetcher.limit > 0 ? &run->fetcher : NULL,
     };
     const struct moe_serving_setup serving_setup = {
         .options = serving,
@@ -226,7 +240,8 @@ static enum moe_status init_parts(struct moe_run_state *run, const struct moe_pl
         .rank_count = gpus / serving->attention_ranks,
         .kv_tokens = run->result->memory.kv_tokens,
         .seed = seed,
-        .window_size = model->window_layer_count > 0 ? model->window_size : 0,
+        .window_size = model->window_size,
+        .sparse_size = moe_model_sparse_tokens(model),
     };
     MOE_TRY(moe_arrival_stream_init(&run->arrivals, run->input->arrivals, trace, seed, work, err));
     if (!run->arrivals.is_closed_loop) {
@@ -239,8 +254,8 @@ static enum moe_status init_parts(struct moe_run_state *run, const struct moe_pl
                                       run->input->arrivals->total, work, err));
     }
     MOE_TRY(moe_serving_init(&run->serving, &serving_setup, work, err));
-    MOE_TRY(
-        moe_route_counter_init(&run->counter, run->input->map, placement, model->top_k, work, err));
+    MOE_TRY(moe_route_counter_init(&run->counter, run->input->map, served(run, placement),
+                                   model->top_k, work, err));
     if (serving->exchange == MOE_EXCHANGE_HIERARCHICAL) {
         MOE_TRY(moe_route_counter_count_nodes(&run->counter, work, err));
     } else if (serving->exchange == MOE_EXCHANGE_LOW_LATENCY) {
@@ -287,6 +302,8 @@ enum moe_status moe_run_init(struct moe_run_state *run, const struct moe_composi
         .placement = placement,
         .scratch_bytes = moe_planning_scratch_bytes(run->input->planning, &placement->shape),
     };
+    MOE_TRY(moe_fetcher_init(&run->fetcher, run->input->scenario, composition, placement,
+                             run->input->cost, work, err));
     MOE_TRY(init_parts(run, placement, trace, seed, work, err));
     MOE_TRY(moe_online_init(&run->online, &online, work, err));
     MOE_TRY(init_policies(run, composition, placement, trace, err));

@@ -7,6 +7,7 @@
  * Durations are price times jitter, rounded up to whole ns once (moe_time_round_up):
  *   before  moe_before_ns of attention, dense and gate    after  head + host
  *   shared, dispatch, expert, combine                     as priced
+ * What temporary copies of experts delay (fetcher.h) belongs to dispatch.
  * All-gather: see gather() in step.c; padded rows of graphs are gathered too.
  * Padded mode: every rank sends and receives, of each link class, what the largest of all
  * ranks' in and out is.
@@ -19,6 +20,7 @@
 
 #include "sim/base/arena.h"
 #include "sim/cost/cost.h"
+#include "sim/engine/fetcher.h"
 #include "sim/engine/hardware.h"
 #include "sim/engine/route_counter.h"
 #include "sim/engine/sensitivity.h"
@@ -38,6 +40,7 @@ struct moe_step {
     uint32_t gpu_count;
     uint32_t dense_layer_count;
     enum moe_exchange_mode exchange;
+    const struct moe_fetcher *fetcher; /* NULL: nothing is fetched */
     struct moe_hardware hardware;
     struct moe_step_times times;
     struct moe_barrier *barriers;
@@ -57,6 +60,11 @@ struct moe_step {
     uint8_t *expert_source;
     uint8_t *combine_source;
     moe_time_ns *clock; /* [gpu] scratch */
+
+    /* With a fetcher only: the step as if transfers took no time. */
+    double *exchange_ns;              /* [layer][gpu] what of dispatch.real is tokens' */
+    struct moe_step_times unhindered; /* shares every array with times but dispatch */
+    struct moe_barrier *unhindered_barriers;
 };
 
 struct moe_step_options {
@@ -68,6 +76,7 @@ struct moe_step_options {
     uint64_t seed;
     bool noise;
     const struct moe_hardware_options *hardware; /* or NULL */
+    const struct moe_fetcher *fetcher;           /* or NULL; outlives the step */
 };
 
 /* Errors: MOE_LIMIT when the arena is full. */
@@ -85,6 +94,10 @@ void moe_step_end_straggler(const struct moe_step *step, struct moe_straggler *s
 
 /* Plays the priced step: barriers filled, length returned. */
 moe_time_ns moe_step_play(struct moe_step *step);
+
+/* By how much the played step would be shorter if what was fetched took no time; 0 without a
+ * fetcher. */
+moe_time_ns moe_step_fetch_exposed(struct moe_step *step, moe_time_ns step_ns);
 
 struct moe_step_prices moe_step_prices(const struct moe_step *step);
 struct moe_price_sources moe_step_sources(const struct moe_step *step);

@@ -26,6 +26,9 @@
  *              online: {considered, plans, moved_slots, moved_near_bytes, moved_far_bytes,
  *              moved_host_bytes, planner_ns, move_ns, stall_ns, scored_stall_ns, moving_steps,
  *              gain_ns} (sim/engine/online/online.h),
+ *              fetch: {slots, near_copies, far_copies, near_bytes, far_bytes, layer_steps,
+ *              transfer_ns, exposed_ns, balance_without} (sim/engine/fetcher.h), null where the
+ *              dispatch does not fetch; balance_without: the mean of the layers and steps,
  *              moved_slots, idle_ns, causes_ns: {CAUSE: ns} or null,
  *              predicted: {window, steps}: each null, or {scored, error_share, wrong_share,
  *              hit_rate} (policies/predict_score.h)}], in seed order
@@ -241,6 +244,26 @@ static json_t *online_json(struct moe_json *json, const struct moe_online_accoun
     return out;
 }
 
+static json_t *fetch_json(struct moe_json *json, const struct moe_run_result *run)
+{
+    const struct moe_fetch_account *a = &run->fetch;
+    if (a->slots == 0) {
+        return json_null();
+    }
+    json_t *out = json_object();
+    const double without = a->even_balance / (double) run->layer_steps;
+    moe_json_put(json, out, "slots", moe_json_count(a->slots));
+    moe_json_put(json, out, "near_copies", moe_json_count(a->near_copies));
+    moe_json_put(json, out, "far_copies", moe_json_count(a->far_copies));
+    moe_json_put(json, out, "near_bytes", moe_json_real((double) a->near_copies * a->expert_bytes));
+    moe_json_put(json, out, "far_bytes", moe_json_real((double) a->far_copies * a->expert_bytes));
+    moe_json_put(json, out, "layer_steps", moe_json_count(a->layer_steps));
+    moe_json_put(json, out, "transfer_ns", moe_json_real(a->transfer_ns));
+    moe_json_put(json, out, "exposed_ns", json_integer(a->exposed_ns));
+    moe_json_put(json, out, "balance_without", moe_json_real(without));
+    return out;
+}
+
 static json_t *run_json(struct moe_json *json, const struct moe_run_result *run)
 {
     json_t *out = json_object();
@@ -268,6 +291,7 @@ static json_t *run_json(struct moe_json *json, const struct moe_run_result *run)
     moe_json_put(json, out, "predicted", predicted);
     moe_json_put(json, out, "served", served_json(json, run));
     moe_json_put(json, out, "online", online_json(json, &run->online));
+    moe_json_put(json, out, "fetch", fetch_json(json, run));
     return out;
 }
 

@@ -33,6 +33,9 @@ void moe_section_throughput(struct moe_page *page, const struct moe_study *study
 /* Placements made anew while serving; nothing when they stay. */
 void moe_section_online(struct moe_page *page, const struct moe_study *study);
 
+/* Temporary copies that dispatch policies fetched; nothing when none does. */
+void moe_section_fetches(struct moe_page *page, const struct moe_study *study);
+
 /* How far every policy's fullest GPUs are from what could have been. */
 void moe_section_bounds(struct moe_page *page, const struct moe_study *study);
 
