@@ -8,6 +8,7 @@
 #include "calibrate/measure/measure_grid.h"
 #include "calibrate/measure/measure_model.h"
 #include "calibrate/measure/measure_series.h"
+#include "calibrate/timing/timing.h"
 #include "sim/base/hash.h"
 #include "sim/base/random.h"
 
@@ -105,7 +106,8 @@ static double estimate(const struct moe_measure_series *series,
     const bool light = moe_measure_is_light(series, point);
     const double once = 8e-6 + memory_s(point) + compute_s(series, point);
     const double least = light ? once * 40.0 : fmax(once * 40.0, LEAST_S);
-    const double timed = fmin(fmin(once * 200.0, least), BUDGET_S + once) + 5.0 * once;
+    const double timed =
+        fmin(fmin(once * (double) MOE_TIMING_LIMIT, least), BUDGET_S + once) + 5.0 * once;
     if (point->role == MOE_ROLE_SUSTAINED) {
         return SUSTAINED_S + once * 40.0;
     }
