@@ -29,6 +29,7 @@ struct request {
     uint32_t rows_many;
     uint32_t least_bytes;
     uint32_t most_mib;
+    uint32_t gpu_count; /* of the machine that is planned for; 0: this one's */
     bool plan_only;
 };
 
@@ -196,7 +197,12 @@ static enum moe_status run(const struct request *request, const struct moe_boots
     uint32_t first = 0;
     struct moe_nvml *nvml = NULL;
     struct moe_error nvml_err = { 0 };
-    enum moe_status status = moe_device_count(&found, err);
+    enum moe_status status = MOE_OK;
+    if (request->gpu_count > 0) {
+        found = request->gpu_count;
+    } else {
+        status = moe_device_count(&found, err);
+    }
     if (status == MOE_OK) {
         status = parse_gpus(request->gpus, found, devices, &count, err);
     }
@@ -301,6 +307,13 @@ static const struct moe_option options[] = {
       .kind = MOE_OPTION_FLAG,
       .target = &asked.plan_only,
       .help = "say what would be measured and how long it takes" },
+    { .name = "gpu-count",
+      .kind = MOE_OPTION_COUNT,
+      .target = &asked.gpu_count,
+      .value = "N",
+      .help = "with --plan-only: of a machine with so many GPUs; none is needed here",
+      .min = 1,
+      .max = MOE_LANE_LIMIT },
 };
 
 enum moe_status moe_verb_collectives(int argc, char **argv, struct moe_error *err)
@@ -312,6 +325,10 @@ enum moe_status moe_verb_collectives(int argc, char **argv, struct moe_error *er
         return MOE_OK;
     }
     MOE_TRY(moe_options_parse(options, sizeof options / sizeof options[0], &none, argc, argv, err));
+    if (asked.gpu_count > 0 && !asked.plan_only) {
+        return moe_fail(err, MOE_RANGE, "--gpu-count %" PRIu32 ": only with --plan-only",
+                        asked.gpu_count);
+    }
     if (asked.rows_few == asked.rows_many) {
         return moe_fail(err, MOE_RANGE, "--rows-few and --rows-many are both %" PRIu32,
                         asked.rows_few);

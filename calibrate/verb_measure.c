@@ -92,6 +92,28 @@ static enum moe_status measure(const struct moe_measure_options *options, struct
     return tell_kept(options, status, err);
 }
 
+/* Plans; where the whole does not fit into the limit, with fewer points in the second pass rather
+ * than with none of the series that would come last in it. Same arguments, same plan. */
+static enum moe_status make_plan(struct moe_error *err)
+{
+    enum { LEAST_PERCENT = 5 };
+    const uint32_t asked = run.request.repeat_percent;
+    MOE_TRY(moe_measure_plan_make(&run.request, &plan, err));
+    while (moe_measure_plan_total_s(&plan) > run.limit_s - run.reserve_s &&
+           run.request.repeat_percent > LEAST_PERCENT) {
+        const uint32_t fewer = run.request.repeat_percent * 2 / 3;
+        run.request.repeat_percent = fewer < LEAST_PERCENT ? LEAST_PERCENT : fewer;
+        moe_measure_plan_finish(&plan);
+        MOE_TRY(moe_measure_plan_make(&run.request, &plan, err));
+    }
+    if (run.request.repeat_percent < asked) {
+        (void) fprintf(
+            stderr, "moecal: a second pass of %u %% of the points instead of %u %%, for --limit\n",
+            run.request.repeat_percent, asked);
+    }
+    return MOE_OK;
+}
+
 enum moe_status moe_verb_measure(int argc, char **argv, struct moe_error *err)
 {
     static char command[1024];
@@ -117,10 +139,10 @@ enum moe_status moe_verb_measure(int argc, char **argv, struct moe_error *err)
     if (options.collectives) {
         MOE_TRY(moe_measure_link_prepare(&run, err));
     }
-    MOE_TRY(moe_measure_plan_make(&run.request, &plan, err));
     run.reserve_s = options.collectives ? moe_measure_link_reserve_s(&run) : 0.0;
+    MOE_TRY(make_plan(err));
     if (options.plan_only) {
-        moe_measure_plan_print(stdout, &plan, run.limit_s - run.reserve_s);
+        moe_measure_plan_print(stdout, &plan, &run.request, run.limit_s - run.reserve_s);
         moe_measure_plan_finish(&plan);
         return MOE_OK;
     }

@@ -95,6 +95,7 @@ struct twin_exchange {
     double near_in;
     double far_out;
     double far_in;
+    double near_own;
 };
 
 struct cost_twin {

@@ -157,10 +157,12 @@ static struct twin_exchange straight_work(const struct twin_counted *counted,
     for (uint32_t g = 0; g < gpus_of(c); g++) {
         const double sent = counted->copies[layer][gpu][g];
         const double received = counted->copies[layer][g][gpu];
-        if (g != gpu && g / per_node == gpu / per_node) {
+        if (g == gpu) {
+            w.near_own = sent;
+        } else if (g / per_node == gpu / per_node) {
             w.near_out += sent;
             w.near_in += received;
-        } else if (g != gpu) {
+        } else {
             w.far_out += sent;
             w.far_in += received;
         }
@@ -183,7 +185,9 @@ static struct twin_exchange relayed_work(const struct twin_counted *counted,
                 w.far_in += relay == gpu ? counted->nodes[layer][from][node] : 0;
             }
             for (uint32_t to = node * per_node; to < (node + 1) * per_node; to++) {
-                if (to != relay) {
+                if (to == relay) {
+                    w.near_own += relay == gpu ? counted->copies[layer][from][to] : 0;
+                } else {
                     w.near_out += relay == gpu ? counted->copies[layer][from][to] : 0;
                     w.near_in += to == gpu ? counted->copies[layer][from][to] : 0;
                 }
@@ -212,6 +216,8 @@ struct twin_exchange count_twin_exchange(const struct twin_counted *counted,
         const struct twin_exchange w = exchange_work(counted, c, layer, g);
         most.near_out = fmax(most.near_out, fmax(w.near_out, w.near_in));
         most.far_out = fmax(most.far_out, fmax(w.far_out, w.far_in));
+        most.near_own = fmax(most.near_own, w.near_own);
     }
-    return (struct twin_exchange){ most.near_out, most.near_out, most.far_out, most.far_out };
+    return (struct twin_exchange){ most.near_out, most.near_out, most.far_out, most.far_out,
+                                   most.near_own };
 }

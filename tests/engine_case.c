@@ -124,6 +124,12 @@ void engine_case_calibration(struct twin_draw *draw, const char *table, char *te
         }
         line = end + 1;
     }
+    static const char uneven[] = "table,parameter,gpu_kind,name,value,provenance,source\n"
+                                 "parameter,toy,exchange.one_way_saving,0.25,measured,made up\n"
+                                 "parameter,toy,exchange.own_bytes_s,3e9,assumed,made up\n\n";
+    if (factor[14] > 1.01) { /* every other case */
+        write_text(&out, uneven, sizeof uneven - 1);
+    }
     static const char gemms[] =
         "table,series,name,gpu_kind,op,hidden,expert_size,gated,dtype,backend,tile_tokens,"
         "permutation,provenance,source\n"

@@ -280,7 +280,8 @@ static void price_gpu(struct run *run, uint32_t g)
     for (uint32_t l = 0; l < run->layers; l++) {
         const struct twin_expert_work w = count_twin_expert(&run->counted, run->c, l, g);
         const struct twin_exchange out = count_twin_exchange(&run->counted, run->c, l, g);
-        const struct twin_exchange back = { out.near_in, out.near_out, out.far_in, out.far_out };
+        const struct twin_exchange back = { out.near_in, out.near_out, out.far_in, out.far_out,
+                                            out.near_own };
         struct twin_price *price = run->step.moe[l][g];
         price[TWIN_EXPERT] =
             pair(cost_twin_expert(cost, w.tokens, w.active, w.tiles, w.fullest, factor),

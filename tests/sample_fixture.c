@@ -289,6 +289,19 @@ static void write_permutes(struct writer *writer)
     }
 }
 
+/* Two ranks' uneven all-to-all: each rank by its fuller direction, less what the other one saves,
+ * or by what it keeps. */
+static double uneven_ns(const int64_t *matrix)
+{
+    const double empty = sample_exchange_ns(0.0);
+    const double more = fmax((double) matrix[1], (double) matrix[2]);
+    const double less = fmin((double) matrix[1], (double) matrix[2]);
+    const double own = fmax((double) matrix[0], (double) matrix[3]);
+    const double links = empty + (sample_exchange_ns(more) - empty) *
+                                     (1.0 - SAMPLE_ONE_WAY_SAVING * (1.0 - less / more));
+    return fmax(links, own > 0.0 ? empty + own / SAMPLE_OWN_RATE * 1e9 : 0.0);
+}
+
 static void exchange_point(struct writer *writer, int64_t series, const char *role, double bytes,
                            const int64_t *matrix)
 {
@@ -307,7 +320,8 @@ static void exchange_point(struct writer *writer, int64_t series, const char *ro
     for (uint32_t gpu = 0; gpu < 2; gpu++) {
         /* The first rank is done earlier: the last one counts. */
         add_sample(writer, id, gpu, 1,
-                   sample_exchange_ns(bytes) * (gpu == 0 ? 0.9 : 1.0) * scale_of(writer, role));
+                   (matrix == NULL ? sample_exchange_ns(bytes) : uneven_ns(matrix)) *
+                       (gpu == 0 ? 0.9 : 1.0) * scale_of(writer, role));
     }
 }
 
@@ -339,6 +353,13 @@ static void write_exchanges(struct writer *writer)
         const int64_t busiest = (int64_t) ldexp(1.0, i) + 16;
         const int64_t matrix[4] = { 0, busiest / 8, busiest, 0 }; /* rank 0 receives the more */
         exchange_point(writer, series_v, "skew", (double) busiest, matrix);
+    }
+    for (int i = 21; i < 28; i += 2) {
+        const int64_t bytes = (int64_t) ldexp(1.0, i);
+        const int64_t one_way[4] = { 0, bytes / 8, bytes, 0 };
+        const int64_t kept[4] = { 16 * bytes, bytes, bytes, bytes };
+        exchange_point(writer, series_v, "anchor", (double) bytes, one_way);
+        exchange_point(writer, series_v, "anchor", (double) bytes + 16.0, kept);
     }
 }
 

@@ -37,6 +37,9 @@ enum { SAMPLE_HIDDEN = 4096, SAMPLE_INTER = 1536, SAMPLE_UNITS = 32, SAMPLE_TILE
 #define SAMPLE_COPY_RATE    3.6e12
 #define SAMPLE_READ_CEILING 4.5e12
 #define SAMPLE_KNEE_BYTES   1048576.0
+/* Of uneven all-to-alls, as sim/cost/cost.h has it. */
+#define SAMPLE_ONE_WAY_SAVING 0.3
+#define SAMPLE_OWN_RATE       0.7e12
 
 struct sample_world sample_world_plain(uint64_t seed);
 

@@ -52,6 +52,11 @@ expect 0 "" "$moesim" cal compare a.cal.db f.cal.db
 says "580.1  ->  590.2"
 expect 0 "" "$moesim" cal plot a.cal.db all_to_all-2 --width 50 --height 8
 says "x held out"
+expect 0 "" "$moesim" cal ranks a.cal.db --to 8
+says "over 8 GPUs by the trend"
+says "published trend; extrapolated, not measured"
+expect 2 "no exchange was measured over 3 GPUs" "$moesim" cal ranks a.cal.db --from 3 --to 8
+expect 2 "to more GPUs than from are allowed" "$moesim" cal ranks a.cal.db --from 4 --to 4
 expect 2 "no series 'nonesuch'" "$moesim" cal plot a.cal.db nonesuch
 
 # A run reads the fitted file.

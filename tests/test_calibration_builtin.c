@@ -117,7 +117,7 @@ Test(calibration_builtin, near_exchange_meets_the_published_times)
     for (size_t i = 0; i < sizeof us / sizeof us[0]; i++) {
         const double copies =
             bytes[i] * 7.0 / 8.0 / moe_cost_exchange_bytes(cost, MOE_COST_DISPATCH);
-        const struct moe_exchange_work work = { copies, copies, 0, 0 };
+        const struct moe_exchange_work work = { copies, copies, 0, 0, 0 };
         const struct moe_duration got = moe_cost_exchange(cost, MOE_COST_DISPATCH, &work, &one);
         cr_expect(fabs(got.ns / (1e3 * us[i]) - 1.0) < 0.035, "%g B: %g ns, published %g us",
                   bytes[i], got.ns, us[i]);
@@ -135,7 +135,7 @@ Test(calibration_builtin, far_exchange_meets_the_published_times)
         const struct moe_cost *cost = prepare("deepseek-v3", ranks[i] / 8, 8);
         const double far = 1024.0 * (ranks[i] - 8.0) / ranks[i];
         const double near = 1024.0 * 7.0 / ranks[i];
-        const struct moe_exchange_work work = { near, near, far, far };
+        const struct moe_exchange_work work = { near, near, far, far, 0 };
         cr_expect_eq(moe_cost_exchange_bytes(cost, MOE_COST_DISPATCH), 7408.0);
         cr_expect_eq(moe_cost_exchange_bytes(cost, MOE_COST_COMBINE), 14352.0);
         const struct moe_duration out = moe_cost_exchange(cost, MOE_COST_DISPATCH, &work, &one);
@@ -157,8 +157,8 @@ Test(calibration_builtin, exchange_never_gets_shorter_with_more_copies)
         double copies = 1.0;
         for (int step = 0; step < 280; step++) {
             copies *= 1.05;
-            const struct moe_exchange_work near = { copies, 0, 0, 0 };
-            const struct moe_exchange_work far = { 0, 0, copies, 0 };
+            const struct moe_exchange_work near = { copies, 0, 0, 0, 0 };
+            const struct moe_exchange_work far = { 0, 0, copies, 0, 0 };
             const double ns[] = {
                 moe_cost_exchange(cost, MOE_COST_DISPATCH, &near, &one).ns,
                 sizes[i][0] == 1 ? 0.0 : moe_cost_exchange(cost, MOE_COST_DISPATCH, &far, &one).ns,
@@ -196,7 +196,7 @@ Test(calibration_builtin, every_card_has_a_plausible_decode_step)
         const double each = 32.0 * model.top_k;
         const struct moe_expert_work expert = { each, slots, slots * ceil(each / slots / 8.0),
                                                 each / slots };
-        const struct moe_exchange_work exchange = { each / 4, each / 4, each, each };
+        const struct moe_exchange_work exchange = { each / 4, each / 4, each, each, 0 };
         const double layer = moe_cost_attention(cost, &tokens, &one).ns +
                              moe_cost_gate(cost, 32, &one).ns +
                              moe_cost_exchange(cost, MOE_COST_DISPATCH, &exchange, &one).ns +

@@ -260,6 +260,12 @@ Test(exchange_matrix, rows_sum_and_hot_rank)
             }
         }
     }
+    /* What rates are told from: one direction only, and almost nothing moved. */
+    moe_exchange_matrix_make(MOE_EXCHANGE_ONE_WAY, 2, 4800, 5, bytes);
+    cr_assert_gt(bytes[2], 16 * bytes[1]);
+    moe_exchange_matrix_make(MOE_EXCHANGE_OWN, 2, 4800, 5, bytes);
+    cr_assert(bytes[0] > 16 * bytes[1] && bytes[3] > 16 * bytes[2]);
+    cr_assert_str_eq(moe_exchange_matrix_name(MOE_EXCHANGE_OWN, name), "own");
     moe_exchange_matrix_make(0, 2, 4800, 5, bytes);
     cr_assert_eq(bytes[0], 8528); /* 600 grains: 533.3 and 66.7, the rest to the larger remainder */
     cr_assert_eq(bytes[1], 1072);

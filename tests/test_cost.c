@@ -3,12 +3,14 @@
 #include <criterion/criterion.h>
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "sim/base/random.h"
 #include "sim/cost/calibration.h"
 #include "sim/cost/cost.h"
 #include "sim/cost/fit.h"
 #include "sim/cost/norm.h"
+#include "sim/cost/rank_trend.h"
 
 static const char tiny_path[] = MOE_SOURCE_ROOT "/tests/data/tiny-calibration.csv";
 static const struct moe_gpu_factor one = { 1.0, 1.0, 1.0 };
@@ -141,7 +143,7 @@ Test(cost, expert_without_a_series_takes_the_generic_one_and_pays_its_permutatio
 static struct moe_duration exchange(enum moe_cost_part part, double near_out, double near_in,
                                     double far_out, double far_in)
 {
-    const struct moe_exchange_work work = { near_out, near_in, far_out, far_in };
+    const struct moe_exchange_work work = { near_out, near_in, far_out, far_in, 0 };
     return moe_cost_exchange(cost, part, &work, &one);
 }
 
@@ -159,9 +161,40 @@ Test(cost, exchange_takes_the_longer_direction_of_the_longer_link)
     expect(exchange(MOE_COST_COMBINE, 10, 5, 10, 0), 26400.0, MOE_PROVENANCE_PUBLISHED,
            "combine has its own far curve");
     expect(exchange(out, 10000, 0, 0, 0), 527000.0, MOE_PROVENANCE_ASSUMED, "beyond the curve");
-    const struct moe_exchange_work work = { 10, 5, 0, 0 };
+    const struct moe_exchange_work work = { 10, 5, 0, 0, 0 };
     const struct moe_gpu_factor slow = { 1.0, 1.0, 1.5 };
     expect(moe_cost_exchange(cost, out, &work, &slow), 4560.0, MOE_PROVENANCE_MEASURED, "factor");
+}
+
+/* The tiny table with both rates of uneven exchanges: 40 % saved one way, own copies 1.04 B/ns.
+ * Near: 2000 ns and 1 B/ns for up to 10 kB; a copy has 104 bytes. */
+Test(cost, uneven_exchange_saves_one_way_and_pays_for_what_stays)
+{
+    static char text[1 << 16];
+    static const char rates[] = "\ntable,parameter,gpu_kind,name,value,provenance,source\n"
+                                "parameter,toy,exchange.one_way_saving,0.4,measured,made up\n"
+                                "parameter,toy,exchange.own_bytes_s,1.04e9,published,made up\n";
+    const enum moe_cost_part out = MOE_COST_DISPATCH;
+    struct moe_error err = { 0 };
+    FILE *file = fopen(tiny_path, "r");
+    cr_assert_not_null(file);
+    const size_t bytes = fread(text, 1, sizeof text - sizeof rates, file);
+    cr_assert_eq(fclose(file), 0);
+    memcpy(text + bytes, rates, sizeof rates);
+    cr_assert_eq(moe_calibration_parse(&calibration, text, strlen(text), "uneven",
+                                       MOE_CALIBRATION_FITTED, &arena, &err),
+                 MOE_OK, "%s", err.text);
+    cr_assert_eq(moe_cost_init(&cost, calibration, &model, &cluster, &arena, &err), MOE_OK, "%s",
+                 err.text);
+    expect(exchange(out, 10, 10, 0, 0), 3040.0, MOE_PROVENANCE_MEASURED, "both ways");
+    expect(exchange(out, 10, 5, 0, 0), 2000.0 + 1040.0 * 0.8, MOE_PROVENANCE_MEASURED, "half");
+    expect(exchange(out, 0, 10, 0, 0), 2000.0 + 1040.0 * 0.6, MOE_PROVENANCE_MEASURED, "one way");
+    const struct moe_exchange_work few = { 10, 10, 0, 0, 10 };
+    const struct moe_exchange_work many = { 10, 10, 0, 0, 20 };
+    const struct moe_exchange_work all = { 0, 0, 0, 0, 20 };
+    expect(moe_cost_exchange(cost, out, &few, &one), 3040.0, MOE_PROVENANCE_MEASURED, "beside");
+    expect(moe_cost_exchange(cost, out, &many, &one), 4000.0, MOE_PROVENANCE_PUBLISHED, "longer");
+    expect(moe_cost_exchange(cost, out, &all, &one), 4000.0, MOE_PROVENANCE_PUBLISHED, "alone");
 }
 
 Test(cost, exchange_prefers_the_curve_of_just_enough_ranks)
@@ -175,8 +208,32 @@ Test(cost, exchange_prefers_the_curve_of_just_enough_ranks)
            "3 ranks");
     cluster.gpus_per_node = 8;
     prepare();
-    expect(exchange(MOE_COST_DISPATCH, 10, 0, 0, 0), 3040.0, MOE_PROVENANCE_EXTRAPOLATED,
+    /* Two more steps took 1000 ns, and the links were filled alike: so do four more. */
+    expect(exchange(MOE_COST_DISPATCH, 10, 0, 0, 0), 5040.0, MOE_PROVENANCE_EXTRAPOLATED,
            "8 ranks");
+}
+
+/* A trend found between two curves gives back the second from the first: latency by steps, time per
+ * byte by what the links are filled. */
+Test(cost, rank_trend_leads_from_one_curve_to_the_other)
+{
+    const struct moe_rank_curve two = { 2, 9000.0, 1.0 / 250.0 };
+    const struct moe_rank_curve four = { 4, 12600.0, 1.0 / 300.0 };
+    const struct moe_rank_trend ring = moe_rank_trend_between(MOE_SEGMENT_ALL_REDUCE, &two, &four);
+    double alpha_ns[2] = { 9000.0, 29000.0 };
+    double ns_per_byte[2] = { 1.0 / 50.0, 1.0 / 250.0 };
+    cr_expect(fabs(ring.step_ns - 900.0) < 1e-9, "%g", ring.step_ns); /* 2 (n - 1) steps */
+    cr_expect(fabs(ring.gain - 0.8) < 1e-9, "%g", ring.gain);
+    moe_rank_trend_extend(&ring, MOE_SEGMENT_ALL_REDUCE, 2, 4, alpha_ns, ns_per_byte, 2);
+    cr_expect(fabs(alpha_ns[0] - 12600.0) < 1e-6 && fabs(ns_per_byte[1] - 1.0 / 300.0) < 1e-12);
+    cr_expect(fabs(alpha_ns[1] - (12600.0 + 20000.0 / 1.2)) < 1e-6, "%g", alpha_ns[1]);
+    /* More ranks are never thought to be quicker to begin. */
+    const struct moe_rank_trend back = moe_rank_trend_between(
+        MOE_SEGMENT_ALL_GATHER, &(struct moe_rank_curve){ 2, 9000.0, 1.0 / 300.0 },
+        &(struct moe_rank_curve){ 4, 8000.0, 1.0 / 250.0 });
+    cr_expect_eq(back.step_ns, 0.0);
+    cr_expect_eq(back.gain, 0.0);
+    cr_expect_eq(moe_rank_trend_published(MOE_SEGMENT_HOST_TO_DEVICE).step_ns, 0.0);
 }
 
 Test(cost, exchange_with_another_bandwidth_keeps_the_least_latency_and_its_continuity)

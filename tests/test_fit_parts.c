@@ -79,11 +79,13 @@ Test(fit_parts, segments_are_the_best_there_are)
             const double bytes = ldexp(1000.0, (int) i);
             const bool jumped = i > 3 + trial % 5;
             points[i] = (struct moe_segment_point){
-                bytes, ((jumped ? 9e3 : 5e3) + bytes / (jumped ? 300.0 : 80.0)) *
-                           exp(0.01 * normal(key, trial * 12 + i))
+                .bytes = bytes,
+                .ns = ((jumped ? 9e3 : 5e3) + bytes / (jumped ? 300.0 : 80.0)) *
+                      exp(0.01 * normal(key, trial * 12 + i)),
             };
         }
-        cr_assert_eq(moe_segment_fit(&fit, points, 12, &arena, NULL), MOE_OK);
+        cr_assert_eq(moe_segment_fit(&fit, points, 12, MOE_SEGMENT_FIT_LIMIT, 0.0, &arena, NULL),
+                     MOE_OK);
         for (uint32_t i = 0; i < 12; i++) {
             const double error = moe_segment_fit_ns(&fit, points[i].bytes) / points[i].ns - 1.0;
             cost += error * error;
@@ -101,23 +103,59 @@ Test(fit_parts, segments_are_the_best_there_are)
     }
 }
 
+/* Two lines with a jump at a round size, and round sizes quicker than others below it. */
+Test(fit_parts, round_sizes_gain_and_libraries_switch_right_after_them)
+{
+    struct moe_segment_point points[24];
+    struct moe_segment_fit fit;
+    for (uint32_t i = 0; i < 24; i++) {
+        const bool is_round = i % 2 == 0;
+        const double bytes = floor(ldexp(1024.0, (int) i / 2) * (is_round ? 1.0 : 1.41));
+        const bool jumped = i > 12; /* point 12 is the last of the first line */
+        points[i] = (struct moe_segment_point){
+            .bytes = bytes,
+            .ns = jumped ? 2e4 + bytes / 250.0 : 9e3 + bytes / 60.0 - (is_round ? 1500.0 : 0.0),
+            .is_round = is_round,
+        };
+    }
+    cr_assert_eq(moe_segment_fit(&fit, points, 24, MOE_SEGMENT_FIT_LIMIT, 0.0, &arena, NULL),
+                 MOE_OK);
+    cr_assert_eq(fit.count, 2);
+    cr_expect(fabs(fit.lines[0].round_gain_ns - 1500.0) < 1.0, "%g", fit.lines[0].round_gain_ns);
+    cr_expect(fabs(fit.lines[0].alpha_ns - 9e3) < 1.0, "%g", fit.lines[0].alpha_ns);
+    cr_expect_eq(fit.lines[1].round_gain_ns, 0.0);
+    cr_expect_eq(fit.lines[0].to_bytes, points[12].bytes + 1.0);
+    /* The same without knowing which are round: no gain, and the switch is anywhere between. */
+    for (uint32_t i = 0; i < 24; i++) {
+        points[i].is_round = false;
+    }
+    cr_assert_eq(moe_segment_fit(&fit, points, 24, MOE_SEGMENT_FIT_LIMIT, 0.0, &arena, NULL),
+                 MOE_OK);
+    for (uint32_t i = 0; i < fit.count; i++) {
+        cr_expect_eq(fit.lines[i].round_gain_ns, 0.0);
+    }
+}
+
 Test(fit_parts, one_line_where_there_is_one)
 {
     struct moe_segment_point points[20];
     struct moe_segment_fit fit;
     for (uint32_t i = 0; i < 20; i++) {
         const double bytes = ldexp(1024.0, (int) i);
-        points[i] = (struct moe_segment_point){ bytes, 7e3 + bytes / 350.0 };
+        points[i] = (struct moe_segment_point){ bytes, 7e3 + bytes / 350.0, true };
     }
-    cr_assert_eq(moe_segment_fit(&fit, points, 20, &arena, NULL), MOE_OK);
+    cr_assert_eq(moe_segment_fit(&fit, points, 20, MOE_SEGMENT_FIT_LIMIT, 0.0, &arena, NULL),
+                 MOE_OK);
     cr_expect_eq(fit.count, 1);
     cr_expect(fabs(fit.lines[0].alpha_ns - 7e3) < 1.0);
     /* A single point still gives a line; times that fall give none that falls. */
-    cr_assert_eq(moe_segment_fit(&fit, points, 1, &arena, NULL), MOE_OK);
+    cr_assert_eq(moe_segment_fit(&fit, points, 1, MOE_SEGMENT_FIT_LIMIT, 0.0, &arena, NULL),
+                 MOE_OK);
     cr_expect(fabs(moe_segment_fit_ns(&fit, points[0].bytes) - points[0].ns) < 1e-6);
     points[0].ns = 9e3;
     points[1].ns = 8e3;
-    cr_assert_eq(moe_segment_fit(&fit, points, 2, &arena, NULL), MOE_OK);
+    cr_assert_eq(moe_segment_fit(&fit, points, 2, MOE_SEGMENT_FIT_LIMIT, 0.0, &arena, NULL),
+                 MOE_OK);
     cr_expect_gt(fit.lines[0].ns_per_byte, 0.0);
     cr_expect_geq(fit.lines[0].alpha_ns, 0.0);
 }

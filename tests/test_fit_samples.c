@@ -136,6 +136,9 @@ Test(fit_samples, finds_links_overlap_and_lasting_load)
     expect_near(parameter_of(made, "overlap.compute_factor"), 1.3, 0.01, "GEMM under exchange");
     expect_near(parameter_of(made, "overlap.comm_factor"), 1.6, 0.01, "exchange under GEMM");
     expect_near(parameter_of(made, "compute.sustained_factor"), 1.2, 0.01, "lasting load");
+    expect_near(parameter_of(made, "exchange.one_way_saving"), SAMPLE_ONE_WAY_SAVING, 0.05,
+                "one way against both");
+    expect_near(parameter_of(made, "exchange.own_bytes_s"), SAMPLE_OWN_RATE, 0.02, "own pieces");
     expect_near(parameter_of(made, "launch.graph_ns"), 510.0, 1e-6, "graph node");
     cr_expect_eq(made->sustained_count, 1);
     cr_expect_eq(made->sustained_rows[0].tokens, 512.0);

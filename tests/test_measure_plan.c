@@ -362,3 +362,20 @@ Test(measure_plan, card_visits_sentinels_and_soaks_once)
     cr_assert_eq(plan.visit_count, 3 * (plan.point_count - 1) + 1);
     cr_assert_eq(plan.points[plan.burst_point].tokens, 256.0);
 }
+
+Test(measure_plan, degrees_beyond_every_model_are_refused_and_others_left_to_it)
+{
+    cr_assert_eq(moe_measure_parse_models("mixtral-8x7b", &request, &err), MOE_OK);
+    cr_assert_eq(moe_measure_parse_ep("9", &request, &err), MOE_OK);
+    cr_assert_eq(moe_measure_plan_make(&request, &plan, &err), MOE_RANGE);
+    cr_expect_not_null(strstr(err.text, "9 GPUs for the 8 experts of mixtral-8x7b; 1 to 8"), "%s",
+                       err.text);
+    /* Beside a model that has as many it is that one's alone. */
+    cr_assert_eq(moe_measure_parse_models("mixtral-8x7b,qwen3-30b-a3b", &request, &err), MOE_OK);
+    make(&plan);
+    (void) find("expert-2048x768x15-bf16-own"); /* 128 experts on 9 GPUs: the fullest one */
+    for (uint32_t i = 0; i < plan.series_count; i++) {
+        cr_expect(strncmp(plan.series[i].name, "expert-4096x14336", 17) != 0, "%s",
+                  plan.series[i].name);
+    }
+}

@@ -192,10 +192,12 @@ static struct moe_exchange_work straight(const struct plain *plain, uint32_t lay
 {
     struct moe_exchange_work w = { 0 };
     for (uint32_t other = 0; other < plain->shape.gpu_count; other++) {
-        if (other != g && other / gpus_per_node(plain) == g / gpus_per_node(plain)) {
+        if (other == g) {
+            w.near_own = plain->pair_tokens[layer][g][g];
+        } else if (other / gpus_per_node(plain) == g / gpus_per_node(plain)) {
             w.near_out += plain->pair_tokens[layer][g][other];
             w.near_in += plain->pair_tokens[layer][other][g];
-        } else if (other != g) {
+        } else {
             w.far_out += plain->pair_tokens[layer][g][other];
             w.far_in += plain->pair_tokens[layer][other][g];
         }
@@ -218,6 +220,7 @@ static struct moe_exchange_work relayed(const struct plain *plain, uint32_t laye
             for (uint32_t to = node * size; to < (node + 1) * size; to++) {
                 w.near_out += relay == g && to != relay ? plain->pair_tokens[layer][from][to] : 0;
                 w.near_in += to == g && to != relay ? plain->pair_tokens[layer][from][to] : 0;
+                w.near_own += to == g && to == relay ? plain->pair_tokens[layer][from][to] : 0;
             }
         }
     }
@@ -250,7 +253,8 @@ static void check_work(const struct plain *plain, const struct moe_route_counter
         const struct moe_exchange_work want =
             plain->nodes ? relayed(plain, layer, g) : straight(plain, layer, g);
         cr_assert(dispatch[g].near_out == want.near_out && dispatch[g].near_in == want.near_in &&
-                      dispatch[g].far_out == want.far_out && dispatch[g].far_in == want.far_in,
+                      dispatch[g].far_out == want.far_out && dispatch[g].far_in == want.far_in &&
+                      dispatch[g].near_own == want.near_own,
                   "seed %" PRIu64 ", layer %u, GPU %u", seed, layer, g);
     }
 }

@@ -55,29 +55,32 @@ bool moe_collective_joins(const struct moe_collective_call *call, uint32_t rank)
     return rank < call->ranks;
 }
 
-int64_t moe_collective_send_bytes(const struct moe_collective_call *call, uint32_t rank)
+/* Of the send buffer, or else the receive buffer. */
+static int64_t buffer_bytes(const struct moe_collective_call *call, uint32_t rank, bool sends)
 {
+    const int64_t all = call->bytes_per_peer * (int64_t) call->ranks;
+    int64_t sum = 0;
     if (!moe_collective_joins(call, rank)) {
         return 0;
     }
     switch (call->op) {
     case MOE_COLLECTIVE_ALL_TO_ALL:
     case MOE_COLLECTIVE_ALL_TO_ALL_API:
-    case MOE_COLLECTIVE_REDUCE_SCATTER:
     case MOE_COLLECTIVE_ALL_REDUCE:
     case MOE_COLLECTIVE_OVERLAP:
-        return call->bytes_per_peer * (int64_t) call->ranks;
-    case MOE_COLLECTIVE_ALL_TO_ALL_V: {
-        int64_t sum = 0;
-        for (uint32_t to = 0; to < call->ranks; to++) {
-            sum += call->matrix[rank * call->ranks + to];
+        return all;
+    case MOE_COLLECTIVE_REDUCE_SCATTER:
+        return sends ? all : call->bytes_per_peer;
+    case MOE_COLLECTIVE_ALL_GATHER:
+        return sends ? call->bytes_per_peer : all;
+    case MOE_COLLECTIVE_ALL_TO_ALL_V:
+        for (uint32_t other = 0; other < call->ranks; other++) {
+            sum += call->matrix[sends ? rank * call->ranks + other : other * call->ranks + rank];
         }
         return sum;
-    }
     case MOE_COLLECTIVE_P2P:
     case MOE_COLLECTIVE_PEER_COPY:
-        return rank == (uint32_t) call->src ? call->bytes_per_peer : 0;
-    case MOE_COLLECTIVE_ALL_GATHER:
+        return rank == (uint32_t) (sends ? call->src : call->dst) ? call->bytes_per_peer : 0;
     case MOE_COLLECTIVE_P2P_BOTH:
     case MOE_COLLECTIVE_HOST_TO_DEVICE:
         return call->bytes_per_peer;
@@ -88,37 +91,14 @@ int64_t moe_collective_send_bytes(const struct moe_collective_call *call, uint32
     return 0;
 }
 
+int64_t moe_collective_send_bytes(const struct moe_collective_call *call, uint32_t rank)
+{
+    return buffer_bytes(call, rank, true);
+}
+
 int64_t moe_collective_recv_bytes(const struct moe_collective_call *call, uint32_t rank)
 {
-    if (!moe_collective_joins(call, rank)) {
-        return 0;
-    }
-    switch (call->op) {
-    case MOE_COLLECTIVE_ALL_TO_ALL:
-    case MOE_COLLECTIVE_ALL_TO_ALL_API:
-    case MOE_COLLECTIVE_ALL_GATHER:
-    case MOE_COLLECTIVE_ALL_REDUCE:
-    case MOE_COLLECTIVE_OVERLAP:
-        return call->bytes_per_peer * (int64_t) call->ranks;
-    case MOE_COLLECTIVE_ALL_TO_ALL_V: {
-        int64_t sum = 0;
-        for (uint32_t from = 0; from < call->ranks; from++) {
-            sum += call->matrix[from * call->ranks + rank];
-        }
-        return sum;
-    }
-    case MOE_COLLECTIVE_P2P:
-    case MOE_COLLECTIVE_PEER_COPY:
-        return rank == (uint32_t) call->dst ? call->bytes_per_peer : 0;
-    case MOE_COLLECTIVE_REDUCE_SCATTER:
-    case MOE_COLLECTIVE_P2P_BOTH:
-    case MOE_COLLECTIVE_HOST_TO_DEVICE:
-        return call->bytes_per_peer;
-    case MOE_COLLECTIVE_OP_COUNT:
-        break;
-    }
-    assert(call->op < MOE_COLLECTIVE_OP_COUNT);
-    return 0;
+    return buffer_bytes(call, rank, false);
 }
 
 int64_t moe_collective_wire_bytes(const struct moe_collective_call *call)

@@ -144,21 +144,32 @@ static enum moe_status add_held_out(struct moe_collective_plan *plan, uint32_t a
     return MOE_OK;
 }
 
+static enum moe_status add_matrix(struct moe_collective_plan *plan, uint32_t at, int64_t size,
+                                  uint32_t kind, struct moe_error *err)
+{
+    const bool is_anchor = kind == MOE_EXCHANGE_ONE_WAY || kind == MOE_EXCHANGE_OWN;
+    const struct moe_collective_point point = {
+        .series = at,
+        .role = is_anchor ? MOE_COLLECTIVE_ANCHOR : MOE_COLLECTIVE_SKEW,
+        .bytes_per_peer = whole_grains(size / pieces(&plan->series[at])),
+        .matrix = kind,
+    };
+    return add_point(plan, point, err);
+}
+
+/* Those that are only foretold, and two that say how. */
 static enum moe_status add_skew(struct moe_collective_plan *plan, uint32_t at,
                                 const struct moe_collective_request *request, struct moe_error *err)
 {
     for (size_t i = 0; i < sizeof skew_sizes / sizeof skew_sizes[0]; i++) {
-        for (uint32_t kind = 0; kind < MATRIX_KINDS; kind++) {
-            const struct moe_collective_point point = {
-                .series = at,
-                .role = MOE_COLLECTIVE_SKEW,
-                .bytes_per_peer = whole_grains(skew_sizes[i] / pieces(&plan->series[at])),
-                .matrix = kind,
-            };
-            if (skew_sizes[i] >= request->least_bytes && skew_sizes[i] <= request->most_bytes) {
-                MOE_TRY(add_point(plan, point, err));
-            }
+        if (skew_sizes[i] < request->least_bytes || skew_sizes[i] > request->most_bytes) {
+            continue;
         }
+        for (uint32_t kind = 0; kind < MATRIX_KINDS; kind++) {
+            MOE_TRY(add_matrix(plan, at, skew_sizes[i], kind, err));
+        }
+        MOE_TRY(add_matrix(plan, at, skew_sizes[i], MOE_EXCHANGE_ONE_WAY, err));
+        MOE_TRY(add_matrix(plan, at, skew_sizes[i], MOE_EXCHANGE_OWN, err));
     }
     return MOE_OK;
 }

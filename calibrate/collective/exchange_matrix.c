@@ -13,6 +13,10 @@ const char *moe_exchange_matrix_name(uint32_t kind, char out[24])
 {
     if (kind == 0) {
         (void) snprintf(out, 24, "hot8x");
+    } else if (kind == MOE_EXCHANGE_ONE_WAY) {
+        (void) snprintf(out, 24, "one-way");
+    } else if (kind == MOE_EXCHANGE_OWN) {
+        (void) snprintf(out, 24, "own");
     } else {
         (void) snprintf(out, 24, "random-%" PRIu32, kind);
     }
@@ -24,6 +28,12 @@ static double weight_of(uint32_t kind, uint64_t key, uint32_t from, uint32_t to)
 {
     if (kind == 0) {
         return to == 0 ? 8.0 : 1.0;
+    }
+    if (kind == MOE_EXCHANGE_ONE_WAY) {
+        return to == 0 ? 31.0 : 1.0;
+    }
+    if (kind == MOE_EXCHANGE_OWN) {
+        return to == from ? 31.0 : 1.0;
     }
     const uint64_t counter = ((uint64_t) kind << 32) | ((uint64_t) from << 16) | to;
     return -log(moe_random_inside(key, counter));

@@ -6,7 +6,9 @@
 #include <string.h>
 
 #include "calibrate/measure/measure_grid.h"
+#include "calibrate/measure/measure_model.h"
 #include "calibrate/measure/measure_series.h"
+#include "calibrate/timing/timing.h"
 #include "sim/base/hash.h"
 #include "sim/base/random.h"
 
@@ -104,7 +106,8 @@ static double estimate(const struct moe_measure_series *series,
     const bool light = moe_measure_is_light(series, point);
     const double once = 8e-6 + memory_s(point) + compute_s(series, point);
     const double least = light ? once * 40.0 : fmax(once * 40.0, LEAST_S);
-    const double timed = fmin(fmin(once * 200.0, least), BUDGET_S + once) + 5.0 * once;
+    const double timed =
+        fmin(fmin(once * (double) MOE_TIMING_LIMIT, least), BUDGET_S + once) + 5.0 * once;
     if (point->role == MOE_ROLE_SUSTAINED) {
         return SUSTAINED_S + once * 40.0;
     }
@@ -473,7 +476,29 @@ double moe_measure_plan_total_s(const struct moe_measure_plan *plan)
     return BEGIN_S + sum + SENTINELS_S * (2.0 + sum / SENTINELS_EVERY_S);
 }
 
-void moe_measure_plan_print(FILE *out, const struct moe_measure_plan *plan, double limit_s)
+/* Degrees that a model is not measured at, or whose GPUs hold unlike numbers of its experts. */
+static void print_degrees(FILE *out, const struct moe_measure_request *request)
+{
+    for (uint32_t m = 0; m < request->model_count && request->kinds[MOE_MEASURE_EXPERT]; m++) {
+        const struct moe_measure_model *model = &moe_measure_models[request->models[m]];
+        for (uint32_t i = 0; i < request->ep_count; i++) {
+            const int32_t ep = request->ep[i];
+            if (ep > model->expert_count) {
+                (void) fprintf(out, "left out: %s at --ep %d, which has %d experts\n", model->name,
+                               ep, model->expert_count);
+            } else if (model->expert_count % ep != 0) {
+                (void) fprintf(out,
+                               "%s at --ep %d: its %d experts do not divide; measured is the GPU "
+                               "that holds %d\n",
+                               model->name, ep, model->expert_count,
+                               (model->expert_count + ep - 1) / ep);
+            }
+        }
+    }
+}
+
+void moe_measure_plan_print(FILE *out, const struct moe_measure_plan *plan,
+                            const struct moe_measure_request *request, double limit_s)
 {
     static const char *const tiers[TIER_COUNT] = {
         "own kernels", "around them", "libraries",   "uneven rows",
@@ -511,6 +536,7 @@ void moe_measure_plan_print(FILE *out, const struct moe_measure_plan *plan, doub
     (void) fprintf(out, "%u series, %u points, %u visits, about %.0f s on each GPU; plan %016llx\n",
                    plan->series_count, plan->point_count, plan->visit_count,
                    moe_measure_plan_total_s(plan), (unsigned long long) plan->hash);
+    print_degrees(out, request);
     if (plan->left_out[0] != '\0') {
         (void) fprintf(out, "left out, too large for the GPU's memory: %s\n", plan->left_out);
     }

@@ -208,7 +208,8 @@ enum moe_status moe_measure_plain_point(struct moe_measure_plan *plan, uint32_t 
 double moe_measure_plan_tier_s(const struct moe_measure_plan *plan, uint32_t tier);
 double moe_measure_plan_total_s(const struct moe_measure_plan *plan);
 
-/* Tables of series (points, seconds, memory) and of tiers. */
-void moe_measure_plan_print(FILE *out, const struct moe_measure_plan *plan, double limit_s);
+/* Tables of series (points, seconds, memory) and of tiers, and what of the request is left out. */
+void moe_measure_plan_print(FILE *out, const struct moe_measure_plan *plan,
+                            const struct moe_measure_request *request, double limit_s);
 
 #endif

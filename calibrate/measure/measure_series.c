@@ -141,6 +141,27 @@ static enum moe_status add_shape(struct shape_list *list, const struct moe_bench
     return MOE_OK;
 }
 
+/* Degrees beyond a model's experts are no deployments of it: among several models they are left to
+ * the others, and one that is beyond all of them is a mistake. */
+static enum moe_status check_degrees(const struct moe_measure_request *request,
+                                     struct moe_error *err)
+{
+    for (uint32_t i = 0; i < request->ep_count; i++) {
+        const struct moe_measure_model *most = NULL;
+        for (uint32_t m = 0; m < request->model_count; m++) {
+            const struct moe_measure_model *model = &moe_measure_models[request->models[m]];
+            most = most == NULL || model->expert_count > most->expert_count ? model : most;
+        }
+        if (most != NULL && request->ep[i] > most->expert_count) {
+            return moe_fail(err, MOE_RANGE,
+                            "--ep: %d GPUs for the %d experts of %s; 1 to %d are "
+                            "allowed",
+                            request->ep[i], most->expert_count, most->name, most->expert_count);
+        }
+    }
+    return MOE_OK;
+}
+
 static enum moe_status list_shapes(const struct moe_measure_request *request,
                                    struct shape_list *list, struct moe_error *err)
 {
@@ -225,6 +246,7 @@ static enum moe_status make_expert_series(const struct moe_measure_request *requ
     static _Thread_local struct shape_list list; /* too large for the stack */
     bool library_shapes[MOE_MEASURE_SERIES_LIMIT];
     list.count = 0;
+    MOE_TRY(check_degrees(request, err));
     MOE_TRY(list_shapes(request, &list, err));
     choose_library_shapes(&list, library_shapes);
     for (uint32_t b = 0; b < request->backend_count; b++) {

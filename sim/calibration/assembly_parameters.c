@@ -187,6 +187,17 @@ static void set_core(const struct moe_assembly *assembly, struct value *values,
     }
 }
 
+/* Whether exchanges of the file bear the rates of uneven ones: a base's stay with its own curves. */
+static bool has_uneven(const struct moe_fitter *fitter)
+{
+    bool found = false;
+    for (uint32_t i = 0; i < fitter->exchange_count; i++) {
+        found = found || (fitter->exchanges[i].kind == MOE_EVIDENCE_ALL_TO_ALL &&
+                          fitter->exchanges[i].fitted > 0);
+    }
+    return found;
+}
+
 static void measure(const struct moe_assembly *assembly, struct value *values)
 {
     const struct moe_fitter *fitter = assembly->fitter;
@@ -209,6 +220,15 @@ static void measure(const struct moe_assembly *assembly, struct value *values)
     set(values, MOE_PARAMETER_OVERLAP_COMM,
         overlap_factor(fitter, "exchange-under", "exchange-alone"), "overlap");
     set(values, MOE_PARAMETER_INCAST_FACTOR, incast_factor(fitter), "all_to_all_v");
+    if (has_uneven(fitter)) {
+        set(values, MOE_PARAMETER_ONE_WAY_SAVING, fitter->one_way_saving,
+            "one way against both ways");
+        set(values, MOE_PARAMETER_OWN_BYTES_S, fitter->own_bytes_s,
+            fitter->own_is_measured ? "all_to_all_v" : "0.145 of reading, as another run of H200");
+        if (!fitter->own_is_measured) {
+            values[MOE_PARAMETER_OWN_BYTES_S].provenance = MOE_PROVENANCE_ASSUMED;
+        }
+    }
     if (fitter->drift.found) {
         set(values, MOE_PARAMETER_DRIFT_TAU_S, fitter->drift.tau_s, "sentinels");
     }

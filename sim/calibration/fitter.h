@@ -36,6 +36,7 @@ struct moe_fitter_exchange {
     uint32_t ranks;
     uint32_t first_series;
     struct moe_segment_fit fit;
+    double spread;   /* between passes over one of its points, log, median; 0: none was repeated */
     uint32_t fitted; /* points */
 };
 
@@ -85,6 +86,9 @@ struct moe_fitter {
     uint32_t *exchange_of;
     struct moe_fitter_exchange *exchanges;
     uint32_t exchange_count;
+    double one_way_saving; /* as sim/cost/cost.h has it; 0: not known */
+    double own_bytes_s;
+    bool own_is_measured; /* else a share of what the GPU can read */
     uint32_t *line_of;
     struct moe_fitter_line *lines;
     uint32_t line_count;
@@ -125,6 +129,16 @@ enum moe_status moe_fitter_fit_drift(struct moe_fitter *fitter,
 enum moe_status moe_fitter_fit_exchanges(struct moe_fitter *fitter,
                                          struct moe_error *err) MOE_MUST_CHECK;
 
+/* Of exchanges that were fitted: what uneven ones take less or more. */
+enum moe_status moe_fitter_fit_uneven(struct moe_fitter *fitter,
+                                      struct moe_error *err) MOE_MUST_CHECK;
+/* An uneven all-to-all by its matrix, the last rank; even is the curve of even ones. */
+double moe_fitter_uneven_ns(const struct moe_fitter *fitter, uint32_t index,
+                            const struct moe_segment_fit *even);
+/* Bytes that its busiest rank sends or receives, whichever is more; the point's own bytes where no
+ * matrix is stored. */
+double moe_fitter_busiest(const struct moe_fitter *fitter, uint32_t index);
+
 /* Whether the point's role allows fitting it. */
 bool moe_fitter_may_fit(const struct moe_evidence_point *point);
 
@@ -139,9 +153,5 @@ bool moe_fitter_as_measured(const struct moe_fitter *fitter, uint32_t index, dou
 
 /* What an expert point computes in tiles of tile rows, exactly where its rows are stored. */
 struct moe_shape_work moe_fitter_work(const struct moe_fitter *fitter, uint32_t index, double tile);
-
-/* Bytes that the busiest rank of an all-to-all-v sends or receives, whichever is more; the
- * point's own bytes where no matrix is stored. */
-double moe_fitter_busiest(const struct moe_fitter *fitter, uint32_t index);
 
 #endif

@@ -75,6 +75,42 @@ static bool is_held_out(const struct moe_fitter *fitter, uint32_t exchange, doub
     return false;
 }
 
+/* What every rank holds for a peer: rings and channels halve it. */
+static bool is_power_of_two(double bytes)
+{
+    int exponent = 0;
+    return frexp(bytes, &exponent) == 0.5;
+}
+
+/* How far apart two passes over one point are, in the middle: finer than that no line is fitted. */
+static enum moe_status measure_spread(struct moe_fitter *fitter, uint32_t index,
+                                      struct moe_error *err)
+{
+    double *values = MOE_NEW(fitter->arena, double, fitter->level.count + 1);
+    uint32_t used = 0;
+    if (values == NULL) {
+        return moe_fail(err, MOE_LIMIT, "%s: no memory for its exchanges", fitter->evidence->name);
+    }
+    for (uint32_t i = 0; i < fitter->level.count; i++) {
+        const struct moe_observation *item = &fitter->level.items[i];
+        if (item->repeats > 0 && fitter->known[item->point] &&
+            fitter->exchange_of[fitter->evidence->points[item->point].series] == index) {
+            values[used++] = item->spread;
+        }
+    }
+    fitter->exchanges[index].spread = used == 0 ? 0.0 : moe_median(values, used);
+    return MOE_OK;
+}
+
+/* Copy engines have no protocols to switch between: beside a line for small copies another bend
+ * is the host's memory, which was busy while that point was measured. */
+static uint32_t line_limit(enum moe_evidence_kind kind)
+{
+    return kind == MOE_EVIDENCE_HOST_TO_DEVICE || kind == MOE_EVIDENCE_PEER_COPY
+               ? 2
+               : MOE_SEGMENT_FIT_LIMIT;
+}
+
 static enum moe_status fit_exchange(struct moe_fitter *fitter, uint32_t index,
                                     struct moe_error *err)
 {
@@ -98,7 +134,8 @@ static enum moe_status fit_exchange(struct moe_fitter *fitter, uint32_t index,
             fitter->held_back++;
             continue;
         }
-        points[count++] = (struct moe_segment_point){ point->bytes, exp(fitter->centre[p]) };
+        points[count++] = (struct moe_segment_point){ point->bytes, exp(fitter->centre[p]),
+                                                      is_power_of_two(point->bytes_per_peer) };
     }
     if (count == 0) {
         return MOE_OK;
@@ -112,10 +149,13 @@ static enum moe_status fit_exchange(struct moe_fitter *fitter, uint32_t index,
         points[kept++] = points[begin + (end - begin - 1) / 2];
         begin = end;
     }
-    MOE_TRY(moe_segment_fit(&exchange->fit, points, kept, fitter->arena, err));
+    MOE_TRY(measure_spread(fitter, index, err));
+    MOE_TRY(moe_segment_fit(&exchange->fit, points, kept, line_limit(exchange->kind),
+                            exchange->spread, fitter->arena, err));
     for (uint32_t i = 0; i < exchange->fit.count; i++) {
         struct moe_segment_line *line = &exchange->fit.lines[i];
         line->alpha_ns = moe_round_digits(line->alpha_ns, MOE_FITTER_DIGITS);
+        line->round_gain_ns = moe_round_digits(line->round_gain_ns, MOE_FITTER_DIGITS);
         line->ns_per_byte = 1e9 / moe_round_digits(1e9 / line->ns_per_byte, MOE_FITTER_DIGITS);
     }
     exchange->fitted = kept;
@@ -130,7 +170,7 @@ enum moe_status moe_fitter_fit_exchanges(struct moe_fitter *fitter, struct moe_e
     for (uint32_t i = 0; i < fitter->exchange_count; i++) {
         MOE_TRY(fit_exchange(fitter, i, err));
     }
-    return MOE_OK;
+    return moe_fitter_fit_uneven(fitter, err);
 }
 
 /* Attention's cores share a fit by kind, as their bytes and FLOPs say what shapes differ in;

@@ -150,31 +150,6 @@ struct moe_shape_work moe_fitter_work(const struct moe_fitter *fitter, uint32_t 
     return work;
 }
 
-double moe_fitter_busiest(const struct moe_fitter *fitter, uint32_t index)
-{
-    const struct moe_evidence_point *point = &fitter->evidence->points[index];
-    const uint32_t ranks = fitter->evidence->series[point->series].ranks;
-    double most = 0.0;
-    if (point->rows == NULL || point->rows_bytes != (size_t) ranks * ranks * sizeof(int64_t)) {
-        return point->bytes;
-    }
-    for (uint32_t a = 0; a < ranks; a++) {
-        double out = 0.0;
-        double in = 0.0;
-        for (uint32_t b = 0; b < ranks; b++) {
-            int64_t bytes[2];
-            memcpy(&bytes[0], point->rows + ((size_t) a * ranks + b) * sizeof bytes[0],
-                   sizeof bytes[0]);
-            memcpy(&bytes[1], point->rows + ((size_t) b * ranks + a) * sizeof bytes[1],
-                   sizeof bytes[1]);
-            out += a == b ? 0.0 : (double) bytes[0];
-            in += a == b ? 0.0 : (double) bytes[1];
-        }
-        most = fmax(most, fmax(out, in));
-    }
-    return most;
-}
-
 static double factor_of(const struct moe_fitter *fitter, uint32_t gpu, uint32_t class)
 {
     return gpu == MOE_OBSERVATION_NO_GPU ? 1.0 : fitter->gpus_at_clock[gpu].factor[class];
@@ -198,9 +173,10 @@ bool moe_fitter_predict(const struct moe_fitter *fitter, uint32_t index, uint32_
     if (fitter->exchange_of[series] != MOE_FITTER_NONE) {
         const struct moe_fitter_exchange *exchange =
             &fitter->exchanges[fitter->exchange_of[series]];
-        *ns = exchange->fitted == 0
-                  ? 0.0
-                  : moe_segment_fit_ns(&exchange->fit, moe_fitter_busiest(fitter, index));
+        *ns = exchange->fitted == 0 ? 0.0
+              : fitter->evidence->series[series].kind == MOE_EVIDENCE_ALL_TO_ALL_V
+                  ? moe_fitter_uneven_ns(fitter, index, &exchange->fit)
+                  : moe_segment_fit_ns(&exchange->fit, point->bytes);
         return exchange->fitted > 0;
     }
     if (fitter->line_of[series] != MOE_FITTER_NONE) {

@@ -115,11 +115,16 @@ static struct moe_observation reduce(const struct moe_evidence *evidence, const 
         }
     }
     if (role != MOE_EVIDENCE_SENTINEL && used > 1) {
+        double least = scratch[0];
+        double most = scratch[0];
         begin = scratch[0];
         out.repeats = used - 1;
         for (uint32_t i = 1; i < used; i++) {
             out.agreeing += fabs(scratch[i] - begin) <= repeat_limit ? 1 : 0;
+            least = fmin(least, scratch[i]);
+            most = fmax(most, scratch[i]);
         }
+        out.spread = most - least;
     }
     out.log_ns = moe_median(scratch, used);
     out.mhz = clocks > 0 ? moe_median(mhz, clocks) : 0.0;

@@ -28,6 +28,7 @@ struct moe_observation {
     double mhz;         /* median over the passes; 0: not known */
     uint32_t repeats;   /* later passes, */
     uint32_t agreeing;  /* and how many of them within 1.5 % of the first */
+    double spread;      /* largest less least log time of the passes; 0 for one */
     uint32_t bad_flags; /* wrong or unphysical: of any of its samples */
 };
 

@@ -158,10 +158,10 @@ static enum moe_status add_curve(struct maker *maker,
             end++;
         }
         const struct moe_published_exchange *middle = &exchanges[begin + (end - begin - 1) / 2];
-        points[kept++] = (struct moe_segment_point){ middle->bytes, middle->ns };
+        points[kept++] = (struct moe_segment_point){ middle->bytes, middle->ns, false };
         begin = end;
     }
-    MOE_TRY(moe_segment_fit(&fit, points, kept, arena, err));
+    MOE_TRY(moe_segment_fit(&fit, points, kept, MOE_SEGMENT_FIT_LIMIT, 0.0, arena, err));
     for (uint32_t i = 0; i < fit.count; i++) {
         struct moe_calibration_segment *row = moe_table_builder_row(&maker->builder, "segment");
         if (row == NULL) {

@@ -15,6 +15,7 @@ enum moe_status moe_cal_command_info(int argc, char **argv, struct moe_error *er
 enum moe_status moe_cal_command_verify(int argc, char **argv, struct moe_error *err);
 enum moe_status moe_cal_command_merge(int argc, char **argv, struct moe_error *err);
 enum moe_status moe_cal_command_compare(int argc, char **argv, struct moe_error *err);
+enum moe_status moe_cal_command_ranks(int argc, char **argv, struct moe_error *err);
 enum moe_status moe_cal_command_plot(int argc, char **argv, struct moe_error *err);
 
 /* Whether path is a SQLite file. Errors: MOE_IO when it cannot be opened. */

@@ -8,7 +8,7 @@
 /* Measuring has noise: a median may beat a ceiling measured otherwise by this much. */
 static const double read_margin = 1.02;
 static const double flop_margin = 1.05;
-enum { SEGMENT_LIMIT = 5 };
+enum { SEGMENT_LIMIT = 6 };
 
 static const struct moe_calibration_series *find_series(const struct moe_calibration *calibration,
                                                         const char *name)

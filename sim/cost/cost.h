@@ -18,9 +18,13 @@
  * border. Zero tokens cost zero. A series whose times leave out the permutation to expert
  * order gets its bytes over the copy bandwidth on top (times memory).
  *
- * Exchange (dispatch, combine): piecewise alpha-beta per link class, at most five
- * segments each; a rank takes the longer of its two classes, and for each the larger
- * of its ingress and egress. The factor comm multiplies the whole, latency included.
+ * Exchange (dispatch, combine): piecewise alpha-beta per link class, at most six
+ * segments each, over the ranks that were measured or else rank_trend.h; a rank takes the longer of its two classes, and for each the larger
+ * of its ingress and egress. Near links are quicker one way than both ways at once:
+ *   t = t(0) + (t(larger) - t(0)) * (1 - one_way_saving * (1 - smaller / larger))
+ * and a library that is given a rank's own copies moves them at own_bytes_s beside the
+ * others, which takes longest when almost all stay: t(0) + own bytes / own_bytes_s. Both
+ * only where they were measured. The factor comm multiplies the whole, latency included.
  *
  * Dense parts: one p-norm GEMM per weight matrix (read once a call, rows padded to the
  * series' tile; ratio at the unpadded rows), launches, and copied bytes over the copy
@@ -141,12 +145,13 @@ struct moe_token_work {
 };
 
 /* Token copies that a rank sends and receives; near = same node, far = other nodes.
- * Copies that stay on the GPU are in neither. */
+ * Copies that stay on the GPU are in neither; they cost time only as near_own. */
 struct moe_exchange_work {
     double near_out;
     double near_in;
     double far_out;
     double far_in;
+    double near_own; /* that stay on the GPU, where the exchange carries them all the same */
 };
 
 struct moe_cost;        /* prepared; lives in the arena it was made in */

@@ -9,7 +9,7 @@
 
 enum {
     MOE_COST_MATRIX_LIMIT = 6,
-    MOE_COST_SEGMENT_LIMIT = 5,
+    MOE_COST_SEGMENT_LIMIT = 6,
     MOE_COST_QUANTILE_COUNT = 7,
 };
 
@@ -90,6 +90,9 @@ struct moe_cost {
 
     struct moe_duration host_step;
     struct moe_cost_link links[2][MOE_LINK_COUNT]; /* dispatch, combine */
+    double one_way_saving;  /* of the near links' time per byte; 0: not known */
+    double own_ns_per_byte; /* 0: not known */
+    enum moe_provenance own_provenance;
     double copy_bytes[2];
     double memory_bytes;
 

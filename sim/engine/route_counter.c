@@ -370,6 +370,7 @@ static void direct_exchange(const struct moe_route_counter *c, const uint32_t *p
             dispatch[to].near_in += to == source ? 0 : pair[to];
         }
         dispatch[source].near_out += near_out - pair[source];
+        dispatch[source].near_own = pair[source];
         dispatch[source].far_out += out - near_out;
     }
 }
@@ -404,6 +405,7 @@ static void hierarchical_exchange(const struct moe_route_counter *c, const uint3
                 there += pair[to];
             }
             near_in[relay] -= pair[relay];
+            dispatch[relay].near_own += pair[relay];
             dispatch[relay].near_out += there - pair[relay];
             if (node != home) {
                 dispatch[source].far_out += node_tokens[node];

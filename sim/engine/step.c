@@ -149,6 +149,7 @@ static void pad(struct moe_exchange_work *work, uint32_t gpus)
         const double far = w->far_out > w->far_in ? w->far_out : w->far_in;
         most.near_out = near > most.near_out ? near : most.near_out;
         most.far_out = far > most.far_out ? far : most.far_out;
+        most.near_own = w->near_own > most.near_own ? w->near_own : most.near_own;
     }
     most.near_in = most.near_out;
     most.far_in = most.far_out;
@@ -175,7 +176,7 @@ static void gather(struct moe_exchange_work *work, const struct moe_token_work *
         const double far = (all - node) / gpus_per_node;
         for (uint32_t gpu = first; gpu < first + gpus_per_node; gpu++) {
             const double near = all - own[gpu].tokens / ranks - far;
-            work[gpu] = (struct moe_exchange_work){ near, near, far, far };
+            work[gpu] = (struct moe_exchange_work){ near, near, far, far, 0.0 };
         }
     }
 }
@@ -189,7 +190,8 @@ static void price_gpu(struct moe_step *s, size_t at, const struct moe_gpu_factor
     const struct moe_exchange_work back = { .near_out = out->near_in,
                                             .near_in = out->near_out,
                                             .far_out = out->far_in,
-                                            .far_in = out->far_out };
+                                            .far_in = out->far_out,
+                                            .near_own = out->near_own };
     const struct moe_duration e = moe_cost_expert(s->cost, expert, factor);
     const struct moe_duration d = moe_cost_exchange(s->cost, MOE_COST_DISPATCH, out, factor);
     const struct moe_duration c = moe_cost_exchange(s->cost, MOE_COST_COMBINE, &back, factor);

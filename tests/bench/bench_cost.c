@@ -48,6 +48,7 @@ static void make_work(void)
             (double) moe_random_below(key, 8 * i + 3, 2000),
             (double) moe_random_below(key, 8 * i + 4, 2000),
             (double) moe_random_below(key, 8 * i + 5, 2000),
+            0.0,
         };
         const double rows = 1.0 + (double) moe_random_below(key, 8 * i + 6, 2000);
         tokens[i] = (struct moe_token_work){

@@ -42,7 +42,7 @@ static void price(const struct moe_cost *cost)
     const struct moe_gpu_factor factor = moe_cost_gpu_factor(cost, 1, 2);
     require(factor.compute > 0.0 && factor.memory > 0.0 && factor.comm > 0.0);
     const struct moe_expert_work expert = { 10, 3, 4, 5 };
-    const struct moe_exchange_work exchange = { 5, 6, 7, 8 };
+    const struct moe_exchange_work exchange = { 5, 6, 7, 8, 0 };
     const struct moe_token_work tokens = {
         .tokens = 5, .sampled = 2, .kv_read = 50, .score_pairs = 60
     };
