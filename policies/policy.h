@@ -98,9 +98,8 @@ struct moe_dispatch_methods {
      * then NULL. */
     bool in_turn;
     bool may_drop; /* quotas may fall short of the demand: the rest is dropped and counted */
-    /* Optional: once per run. *state (or NULL) is handed to every split. placement has the shape of
-     * the views to come, its temporary slots empty. Errors: MOE_LIMIT when the arena is full,
-     * MOE_POLICY when the set-up cannot be served. */
+    /* Optional: once per run. *state (or NULL) is handed to every split. Errors: MOE_LIMIT when
+     * the arena is full, MOE_POLICY when the set-up cannot be served. */
     enum moe_status (*init)(const struct moe_place_view *planning,
                             const struct moe_placement *placement, struct moe_arena *arena,
                             void **state, struct moe_error *err);
