@@ -202,23 +202,36 @@ enum moe_status moe_policy_predict_window(const struct moe_policy *policy,
                : moe_fail(err, status, "predict policy %s: %s", policy->name, reason.text);
 }
 
+static enum moe_status refuse_quotas(const struct moe_policy *policy,
+                                     const struct moe_dispatch_view *view, uint32_t source,
+                                     uint32_t expert, uint64_t sum, struct moe_error *err)
+{
+    return moe_fail(err, MOE_POLICY,
+                    "dispatch policy %s: layer %u, source GPU %u, expert %u: quotas of %llu tokens "
+                    "for %u",
+                    policy->name, view->layer, source, expert, (unsigned long long) sum,
+                    view->demand[(size_t) source * view->shape.expert_count + expert]);
+}
+
 /* quota[copies of one source] against its demand. */
 static enum moe_status check_source(const struct moe_policy *policy,
                                     const struct moe_dispatch_view *view, uint32_t source,
                                     const uint32_t *quota, uint64_t *dropped, struct moe_error *err)
 {
     const uint32_t *demand = view->demand + (size_t) source * view->shape.expert_count;
+    uint32_t end = view->first_copy[0];
     for (uint32_t expert = 0; expert < view->shape.expert_count; expert++) {
         uint64_t sum = 0;
-        for (uint32_t i = view->first_copy[expert]; i < view->first_copy[expert + 1]; i++) {
+        uint32_t i = end;
+        end = view->first_copy[expert + 1];
+        for (; i < end; i++) {
             sum += quota[i];
         }
-        if (sum > demand[expert] || (sum < demand[expert] && !policy->dispatch->may_drop)) {
-            return moe_fail(err, MOE_POLICY,
-                            "dispatch policy %s: layer %u, source GPU %u, expert %u: quotas of "
-                            "%llu tokens for %u",
-                            policy->name, view->layer, source, expert, (unsigned long long) sum,
-                            demand[expert]);
+        if (sum == demand[expert]) {
+            continue;
+        }
+        if (sum > demand[expert] || !policy->dispatch->may_drop) {
+            return refuse_quotas(policy, view, source, expert, sum, err);
         }
         *dropped += demand[expert] - sum;
     }

@@ -12,7 +12,9 @@ static uint32_t gpus_of(const struct twin_case *c)
 static uint32_t lasting_of(const struct twin_case *c)
 {
     assert(gpus_of(c) > 0);
-    return c->slots / gpus_of(c);
+    const uint32_t lasting = c->slots / gpus_of(c);
+    assert(lasting > 0);
+    return lasting;
 }
 
 static uint32_t tokens_of(const struct twin_counted *counted, const struct twin_case *c,
@@ -32,7 +34,7 @@ static void widen(struct twin_counted *counted, const struct twin_case *c, uint3
     const uint32_t lasting = lasting_of(c);
     counted->slots_per_gpu = lasting + temporary;
     counted->slots = gpus_of(c) * counted->slots_per_gpu;
-    assert(counted->slots <= TWIN_SLOTS);
+    assert(counted->slots_per_gpu > 0 && counted->slots <= TWIN_SLOTS);
     for (uint32_t s = 0; s < counted->slots; s++) {
         const uint32_t gpu = s / counted->slots_per_gpu;
         const uint32_t place = s % counted->slots_per_gpu;
@@ -57,6 +59,7 @@ static uint32_t sender(const struct twin_counted *counted, const struct twin_cas
                        uint32_t layer, uint32_t to, uint32_t expert)
 {
     const uint32_t each = c->cost.gpus_per_node;
+    assert(each > 0);
     uint32_t best = gpus_of(c);
     bool best_near = false;
     for (uint32_t gpu = 0; gpu < gpus_of(c); gpu++) {
@@ -114,6 +117,7 @@ static double even_balance(const struct twin_counted *counted, const struct twin
         for (uint32_t s = 0; s < c->slots; s++) {
             copies += c->plan[layer][s] == expert;
         }
+        assert(copies > 0);
         for (uint32_t s = 0; s < c->slots; s++) {
             load[s / lasting_of(c)] += c->plan[layer][s] == expert ? tokens / copies : 0;
         }

@@ -7,73 +7,66 @@
 
 #include "sim/base/no_malloc.h"
 
-static bool is_listed(const struct moe_route_split *s, uint32_t copies)
+enum { PART_TOKENS = UINT16_MAX, LARGE_PARTS = 1 << 11 };
+
+/* Parts of a layer: each copy of every source, one for what is dropped of an expert, and of quotas
+ * beyond PART_TOKENS the further ones (a source has at most 2^20 tokens of 64 choices, 2^26 in
+ * all). */
+static size_t part_limit(const struct moe_placement_shape *shape, bool drops)
 {
-    return copies > 1 || s->part->policy->dispatch->may_drop;
+    const size_t source = shape->slot_count + (drops ? shape->expert_count : 0) + LARGE_PARTS;
+    return shape->gpu_count * source;
 }
 
-/* Lists the experts whose tokens are split, in the order of the model's numbers, and says where
- * those of the others go. */
-static void list_layer(struct moe_route_split *s, uint32_t layer)
+/* Says where every expert's tokens go. */
+static void find_ways(struct moe_route_split *s, uint32_t layer)
 {
     struct moe_split_layer *l = &s->layers[layer];
     const uint32_t experts = s->shape.expert_count;
+    const bool drops = s->part->policy->dispatch->may_drop;
     l->listed_count = 0;
-    l->listed_copies = 0;
     for (uint32_t expert = 0; expert < experts; expert++) {
-        const uint32_t copies = l->index.first_copy[expert + 1] - l->index.first_copy[expert];
-        if (is_listed(s, copies)) {
-            s->listed_of[expert] = l->listed_count;
-            l->first_listed[l->listed_count] = l->listed_copies;
-            l->expert_of_listed[l->listed_count++] = expert;
-            l->listed_copies += copies;
+        if (drops || l->index.first_copy[expert + 1] - l->index.first_copy[expert] > 1) {
+            l->listed[l->listed_count++] = (uint16_t) expert;
         }
     }
-    l->first_listed[l->listed_count] = l->listed_copies;
     for (uint32_t i = 0; i < experts; i++) {
         const uint16_t expert = s->map->expert[(size_t) layer * experts + i];
         const uint32_t first = l->index.first_copy[expert];
-        const bool listed = is_listed(s, l->index.first_copy[expert + 1] - first);
+        const bool listed = drops || l->index.first_copy[expert + 1] - first > 1;
         l->way[i] = (struct moe_split_way){
             .slot = listed ? MOE_SLOT_EMPTY : l->index.slot_of_copy[first],
             .model_expert = expert,
-            .listed = listed ? s->listed_of[expert] : 0,
         };
     }
 }
 
-/* What is fetched may list any expert and fill any slot. */
 static enum moe_status init_layer(struct moe_route_split *s, const struct moe_placement *placement,
                                   uint32_t layer, struct moe_error *err)
 {
     struct moe_split_layer *l = &s->layers[layer];
     const uint32_t experts = s->shape.expert_count;
-    const size_t gpus = s->shape.gpu_count;
     MOE_TRY(moe_copy_index_init(&l->index, placement, layer, &s->arena, err));
     l->way = MOE_NEW(&s->arena, struct moe_split_way, experts);
-    l->first_listed = MOE_NEW(&s->arena, uint32_t, (size_t) experts + 1);
-    l->expert_of_listed = MOE_NEW(&s->arena, uint32_t, experts);
-    if (l->way == NULL || l->first_listed == NULL || l->expert_of_listed == NULL) {
-        return moe_fail(err, MOE_LIMIT, "no room to split the tokens of %u experts", experts);
+    l->listed = MOE_NEW(&s->arena, uint16_t, experts);
+    l->part = MOE_NEW(&s->arena, struct moe_split_part,
+                      part_limit(&s->shape, s->part->policy->dispatch->may_drop));
+    if (l->way == NULL || l->listed == NULL || l->part == NULL) {
+        return moe_fail(err, MOE_LIMIT, "no room for the quotas of %u slots", s->shape.slot_count);
     }
-    list_layer(s, layer);
-    const uint32_t copies = s->fetcher == NULL ? l->listed_copies : s->shape.slot_count;
-    const uint32_t listed = s->fetcher == NULL ? l->listed_count : experts;
-    l->left = MOE_NEW(&s->arena, uint32_t, gpus * copies);
-    l->cursor = MOE_NEW(&s->arena, uint32_t, gpus * listed);
-    return l->left != NULL && l->cursor != NULL
-               ? MOE_OK
-               : moe_fail(err, MOE_LIMIT, "no room for the quotas of %u copies", copies);
+    find_ways(s, layer);
+    return MOE_OK;
 }
 
-static size_t bytes_needed(const struct moe_placement_shape *shape)
+static size_t bytes_needed(const struct moe_placement_shape *shape, bool drops)
 {
     const size_t layers = shape->layer_count;
     const size_t gpus = shape->gpu_count;
     const size_t experts = shape->expert_count;
     const size_t slots = shape->slot_count;
     const size_t layer = experts * (sizeof(struct moe_split_way) + 16) + slots * 4 +
-                         gpus * (slots + 2 * experts) * 4 + 512;
+                         gpus * experts * sizeof(uint32_t) +
+                         part_limit(shape, drops) * sizeof(struct moe_split_part) + 512;
     return layers * (layer + sizeof(struct moe_split_layer)) + gpus * slots * 4 + experts * 16 +
            4096;
 }
@@ -101,14 +94,12 @@ enum moe_status moe_route_split_init(struct moe_route_split *s,
     s->speed = shown.speed;
     s->topology = shown.topology;
     s->seed = shown.seed;
-    MOE_TRY(moe_arena_init(&s->arena, bytes_needed(shape), err));
+    MOE_TRY(moe_arena_init(&s->arena, bytes_needed(shape, policy->dispatch->may_drop), err));
     s->layers = MOE_NEW(&s->arena, struct moe_split_layer, shape->layer_count);
     s->demand = MOE_NEW(&s->arena, uint32_t, shape->layer_count * gpus * shape->expert_count);
     s->total = MOE_NEW(&s->arena, uint64_t, shape->expert_count);
     s->quota = MOE_NEW(&s->arena, uint32_t, gpus * shape->slot_count);
-    s->listed_of = MOE_NEW(&s->arena, uint32_t, shape->expert_count);
-    if (s->layers == NULL || s->demand == NULL || s->total == NULL || s->quota == NULL ||
-        s->listed_of == NULL) {
+    if (s->layers == NULL || s->demand == NULL || s->total == NULL || s->quota == NULL) {
         return moe_fail(err, MOE_LIMIT, "no room to split the tokens of %u layers",
                         shape->layer_count);
     }
@@ -159,20 +150,41 @@ void moe_route_split_count(struct moe_route_split *s, uint32_t source_gpu,
     }
 }
 
-/* The checked quotas become what is left of each listed copy. */
-static void open_quotas(const struct moe_route_split *s, struct moe_split_layer *l)
+/* So many tokens for a slot, from part number count on. Returns the next number. */
+static inline uint32_t add_parts(struct moe_split_part *part, uint32_t count, uint16_t slot,
+                                 uint32_t tokens)
 {
-    for (uint32_t source = 0; source < s->shape.gpu_count; source++) {
+    for (; tokens > PART_TOKENS; tokens -= PART_TOKENS) {
+        part[count++] = (struct moe_split_part){ slot, PART_TOKENS };
+    }
+    /* Without a branch on whether there are any: most quotas are 0, and not predictably. */
+    part[count] = (struct moe_split_part){ slot, (uint16_t) tokens };
+    return count + (tokens > 0);
+}
+
+/* The checked quotas become parts. */
+static void part_quotas(const struct moe_route_split *s, uint32_t layer)
+{
+    struct moe_split_layer *l = &s->layers[layer];
+    const uint32_t experts = s->shape.expert_count;
+    uint32_t *demand = s->demand + (size_t) layer * s->shape.gpu_count * experts;
+    uint32_t count = 0;
+    for (uint32_t source = 0; source < s->shape.gpu_count; source++, demand += experts) {
         const uint32_t *quota = s->quota + (size_t) source * l->index.copy_count;
-        uint32_t *left = l->left + (size_t) source * l->listed_copies;
-        uint32_t *cursor = l->cursor + (size_t) source * l->listed_count;
         for (uint32_t i = 0; i < l->listed_count; i++) {
-            const uint32_t copies = l->first_listed[i + 1] - l->first_listed[i];
-            cursor[i] = l->first_listed[i];
-            memcpy(left + l->first_listed[i], quota + l->index.first_copy[l->expert_of_listed[i]],
-                   copies * sizeof *left);
+            const uint32_t expert = l->listed[i];
+            const uint32_t first = l->index.first_copy[expert];
+            const uint32_t end = l->index.first_copy[expert + 1];
+            uint32_t left = demand[expert];
+            demand[expert] = count;
+            for (uint32_t copy = first; left > 0 && copy < end; copy++) {
+                count = add_parts(l->part, count, l->index.slot_of_copy[copy], quota[copy]);
+                left -= quota[copy];
+            }
+            count = add_parts(l->part, count, MOE_SLOT_EMPTY, left);
         }
     }
+    assert(count < part_limit(&s->shape, s->part->policy->dispatch->may_drop));
 }
 
 static struct moe_dispatch_view view_of(const struct moe_route_split *s, uint64_t step,
@@ -209,7 +221,7 @@ static enum moe_status fetch(struct moe_route_split *s, uint32_t layer,
     changed = changed || s->fetcher->count[layer] > 0;
     view->copy_count = index->copy_count;
     if (changed) {
-        list_layer(s, layer);
+        find_ways(s, layer);
     }
     return MOE_OK;
 }
@@ -236,7 +248,7 @@ enum moe_status moe_route_split_solve(struct moe_route_split *s, uint64_t step,
             MOE_TRY(fetch(s, layer, &view, err));
         }
         MOE_TRY(moe_policy_split(s->part->policy, s->state, &view, s->quota, &dropped, err));
-        open_quotas(s, &s->layers[layer]);
+        part_quotas(s, layer);
     }
     s->delivering = true;
     return MOE_OK;

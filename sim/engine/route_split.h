@@ -25,24 +25,27 @@
 #include "sim/engine/foresight.h"
 #include "sim/engine/replay_map.h"
 
-/* Where an expert's tokens go in one layer: to its only slot, or as quotas say. */
+/* Where an expert's tokens go in one layer: to its only slot, or as quotas of its copies say. */
 struct moe_split_way {
-    uint16_t slot; /* MOE_SLOT_EMPTY: listed */
+    uint16_t slot; /* MOE_SLOT_EMPTY: by quotas (several copies, or tokens may be dropped) */
     uint16_t model_expert;
-    uint32_t listed; /* its number among the layer's listed experts */
 };
 
-/* One layer's copies, and of those experts that are listed (with several copies, or all where
- * tokens may be dropped) what each source may still send. */
+/* Tokens that one source may still send to one slot; MOE_SLOT_EMPTY: that are dropped. */
+struct moe_split_part {
+    uint16_t slot;
+    uint16_t left; /* a larger quota has several parts */
+};
+
+/* One layer's copies, and the parts of every source's tokens of the experts with quotas: source by
+ * source, expert by expert, copy by copy, without those of no tokens. So what is delivered lies
+ * close together, where the quotas themselves are mostly zeros. */
 struct moe_split_layer {
     struct moe_copy_index index;
     struct moe_split_way *way; /* [trace expert] */
     uint32_t listed_count;
-    uint32_t listed_copies;
-    uint32_t *first_listed;     /* [listed_count + 1] into listed copies */
-    uint32_t *expert_of_listed; /* [listed_count] model expert */
-    uint32_t *left;             /* [source GPU][listed copy] tokens, this step */
-    uint32_t *cursor;           /* [source GPU][listed expert] copy that takes the next token */
+    uint16_t *listed; /* [listed_count] model experts with quotas, ascending */
+    struct moe_split_part *part;
 };
 
 struct moe_route_split {
@@ -59,12 +62,13 @@ struct moe_route_split {
     struct moe_foresight *foresight; /* NULL: the policy sees no prediction */
     uint64_t seed;
     struct moe_split_layer *layers; /* [layer] */
-    uint32_t *listed_of;            /* [expert] scratch */
-    uint32_t *demand;               /* [layer][source GPU][model expert], this step */
-    uint64_t *total;                /* [expert] of the layer in hand */
-    uint32_t *quota;                /* [source GPU][copy] of the layer in hand */
-    bool delivering;                /* which pass it is */
-    uint64_t dropped;               /* assignments without a quota, since init */
+    /* [layer][source GPU][model expert], this step: tokens; while rows are delivered, for experts
+     * with quotas, the part that takes the next of them. */
+    uint32_t *demand;
+    uint64_t *total;  /* [expert] of the layer in hand */
+    uint32_t *quota;  /* [source GPU][copy] likewise */
+    bool delivering;  /* which pass it is */
+    uint64_t dropped; /* assignments without a quota, since init */
 };
 
 struct moe_route_split_setup {
@@ -108,20 +112,14 @@ static inline uint32_t moe_route_split_take(struct moe_route_split *split, uint3
     if (way->slot != MOE_SLOT_EMPTY) {
         return way->slot;
     }
-    uint32_t *left = l->left + (size_t) source_gpu * l->listed_copies;
-    uint32_t *cursor = l->cursor + (size_t) source_gpu * l->listed_count + way->listed;
-    const uint32_t end = l->first_listed[way->listed + 1];
-    while (*cursor < end && left[*cursor] == 0) {
-        *cursor += 1;
-    }
-    if (*cursor == end) {
-        split->dropped++;
-        return MOE_SLOT_EMPTY;
-    }
-    left[*cursor]--;
-    const uint32_t copy =
-        l->index.first_copy[way->model_expert] + *cursor - l->first_listed[way->listed];
-    return l->index.slot_of_copy[copy];
+    uint32_t *next =
+        split->demand +
+        ((size_t) layer * split->shape.gpu_count + source_gpu) * split->shape.expert_count +
+        way->model_expert;
+    struct moe_split_part *part = &l->part[*next];
+    *next += --part->left == 0;
+    split->dropped += part->slot == MOE_SLOT_EMPTY;
+    return part->slot;
 }
 
 #endif
