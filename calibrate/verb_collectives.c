@@ -7,13 +7,13 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "calibrate/bench_plan.h"
+#include "calibrate/bench/bench_plan.h"
 #include "calibrate/collective/collective.h"
 #include "calibrate/collective/collective_file.h"
 #include "calibrate/collective/collective_table.h"
 #include "calibrate/collective/exchange.h"
 #include "calibrate/collective/lanes.h"
-#include "calibrate/device.h"
+#include "calibrate/device/device.h"
 #include "calibrate/verb.h"
 #include "sim/base/options.h"
 

@@ -1,8 +1,8 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-#include "calibrate/device.h"
-#include "calibrate/nvml.h"
+#include "calibrate/device/device.h"
+#include "calibrate/device/nvml.h"
 #include "calibrate/verb.h"
 #include "sim/base/options.h"
 

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "calibrate/expert_backend.h"
+#include "calibrate/expert/expert_backend.h"
 #include "calibrate/measure/measure_backend.h"
 #include "calibrate/measure/measure_link.h"
 #include "calibrate/measure/measure_options.h"

@@ -3,9 +3,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "calibrate/bandwidth.h"
-#include "calibrate/device.h"
-#include "calibrate/probe_ceilings.h"
+#include "calibrate/bench/probe_ceilings.h"
+#include "calibrate/device/bandwidth.h"
+#include "calibrate/device/device.h"
 #include "calibrate/verb.h"
 #include "sim/base/options.h"
 

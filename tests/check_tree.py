@@ -17,10 +17,12 @@ LINES_MAX = 600
 FILE_BYTES_MAX = 15_000_000
 TREE_BYTES_MAX = 40 << 20
 
-# Part of the tree: the parts it may include besides itself. Inside sim each part may include
-# all to its left.
+# Part of the tree: the parts it may include besides itself. Inside sim and inside calibrate each
+# part may include all to its left.
 SIM = ['sim/base', 'sim/settings', 'sim/model', 'sim/scenario', 'sim/cost', 'sim/calibration',
        'sim/arrival', 'sim/engine', 'sim/report', 'sim/command']
+CALIBRATE = ['calibrate/device', 'calibrate/timing', 'calibrate/blas', 'calibrate/expert',
+             'calibrate/bench', 'calibrate/samples', 'calibrate/collective', 'calibrate/measure']
 # A policy is one file that stands alone: of policies/ it knows the interface and the solvers.
 POLICY_KINDS = ['policies/place', 'policies/dispatch', 'policies/predict', 'policies/group']
 POLICIES = {'policies', 'policies/solve', 'policies/check'}
@@ -32,8 +34,9 @@ MAY_INCLUDE = {
     'policies/check': {'sim/base', 'traces', 'policies'},
     **{kind: {'sim/base', 'traces', 'policies', 'policies/solve'} for kind in POLICY_KINDS},
     'kernels': {'sim/base'},
+    **{name: {'sim/base', 'kernels', *CALIBRATE[:place]} for place, name in enumerate(CALIBRATE)},
     'calibrate/samples': {'sim/base'},
-    'calibrate': {'sim/base', 'kernels', 'calibrate/samples'},
+    'calibrate': {'sim/base', 'kernels', *CALIBRATE},  # calibrate/main.c and the verbs
     'sim': {'traces', *POLICIES, 'calibrate/samples', *SIM},  # sim/main.c
 }
 for place, name in enumerate(SIM[1:], start=1):
@@ -46,7 +49,7 @@ def part_of(path):
     """The part that a file belongs to, or None for one that belongs to none."""
     folders = path.split('/')[:-1]
     for name in ('/'.join(folders[:2]), '/'.join(folders[:1])):
-        if name in MAY_INCLUDE and not (name == 'sim' and len(folders) > 1):
+        if name in MAY_INCLUDE and not (name in ('sim', 'calibrate') and len(folders) > 1):
             return name
     return None
 
@@ -145,12 +148,17 @@ def self_check():
                ('policies/solve/a.c', 'policies/place/b.h'),
                ('policies/a.c', 'policies/solve/b.h'), ('sim/cost/a.c', 'policies/place/b.h'),
                ('sim/unlisted/a.c', 'sim/base/b.h'), ('calibrate/samples/a.c', 'kernels/b.h'),
-               ('sim/cost/a.c', 'calibrate/b.h'), ('tests/engine_twin.c', 'sim/cost/b.h')]
+               ('sim/cost/a.c', 'calibrate/b.h'), ('tests/engine_twin.c', 'sim/cost/b.h'),
+               ('calibrate/unlisted/a.c', 'sim/base/b.h'),
+               ('calibrate/timing/a.c', 'calibrate/expert/b.h'),
+               ('calibrate/measure/a.c', 'calibrate/b.h')]
     allowed = [('sim/engine/a.c', 'sim/cost/b.h'), ('sim/main.c', 'sim/command/b.h'),
                ('policies/a.c', 'traces/b.h'), ('policies/place/a.c', 'policies/solve/b.h'),
                ('sim/engine/a.c', 'policies/solve/b.h'), ('calibrate/a.c', 'kernels/b.h'),
                ('tests/test_a.c', 'sim/engine/b.h'), ('sim/report/a.c', 'sim/report/b.h'),
-               ('sim/cost/a.c', 'calibrate/samples/b.h'), ('calibrate/measure/a.c', 'kernels/b.h')]
+               ('sim/cost/a.c', 'calibrate/samples/b.h'), ('calibrate/measure/a.c', 'kernels/b.h'),
+               ('calibrate/a.c', 'calibrate/measure/b.h'),
+               ('calibrate/measure/a.c', 'calibrate/bench/b.h')]
     for path, target in refused:
         assert fault(path, target) is not None, (path, target)
     for path, target in allowed:

@@ -271,28 +271,146 @@ static struct twin_duration head(const struct cost_twin *twin, const struct twin
 
 /* --- attention --- */
 
+/* Values of one entry of KV, FLOPs of one pair with it. */
+static double pair_flops(const struct twin_model *m)
+{
+    return m->mla ? 2.0 * m->heads * (2.0 * m->kv_lora + m->rope) : 4.0 * m->heads * m->head_size;
+}
+
+/* FLOPs of rows of prompts under MLA: so many pairs in the latent, or all pairs in K and V that
+ * are expanded first, tokens of older context too. */
+static double prompt_flops(const struct twin_model *m, double latent_pairs, double all_pairs,
+                           double older)
+{
+    const double expanded_pair = 2.0 * m->heads * (m->head_size + m->rope + m->value_size);
+    const double expand_token = 2.0 * m->kv_lora * m->heads * (m->head_size + m->value_size);
+    return fmin(latent_pairs * pair_flops(m),
+                all_pairs * expanded_pair + fmax(older, 0) * expand_token);
+}
+
+static double read_and_compute(const struct cost_twin *twin, double bytes, double flops,
+                               struct twin_factor factor)
+{
+    const double p = parameter(twin, "attention.p");
+    const double memory_ns = bytes / parameter(twin, "attention.bytes_s") * 1e9 * factor.memory;
+    const double compute_ns = flops / parameter(twin, "attention.flop_s") * 1e9 * factor.compute;
+    return pow(pow(memory_ns, p) + pow(compute_ns, p), 1 / p);
+}
+
 /* Scores and weighted sums of one layer. */
 static double core_ns(const struct cost_twin *twin, double tokens, double read, double pairs,
                       double decode, struct twin_factor factor)
 {
     const struct twin_model *m = &twin->model;
-    const double p = parameter(twin, "attention.p");
-    double flops = pairs * 4 * m->heads * m->head_size;
-    double values = 2.0 * m->kv_heads * m->head_size;
+    double flops = pairs * pair_flops(m);
     if (m->mla) {
-        const double absorbed_pair = 2.0 * m->heads * (2.0 * m->kv_lora + m->rope);
-        const double expanded_pair = 2.0 * m->heads * (m->head_size + m->rope + m->value_size);
-        const double expand_token = 2.0 * m->kv_lora * m->heads * (m->head_size + m->value_size);
-        const double rest = pairs - decode;
-        const double cached = read - decode - tokens > 0 ? read - decode - tokens : 0;
-        flops = decode * absorbed_pair +
-                fmin(rest * absorbed_pair, rest * expanded_pair + cached * expand_token);
-        values = m->kv_lora + m->rope;
+        flops = decode * pair_flops(m) +
+                prompt_flops(m, pairs - decode, pairs - decode, read - decode - tokens);
     }
-    const double memory_ns =
-        read * values * m->kv_bytes / parameter(twin, "attention.bytes_s") * 1e9 * factor.memory;
-    const double compute_ns = flops / parameter(twin, "attention.flop_s") * 1e9 * factor.compute;
-    return pow(pow(memory_ns, p) + pow(compute_ns, p), 1 / p);
+    return read_and_compute(twin, read * cost_twin_entry_values(m) * m->kv_bytes, flops, factor);
+}
+
+static double sparse_core_ns(const struct cost_twin *twin, const struct twin_tokens *work,
+                             struct twin_factor factor)
+{
+    const struct twin_model *m = &twin->model;
+    const double window = m->sparse_ratio > 1 ? 1 : 0;
+    const double read = work->sparse_read / m->sparse_ratio + window * work->window_read;
+    const double pairs = work->sparse_pairs / m->sparse_ratio + window * work->window_pairs;
+    double flops = pairs * pair_flops(m);
+    if (m->mla) {
+        flops = work->sparse_decode * pair_flops(m) +
+                prompt_flops(m, pairs - work->sparse_decode, work->pairs - work->decode_read,
+                             work->read - work->decode_read - work->tokens);
+    }
+    return read_and_compute(twin, read * cost_twin_entry_values(m) * m->kv_bytes, flops, factor);
+}
+
+/* Per layer with an indexer. */
+static struct twin_duration indexer(const struct cost_twin *twin, const struct twin_tokens *work,
+                                    struct twin_factor factor)
+{
+    const struct twin_model *m = &twin->model;
+    const double keys = m->index_size * (m->sparse_ratio > 1 ? 4.0 : 1.0);
+    const double entries = work->read / m->sparse_ratio;
+    const double scores = work->pairs / m->sparse_ratio;
+    struct twin_duration sum =
+        around(twin, parameter(twin, "attention.launches"), 0, work->tokens, factor);
+    sum = plus(sum, gemm(twin, m->q_lora == 0 ? m->hidden : m->q_lora,
+                         m->index_heads * m->index_size, m->dense_bytes, work->tokens, factor));
+    sum = plus(sum,
+               gemm(twin, m->hidden, keys + m->index_heads, m->dense_bytes, work->tokens, factor));
+    sum.ns += read_and_compute(twin, entries * m->index_size * m->index_bytes,
+                               scores * 2 * m->index_heads * m->index_size, factor);
+    sum.ns += scores / m->index_block * 8 / parameter(twin, "copy.bytes_s") * 1e9 * factor.memory;
+    return sum;
+}
+
+/* What makes entries of several tokens. */
+static struct twin_duration compressor(const struct cost_twin *twin, double sizes, double tokens,
+                                       struct twin_factor factor)
+{
+    const struct twin_model *m = &twin->model;
+    return plus(around(twin, 1, 0, tokens, factor),
+                gemm(twin, m->hidden, sizes * m->head_size, m->dense_bytes, tokens, factor));
+}
+
+static struct twin_duration times(double share, struct twin_duration of)
+{
+    of.ns *= share;
+    return of;
+}
+
+/* All that sparse and pooled layers add to the projections; of one mean layer. */
+static struct twin_duration sparse(const struct cost_twin *twin, const struct twin_tokens *work,
+                                   struct twin_factor factor)
+{
+    const struct twin_model *m = &twin->model;
+    const double layers = m->layers;
+    struct twin_duration sum = { 0, TWIN_ASSUMED };
+    if (m->index_layers > 0) {
+        sum = plus(sum, times(m->index_layers / layers, indexer(twin, work, factor)));
+    }
+    if (m->sparse_layers > 0) {
+        sum.ns += m->sparse_layers / layers * sparse_core_ns(twin, work, factor);
+    }
+    if (m->sparse_ratio > 1) {
+        sum =
+            plus(sum, times(m->sparse_layers / layers, compressor(twin, 4, work->tokens, factor)));
+    }
+    if (m->pooled_layers > 0) {
+        const double read = work->read / m->pooled_ratio + work->window_read;
+        const double pairs = work->pairs / m->pooled_ratio + work->window_pairs;
+        sum =
+            plus(sum, times(m->pooled_layers / layers, compressor(twin, 2, work->tokens, factor)));
+        sum.ns += m->pooled_layers / layers *
+                  read_and_compute(twin, read * cost_twin_entry_values(m) * m->kv_bytes,
+                                   pairs * pair_flops(m), factor);
+    }
+    return sum;
+}
+
+static struct twin_duration shared_projections(const struct cost_twin *twin, double tokens,
+                                               struct twin_factor factor)
+{
+    const struct twin_model *m = &twin->model;
+    const double b = m->dense_bytes;
+    const double all = m->heads * m->head_size;
+    struct twin_duration sum = { 0, TWIN_MEASURED };
+    if (m->q_lora == 0) {
+        sum = plus(sum, gemm(twin, m->hidden, all + m->head_size, b, tokens, factor));
+    } else {
+        sum = plus(sum, gemm(twin, m->hidden, m->q_lora + m->head_size, b, tokens, factor));
+        sum = plus(sum, gemm(twin, m->q_lora, all, b, tokens, factor));
+    }
+    if (m->gated_attention) {
+        sum = plus(sum, gemm(twin, m->hidden, all, b, tokens, factor));
+    }
+    if (m->output_rank == 0) {
+        return plus(sum, gemm(twin, all, m->hidden, b, tokens, factor));
+    }
+    sum = plus(sum, gemm(twin, all, m->output_rank, b, tokens, factor));
+    return plus(sum, gemm(twin, m->output_groups * m->output_rank, m->hidden, b, tokens, factor));
 }
 
 static struct twin_duration projections(const struct cost_twin *twin, double tokens,
@@ -303,6 +421,9 @@ static struct twin_duration projections(const struct cost_twin *twin, double tok
     const double latent = m->kv_lora + m->rope;
     const double b = m->dense_bytes;
     struct twin_duration sum = { 0, TWIN_MEASURED };
+    if (m->shared) {
+        return shared_projections(twin, tokens, factor);
+    }
     if (!m->mla) {
         const double heads = (m->gated_attention ? 2.0 : 1.0) * m->heads + 2.0 * m->kv_heads;
         sum = plus(sum, gemm(twin, m->hidden, heads * m->head_size, b, tokens, factor));
@@ -330,7 +451,8 @@ static struct twin_duration attention(const struct cost_twin *twin, const struct
     const double linear = layers - m->kv_layers - m->window_layers;
     struct twin_duration surround =
         around(twin, parameter(twin, "attention.launches"),
-               m->hidden * parameter(twin, "norm.bytes_per_value"), work->tokens, factor);
+               m->hidden * (parameter(twin, "norm.bytes_per_value") + 12.0 * m->streams),
+               work->tokens, factor);
     struct twin_duration sum = plus(surround, projections(twin, work->tokens, factor));
     if (linear > 0 && m->linear_weights > 0) {
         const double inner = m->linear_weights / 2 / m->hidden;
@@ -340,7 +462,10 @@ static struct twin_duration attention(const struct cost_twin *twin, const struct
         sum.ns = sum.ns * (1 - linear / layers) + other.ns * linear / layers;
         sum.source = worse(sum.source, other.source);
     }
-    sum.ns += m->kv_layers / layers *
+    if (m->sparse_layers + m->pooled_layers > 0) {
+        sum = plus(sum, sparse(twin, work, factor));
+    }
+    sum.ns += (m->kv_layers - m->sparse_layers - m->pooled_layers) / layers *
               core_ns(twin, work->tokens, work->read, work->pairs, work->decode_read, factor);
     sum.ns += m->window_layers / layers *
               core_ns(twin, work->tokens, work->window_read, work->window_pairs, 0, factor);
@@ -452,12 +577,9 @@ static struct twin_duration over_link(const struct cost_twin *twin, enum twin_pa
                                    source };
 }
 
-struct twin_duration cost_twin_exchange(const struct cost_twin *twin, enum twin_part part,
-                                        struct twin_exchange work, struct twin_factor factor)
+struct twin_duration cost_twin_bulk(const struct cost_twin *twin, enum twin_part part, double near,
+                                    double far)
 {
-    const double bytes = cost_twin_copy_bytes(twin, part);
-    const double near = fmax(work.near_in, work.near_out) * bytes;
-    const double far = fmax(work.far_in, work.far_out) * bytes;
     struct twin_duration longest = { 0, TWIN_MEASURED };
     if (near > 0) {
         longest = over_link(twin, part, "near", twin->gpus_per_node, near);
@@ -467,56 +589,16 @@ struct twin_duration cost_twin_exchange(const struct cost_twin *twin, enum twin_
             over_link(twin, part, "far", (double) twin->nodes * twin->gpus_per_node, far);
         longest = other.ns > longest.ns ? other : longest;
     }
-    longest.ns *= factor.comm;
     return longest;
 }
 
-/* --- memory --- */
-
-double cost_twin_memory_bytes(const struct cost_twin *twin)
+struct twin_duration cost_twin_exchange(const struct cost_twin *twin, enum twin_part part,
+                                        struct twin_exchange work, struct twin_factor factor)
 {
-    return twin_number(twin_row_with(&twin->table, "gpu_kind", NULL, NULL), "memory_bytes");
-}
-
-double cost_twin_expert_bytes(const struct twin_model *m)
-{
-    return (m->gated ? 3 : 2) * width_of(m) * m->expert_size * m->expert_bytes;
-}
-
-double cost_twin_kv_bytes(const struct twin_model *m)
-{
-    const double values = m->mla ? m->kv_lora + m->rope : 2.0 * m->kv_heads * m->head_size;
-    return values * m->kv_bytes * (m->kv_layers + m->window_layers);
-}
-
-static double attention_weights(const struct twin_model *m)
-{
-    const double heads = m->heads;
-    const double hidden = m->hidden;
-    const double gates = m->gated_attention ? 1 : 0;
-    if (!m->mla) {
-        return ((2 + gates) * heads + 2.0 * m->kv_heads) * m->head_size * hidden;
-    }
-    const double key = m->head_size + m->rope;
-    const double query = m->q_lora == 0 ? hidden * heads * key : m->q_lora * (hidden + heads * key);
-    return query + hidden * (m->kv_lora + m->rope) +
-           m->kv_lora * heads * (m->head_size + m->value_size) +
-           (1 + gates) * heads * m->value_size * hidden;
-}
-
-double cost_twin_nonexpert_bytes(const struct twin_model *m)
-{
-    const double hidden = m->hidden;
-    const double matrices = m->gated ? 3 : 2;
-    const double attention_each = attention_weights(m);
-    double dense = 0;
-    for (uint32_t layer = 0; layer < m->layers; layer++) {
-        const bool keeps_kv = layer < m->kv_layers + m->window_layers;
-        dense += keeps_kv || m->linear_weights == 0 ? attention_each : m->linear_weights;
-        dense += matrices * hidden * (layer < m->moe_layers ? m->shared_size : m->dense_size);
-        dense += layer < m->moe_layers ? 2 * hidden * m->expert_hidden : 0;
-    }
-    const double tables =
-        hidden * ((m->tied ? 1.0 : 2.0) * m->vocabulary + (double) m->moe_layers * m->experts);
-    return dense * m->dense_bytes + tables * fmax(m->dense_bytes, 2);
+    const double bytes = cost_twin_copy_bytes(twin, part);
+    struct twin_duration longest =
+        cost_twin_bulk(twin, part, fmax(work.near_in, work.near_out) * bytes,
+                       fmax(work.far_in, work.far_out) * bytes);
+    longest.ns *= factor.comm;
+    return longest;
 }

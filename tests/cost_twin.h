@@ -40,6 +40,7 @@ struct twin_model {
     uint32_t dense_size;
     bool gated;
     bool mla;
+    bool shared; /* one vector is K and V of all heads */
     uint32_t heads;
     uint32_t kv_heads;
     uint32_t head_size;
@@ -52,6 +53,19 @@ struct twin_model {
     uint32_t window_layers;
     uint32_t window;
     double linear_weights;
+    uint32_t output_rank;
+    uint32_t output_groups;
+    uint32_t streams;
+    uint32_t sparse_layers; /* of kv_layers */
+    uint32_t sparse_entries;
+    uint32_t sparse_ratio; /* 1 or more in sparse layers */
+    uint32_t pooled_layers;
+    uint32_t pooled_ratio;
+    uint32_t index_layers;
+    uint32_t index_heads;
+    uint32_t index_size;
+    uint32_t index_block;
+    double index_bytes;  /* per value */
     double expert_bytes; /* per weight */
     double dense_bytes;
     double kv_bytes; /* per value */
@@ -71,6 +85,9 @@ struct twin_tokens {
     double decode_read;
     double window_read;
     double window_pairs;
+    double sparse_read; /* in tokens, before compression */
+    double sparse_pairs;
+    double sparse_decode;
 };
 
 struct twin_exchange {
@@ -95,11 +112,19 @@ struct twin_duration cost_twin_expert(const struct cost_twin *twin, double token
                                       double tiles, struct twin_factor factor);
 struct twin_duration cost_twin_exchange(const struct cost_twin *twin, enum twin_part part,
                                         struct twin_exchange work, struct twin_factor factor);
+/* So many bytes over the links of either class at once; nominal. */
+struct twin_duration cost_twin_bulk(const struct cost_twin *twin, enum twin_part part, double near,
+                                    double far);
 /* ATTENTION, DENSE, GATE, SHARED, HEAD and HOST. */
 struct twin_duration cost_twin_own(const struct cost_twin *twin, enum twin_part part,
                                    const struct twin_tokens *work, struct twin_factor factor);
 
-/* Bytes of a GPU's weights that are no routed experts, of one expert, of a token's KV. */
+/* Values of one entry of KV in one layer. */
+double cost_twin_entry_values(const struct twin_model *model);
+
+/* Bytes of a GPU's weights that are no routed experts, of one expert, of a token's KV, of the
+ * windows that a running request keeps beside that. */
+double cost_twin_window_bytes(const struct twin_model *model);
 double cost_twin_nonexpert_bytes(const struct twin_model *model);
 double cost_twin_expert_bytes(const struct twin_model *model);
 double cost_twin_kv_bytes(const struct twin_model *model);

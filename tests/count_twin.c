@@ -39,11 +39,11 @@ void count_twin_want(struct twin_counted *counted, const struct twin_case *c, ui
     }
 }
 
-static uint32_t copies_of(const struct twin_case *c, uint32_t layer, uint32_t expert)
+static uint32_t copies_of(const struct twin_counted *counted, uint32_t layer, uint32_t expert)
 {
     uint32_t copies = 0;
-    for (uint32_t s = 0; s < c->slots; s++) {
-        copies += c->plan[layer][s] == expert;
+    for (uint32_t s = 0; s < counted->slots; s++) {
+        copies += counted->plan[layer][s] == expert;
     }
     assert(copies > 0);
     return copies;
@@ -80,7 +80,7 @@ static uint32_t share_copy(struct twin_counted *counted, const struct twin_case 
 static uint32_t take_slot(struct twin_counted *counted, const struct twin_case *c, uint32_t layer,
                           uint32_t gpu, uint32_t expert)
 {
-    const uint32_t copies = copies_of(c, layer, expert);
+    const uint32_t copies = copies_of(counted, layer, expert);
     uint32_t before = c->dispatch == TWIN_IN_TURN
                           ? counted->turn[layer][expert]++ % copies
                           : share_copy(counted, c, layer, gpu, expert, copies);
@@ -89,7 +89,7 @@ static uint32_t take_slot(struct twin_counted *counted, const struct twin_case *
         counted->dropped++;
         return TWIN_EMPTY;
     }
-    while (c->plan[layer][slot] != expert || before-- > 0) {
+    while (counted->plan[layer][slot] != expert || before-- > 0) {
         slot++;
     }
     return slot;
@@ -99,7 +99,7 @@ void count_twin_row(struct twin_counted *counted, const struct twin_case *c, uin
                     uint32_t row)
 {
     const struct twin_model *m = &c->cost.model;
-    const uint32_t slots_per_gpu = c->slots / gpus_of(c);
+    const uint32_t slots_per_gpu = counted->slots_per_gpu;
     for (uint32_t layer = 0; layer < m->moe_layers; layer++) {
         uint32_t wanted[TWIN_GPUS] = { 0 };
         bool wanted_node[TWIN_GPUS] = { false };
@@ -133,7 +133,7 @@ void count_twin_row(struct twin_counted *counted, const struct twin_case *c, uin
 struct twin_expert_work count_twin_expert(const struct twin_counted *counted,
                                           const struct twin_case *c, uint32_t layer, uint32_t gpu)
 {
-    const uint32_t slots_per_gpu = c->slots / gpus_of(c);
+    const uint32_t slots_per_gpu = counted->slots_per_gpu;
     const uint32_t tile = cost_twin_tile(&c->cost);
     struct twin_expert_work w = { 0 };
     for (uint32_t s = gpu * slots_per_gpu; s < (gpu + 1) * slots_per_gpu; s++) {

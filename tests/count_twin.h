@@ -16,6 +16,13 @@ struct twin_counted {
     uint32_t nodes[TWIN_LAYERS][TWIN_GPUS][TWIN_GPUS];    /* [source][destination node] */
     uint32_t want[TWIN_LAYERS][TWIN_GPUS][TWIN_EXPERTS];  /* tokens of a source, this step */
     uint32_t taken[TWIN_LAYERS][TWIN_GPUS][TWIN_EXPERTS]; /* of them given to a copy or dropped */
+    uint32_t slots; /* of a layer, temporary ones included; likewise the next two */
+    uint32_t slots_per_gpu;
+    uint16_t plan[TWIN_LAYERS][TWIN_SLOTS];
+    struct twin_exchange moved[TWIN_LAYERS][TWIN_GPUS]; /* experts, not tokens */
+    uint32_t fetched[TWIN_LAYERS];
+    uint32_t fetched_near[TWIN_LAYERS];
+    double even[TWIN_LAYERS]; /* balance without what was fetched */
     uint64_t step;
     uint64_t assignments;
     uint64_t unknown;
@@ -30,7 +37,7 @@ void count_twin_begin(struct twin_counted *counted, uint64_t step);
 void count_twin_want(struct twin_counted *counted, const struct twin_case *c, uint32_t gpu,
                      uint32_t row);
 
-/* A row of the trace, processed on a GPU. */
+/* A row of the trace, processed on a GPU. fetch_twin_layer has made every layer's plan. */
 void count_twin_row(struct twin_counted *counted, const struct twin_case *c, uint32_t gpu,
                     uint32_t row);
 

@@ -171,6 +171,45 @@ static void make_attention(struct twin_draw *draw, struct twin_model *m)
     }
 }
 
+/* Entries of several tokens, and layers that read all of them; a window that they see besides. */
+static void make_compressed(struct twin_draw *draw, struct twin_model *m)
+{
+    m->mla = false;
+    m->shared = true;
+    m->kv_heads = 1;
+    m->q_lora = one_in(draw, 3) ? 0 : between(draw, 8, 60);
+    m->kv_lora = m->rope = m->value_size = 0;
+    m->output_groups = one_in(draw, 2) ? 0 : m->heads;
+    m->output_rank = m->output_groups == 0 ? 0 : between(draw, 4, 30);
+    m->pooled_layers = twin_below(draw, m->kv_layers - m->sparse_layers + 1);
+    m->pooled_ratio = m->pooled_layers > 0 ? between(draw, 1, 9) : 0;
+    m->sparse_ratio = m->sparse_layers == 0 ? 0 : between(draw, 1, 5);
+    if (m->pooled_layers > 0 || m->sparse_ratio > 1) {
+        m->window = m->window > 0 ? m->window : between(draw, 1, 30);
+    }
+}
+
+static void make_sparse(struct twin_draw *draw, struct twin_model *m)
+{
+    if (m->kv_layers == 0 || !one_in(draw, 3)) {
+        return;
+    }
+    m->streams = one_in(draw, 2) ? 0 : 4;
+    m->sparse_layers = between(draw, 0, m->kv_layers);
+    if (m->sparse_layers > 0) {
+        m->index_block = between(draw, 1, 4);
+        m->sparse_entries = m->index_block * between(draw, 1, 6);
+        m->sparse_ratio = 1;
+        m->index_layers = between(draw, 1, m->sparse_layers);
+        m->index_heads = between(draw, 1, 5);
+        m->index_size = between(draw, 3, 20);
+        m->index_bytes = one_in(draw, 2) ? 2 : 1.03125;
+    }
+    if (one_in(draw, 2)) {
+        make_compressed(draw, m);
+    }
+}
+
 static void make_model(struct twin_draw *draw, struct twin_model *m)
 {
     static const double bytes[] = { 2, 1, 1, 0.53125 };
@@ -194,6 +233,7 @@ static void make_model(struct twin_draw *draw, struct twin_model *m)
     m->dense_bytes = bytes[twin_below(draw, 4)];
     m->kv_bytes = one_in(draw, 2) ? 1 : 2;
     make_attention(draw, m);
+    make_sparse(draw, m);
 }
 
 static void swap_slots(uint16_t *a, uint16_t *b)
@@ -210,7 +250,7 @@ static void make_plan(struct twin_draw *draw, struct twin_case *c)
     const uint32_t gpus = c->cost.nodes * c->cost.gpus_per_node;
     const uint32_t extra = one_in(draw, 3) ? 0 : twin_below(draw, 3);
     c->slots = gpus * ((experts + gpus - 1) / gpus + extra);
-    assert(c->slots <= TWIN_SLOTS);
+    assert(c->slots + 3 * gpus <= TWIN_SLOTS);
     for (uint32_t l = 0; l < c->cost.model.moe_layers; l++) {
         for (uint32_t s = 0; s < c->slots; s++) {
             const uint32_t e = s < experts ? s : twin_below(draw, experts + experts / 4 + 1);
@@ -286,7 +326,8 @@ static void make_memory(struct twin_draw *draw, struct twin_case *c)
     const uint32_t gpus = c->cost.nodes * c->cost.gpus_per_node;
     const uint32_t slots = m->moe_layers * c->slots / gpus;
     c->memory_bytes = cost_twin_nonexpert_bytes(m) + slots * cost_twin_expert_bytes(m) +
-                      (wanted + 0.5) * cost_twin_kv_bytes(m) + c->reserve_bytes;
+                      (wanted + 0.5) * cost_twin_kv_bytes(m) + c->reserve_bytes +
+                      c->running_per_gpu * cost_twin_window_bytes(m);
     if (one_in(draw, 20)) {
         c->memory_bytes = cost_twin_nonexpert_bytes(m);
     }
@@ -296,6 +337,7 @@ void engine_case_make(uint64_t seed, const char *table, struct twin_case *c, cha
                       size_t size)
 {
     static const uint32_t budgets[] = { 1, 2, 3, 8, 20, 64, 8192, 8192 };
+    static const double overlaps[] = { 0.0, 0.0, 0.375, 1.0 };
     static const double shares[] = { 0.01, 0.1, 0.2, 0.5 };
     struct twin_draw draw = twin_draw_of(seed);
     memset(c, 0, sizeof *c);
@@ -309,11 +351,11 @@ void engine_case_make(uint64_t seed, const char *table, struct twin_case *c, cha
     c->trace_layers = between(&draw, 1, TWIN_TRACE_LAYERS);
     make_plan(&draw, c);
     make_requests(&draw, c);
-    make_memory(&draw, c);
     const uint32_t gpus = c->cost.nodes * c->cost.gpus_per_node;
     c->running_per_gpu = one_in(&draw, 6) ? between(&draw, 1, TWIN_RUNNING)
                          : gpus < 6       ? between(&draw, 1, 3)
                                           : 1;
+    make_memory(&draw, c);
     c->step_tokens = budgets[twin_below(&draw, 8)];
     c->plan_share = shares[twin_below(&draw, 4)];
     c->passes = between(&draw, 1, TWIN_PASSES);
@@ -324,4 +366,7 @@ void engine_case_make(uint64_t seed, const char *table, struct twin_case *c, cha
     c->seed = twin_below(&draw, 1000);
     c->dispatch = twin_below(&draw, 3);
     c->group = twin_below(&draw, 2);
+    c->fetch_slots = one_in(&draw, 2) ? between(&draw, 1, 3) : 0;
+    c->fetch_overlap = overlaps[twin_below(&draw, 4)];
+    c->fetch_relay = one_in(&draw, 2);
 }

@@ -69,13 +69,46 @@ static enum moe_status init_capped(const struct moe_place_view *planning,
     return *state != NULL ? MOE_OK : moe_fail(err, MOE_LIMIT, "no room");
 }
 
+/* As tests/fetch_twin.h says. */
+static enum moe_status fetch(void *state, const struct moe_dispatch_view *view,
+                             struct moe_dispatch_fetch *answer, uint32_t *count,
+                             struct moe_error *err)
+{
+    (void) state;
+    (void) err;
+    for (uint32_t gpu = 0; gpu < view->shape.gpu_count; gpu++) {
+        for (uint32_t slot = 0; slot < view->fetch_limit; slot++) {
+            const uint32_t expert = (uint32_t) ((3 * gpu + 5 * slot + view->step + view->layer) %
+                                                view->shape.expert_count);
+            bool wanted = view->expert_total[expert] % 3 != 0;
+            for (uint32_t i = view->first_copy[expert]; i < view->first_copy[expert + 1]; i++) {
+                wanted = wanted && view->gpu_of_copy[i] != gpu;
+            }
+            for (uint32_t i = 0; i < *count; i++) {
+                wanted = wanted && (answer[i].gpu != gpu || answer[i].expert != expert);
+            }
+            if (wanted) {
+                answer[(*count)++] =
+                    (struct moe_dispatch_fetch){ (uint16_t) expert, (uint16_t) gpu };
+            }
+        }
+    }
+    return MOE_OK;
+}
+
 static const struct moe_dispatch_methods uneven_methods = { .split = split };
 static const struct moe_dispatch_methods capped_methods = { .may_drop = true,
                                                             .init = init_capped,
                                                             .split = split };
-static const struct moe_policy dispatchers[] = {
-    { MOE_POLICY_HEADER, .name = "uneven", .dispatch = &uneven_methods },
-    { MOE_POLICY_HEADER, .name = "capped", .dispatch = &capped_methods },
+static const struct moe_dispatch_methods uneven_fetching = { .fetch = fetch, .split = split };
+static const struct moe_dispatch_methods capped_fetching = {
+    .may_drop = true, .init = init_capped, .fetch = fetch, .split = split
+};
+static const struct moe_policy dispatchers[][2] = {
+    { { MOE_POLICY_HEADER, .name = "uneven", .dispatch = &uneven_methods },
+      { MOE_POLICY_HEADER, .name = "uneven", .dispatch = &uneven_fetching } },
+    { { MOE_POLICY_HEADER, .name = "capped", .dispatch = &capped_methods },
+      { MOE_POLICY_HEADER, .name = "capped", .dispatch = &capped_fetching } },
 };
 
 /* TWIN_SHORTEST. */
@@ -127,7 +160,8 @@ static void compose(const struct twin_case *c, struct moe_composition *compositi
 {
     moe_composition_of(composition, &policy);
     if (c->dispatch != TWIN_IN_TURN) {
-        composition->part[MOE_POLICY_DISPATCH].policy = &dispatchers[c->dispatch - TWIN_UNEVEN];
+        composition->part[MOE_POLICY_DISPATCH].policy =
+            &dispatchers[c->dispatch - TWIN_UNEVEN][c->fetch_slots > 0];
     }
     if (c->group == TWIN_SHORTEST) {
         composition->part[MOE_POLICY_GROUP].policy = &shortest;
@@ -180,6 +214,7 @@ static void copy_model(const struct twin_model *from, struct moe_model *to)
         .dense_size = from->dense_size,
         .gated = from->gated,
         .attention = from->mla                       ? MOE_ATTENTION_MLA
+                     : from->shared                  ? MOE_ATTENTION_SHARED
                      : from->kv_heads == from->heads ? MOE_ATTENTION_MHA
                                                      : MOE_ATTENTION_GQA,
         .head_count = from->heads,
@@ -194,6 +229,19 @@ static void copy_model(const struct twin_model *from, struct moe_model *to)
         .window_layer_count = from->window_layers,
         .window_size = from->window,
         .linear_weights = from->linear_weights,
+        .output_rank = from->output_rank,
+        .output_groups = from->output_groups,
+        .residual_streams = from->streams,
+        .sparse_layer_count = from->sparse_layers,
+        .sparse_entries = from->sparse_entries,
+        .sparse_ratio = from->sparse_ratio,
+        .pooled_layer_count = from->pooled_layers,
+        .pooled_ratio = from->pooled_ratio,
+        .index_layer_count = from->index_layers,
+        .index_head_count = from->index_heads,
+        .index_head_size = from->index_size,
+        .index_block = from->index_block,
+        .index_bytes_per_value = from->index_bytes,
         .expert_bytes_per_weight = from->expert_bytes,
         .dense_bytes_per_weight = from->dense_bytes,
         .kv_bytes_per_value = from->kv_bytes,
@@ -222,6 +270,11 @@ void engine_drive_scenario(const struct twin_case *c, struct moe_scenario *scena
         .shared = c->serial ? MOE_SHARED_SERIAL : MOE_SHARED_OVERLAPPED,
         .page_tokens = 1,
         .attention_ranks = 1,
+    };
+    scenario->fetch = (struct moe_fetch_options){
+        .slots = c->fetch_slots,
+        .overlap = c->fetch_overlap,
+        .relay = c->fetch_relay,
     };
     scenario->attribution = true;
     scenario->noise = c->noise;

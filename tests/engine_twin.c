@@ -6,6 +6,7 @@
 
 #include "sim/base/random.h"
 #include "tests/count_twin.h"
+#include "tests/fetch_twin.h"
 
 /* --- the run's state --- */
 
@@ -36,8 +37,9 @@ struct run {
     struct twin_counted counted;
     struct twin_tokens own[TWIN_GPUS];
     struct step_twin step;
-    double drift[TWIN_GPUS]; /* log of time */
-    uint32_t finished;       /* requests */
+    struct twin_price free_dispatch[TWIN_LAYERS][TWIN_GPUS]; /* did transfers take no time */
+    double drift[TWIN_GPUS];                                 /* log of time */
+    uint32_t finished;                                       /* requests */
     uint64_t number;
     int64_t now;
     uint32_t phase;
@@ -185,6 +187,20 @@ static void plan_rows(struct run *run, uint32_t gpu)
     }
 }
 
+/* What rows choose of what they see: which tokens is not known, so all that they can be. */
+static void sum_chosen(const struct twin_model *m, uint32_t done, uint32_t now,
+                       struct twin_tokens *own)
+{
+    const uint32_t most = m->sparse_entries * m->sparse_ratio;
+    double pairs = 0;
+    for (uint32_t row = done; row < done + now; row++) {
+        pairs += row + 1 < most ? row + 1 : most;
+    }
+    own->sparse_pairs += pairs;
+    own->sparse_read += fmin(pairs, now == 0 ? 0 : done + now);
+    own->sparse_decode += now == 1 ? pairs : 0;
+}
+
 /* What the rank's rows attend to, key by key. */
 static void sum_own(struct run *run, uint32_t gpu)
 {
@@ -210,6 +226,7 @@ static void sum_own(struct run *run, uint32_t gpu)
         const uint32_t read = s->now == 0 ? 0 : s->done + s->now;
         own->read += read;
         own->decode_read += s->now == 1 ? read : 0;
+        sum_chosen(&c->cost.model, s->done, s->now, own);
     }
 }
 
@@ -235,6 +252,9 @@ static void count_step(struct run *run)
     const uint64_t before = run->counted.assignments;
     count_twin_begin(&run->counted, run->number);
     each_row(run, count_twin_want);
+    for (uint32_t l = 0; l < run->layers; l++) {
+        fetch_twin_layer(&run->counted, run->c, l);
+    }
     each_row(run, count_twin_row);
     run->r->account[run->phase].assignments += run->counted.assignments - before;
     run->r->unknown = run->counted.unknown;
@@ -268,6 +288,8 @@ static void price_gpu(struct run *run, uint32_t g)
                                     cost_twin_exchange(cost, TWIN_DISPATCH, out, one));
         price[TWIN_COMBINE] = pair(cost_twin_exchange(cost, TWIN_COMBINE, back, factor),
                                    cost_twin_exchange(cost, TWIN_COMBINE, back, one));
+        run->free_dispatch[l][g] = price[TWIN_DISPATCH];
+        fetch_twin_delay(&run->counted, run->c, l, g, factor.comm, &price[TWIN_DISPATCH]);
     }
 }
 
@@ -329,9 +351,9 @@ static void score_loads(struct run *run, uint32_t l)
         sum += tokens;
         max = fmax(max, tokens);
     }
-    for (uint32_t s = 0; s < run->c->slots; s++) {
-        if (run->c->plan[l][s] != TWIN_EMPTY) {
-            expert[run->c->plan[l][s]] += run->counted.slot[l][s];
+    for (uint32_t s = 0; s < run->counted.slots; s++) {
+        if (run->counted.plan[l][s] != TWIN_EMPTY) {
+            expert[run->counted.plan[l][s]] += run->counted.slot[l][s];
         }
     }
     for (uint32_t e = 0; e < run->c->cost.model.experts; e++) {
@@ -359,7 +381,7 @@ static void score_barriers(struct run *run, const struct twin_played *played)
 {
     struct twin_result *r = run->r;
     assert(run->gpus > 0);
-    const uint32_t slots_per_gpu = run->c->slots / run->gpus;
+    const uint32_t slots_per_gpu = run->counted.slots_per_gpu;
     for (uint32_t b = 0; b <= 2 * run->layers; b++) {
         const struct twin_barrier *barrier = &played->barrier[b];
         r->idle += barrier->idle;
@@ -376,7 +398,7 @@ static void score_barriers(struct run *run, const struct twin_played *played)
                 most = tokens[s] > tokens[most] ? s : most;
             }
             if (tokens[most] > 0) {
-                r->expert_lead[b / 2][run->c->plan[b / 2][most]] += barrier->lead;
+                r->expert_lead[b / 2][run->counted.plan[b / 2][most]] += barrier->lead;
             }
         }
     }
@@ -403,6 +425,34 @@ static void score_replays(struct run *run)
         step_twin_play(&run->step, &times, &played);
         run->r->lane_time[lane] += played.length;
     }
+}
+
+/* What was fetched for a scored step, and what it would have been without. */
+static void score_fetches(struct run *run, int64_t length)
+{
+    static struct step_twin step;
+    static struct twin_times times;
+    static struct twin_played played;
+    struct twin_result *r = run->r;
+    if (run->c->dispatch == TWIN_IN_TURN || run->c->fetch_slots == 0) {
+        return;
+    }
+    step = run->step;
+    for (uint32_t l = 0; l < run->layers; l++) {
+        double longest = 0;
+        for (uint32_t g = 0; g < run->gpus; g++) {
+            longest = fmax(longest, fetch_twin_transfer(&run->counted, run->c, l, g).ns);
+            step.moe[l][g][TWIN_DISPATCH] = run->free_dispatch[l][g];
+        }
+        r->transfer += longest;
+        r->fetched_near += run->counted.fetched_near[l];
+        r->fetched_far += run->counted.fetched[l] - run->counted.fetched_near[l];
+        r->fetching_layers += run->counted.fetched[l] > 0;
+        r->even_balance += run->counted.even[l];
+    }
+    step_twin_times(&step, TWIN_SUBSETS - 1, &times);
+    step_twin_play(&step, &times, &played);
+    r->fetch_exposed += length - played.length;
 }
 
 static void end_request(struct run *run, const struct sequence *s)
@@ -499,6 +549,7 @@ static bool one_step(struct run *run)
         }
         score_barriers(run, &played);
         score_replays(run);
+        score_fetches(run, played.length);
         sample(&r->step, played.length);
     }
     run->number++;
@@ -522,8 +573,11 @@ static void find_memory(const struct twin_case *c, uint32_t gpus, struct twin_re
         fullest = used > fullest ? used : fullest;
     }
     const double memory = c->memory_bytes > 0 ? c->memory_bytes : cost_twin_memory_bytes(&c->cost);
+    const uint32_t temporary = c->dispatch == TWIN_IN_TURN ? 0 : c->fetch_slots;
+    const double reserve = c->reserve_bytes + temporary * cost_twin_expert_bytes(m);
     const double left = memory - cost_twin_nonexpert_bytes(m) -
-                        fullest * cost_twin_expert_bytes(m) - c->reserve_bytes;
+                        fullest * cost_twin_expert_bytes(m) - reserve -
+                        c->running_per_gpu * cost_twin_window_bytes(m);
     for (uint32_t i = 0; i < c->requests; i++) {
         longest = whole_length(c, i) > longest ? whole_length(c, i) : longest;
     }

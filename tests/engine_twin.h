@@ -16,7 +16,7 @@
 #include "tests/workload_twin.h"
 
 enum {
-    TWIN_SLOTS = 64,
+    TWIN_SLOTS = 128, /* with temporary ones */
     TWIN_TOP_K = 4,
     TWIN_TRACE_LAYERS = 4,
     TWIN_REQUESTS = 40,
@@ -45,7 +45,7 @@ struct twin_case {
     struct cost_twin cost; /* model, nodes, gpus_per_node and the calibration */
     double memory_bytes;   /* 0 = as the calibration says */
     double reserve_bytes;
-    uint32_t slots; /* of a layer */
+    uint32_t slots; /* of a layer, without temporary ones */
     uint32_t running_per_gpu;
     uint32_t step_tokens;
     double plan_share;
@@ -56,6 +56,10 @@ struct twin_case {
     bool noise;
     uint32_t dispatch; /* TWIN_IN_TURN, ... */
     uint32_t group;    /* TWIN_OFFERED, ... */
+    /* Temporary slots of a GPU, for the policy of tests/fetch_twin.h; 0: it does not fetch. */
+    uint32_t fetch_slots;
+    double fetch_overlap;
+    bool fetch_relay;
     uint64_t seed;
 
     uint32_t trace_layers;
@@ -102,6 +106,12 @@ struct twin_result {
     double near_copies;
     double far_copies;
     double local_copies;
+    uint64_t fetched_near;
+    uint64_t fetched_far;
+    uint64_t fetching_layers;
+    double transfer;
+    int64_t fetch_exposed;
+    double even_balance;
     struct twin_samples step;
     struct twin_samples ttft;
     struct twin_samples itl;

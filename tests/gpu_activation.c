@@ -3,9 +3,9 @@
  * stay as it was. */
 #include <math.h>
 
-#include "kernels/activation.h"
-#include "kernels/reference_activation.h"
-#include "kernels/reference_number.h"
+#include "kernels/expert/activation.h"
+#include "kernels/reference/reference_activation.h"
+#include "kernels/reference/reference_number.h"
 #include "tests/gpu_case.h"
 
 enum { ROWS_MAX = 300, INTER_MAX = 2880, GUARD = 64, STRIDE_EXTRA = 5 };

@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "calibrate/device.h"
+#include "calibrate/device/device.h"
 #include "sim/base/random.h"
 
 enum { GPU_POISON = 0xff }; /* NaN in bf16, in e4m3 and in float, -1 as a number */

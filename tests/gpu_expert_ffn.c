@@ -18,10 +18,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "calibrate/device.h"
-#include "kernels/expert_ffn.h"
-#include "kernels/reference_expert.h"
-#include "kernels/reference_number.h"
+#include "calibrate/device/device.h"
+#include "kernels/expert/expert_ffn.h"
+#include "kernels/reference/reference_expert.h"
+#include "kernels/reference/reference_number.h"
 #include "sim/base/random.h"
 
 enum { GUARD_ROWS = 3, BLOCK = MOE_EXPERT_SCALE_BLOCK };

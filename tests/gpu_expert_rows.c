@@ -2,9 +2,9 @@
  * activation; and the count of what is left of a poisoned output. */
 #include <math.h>
 
-#include "kernels/expert_rows.h"
-#include "kernels/random_fill.h"
-#include "kernels/reference_expert_rows.h"
+#include "kernels/expert/expert_rows.h"
+#include "kernels/memory/random_fill.h"
+#include "kernels/reference/reference_expert_rows.h"
 #include "tests/gpu_case.h"
 
 #define HIDDEN ((size_t) 144)

@@ -4,7 +4,7 @@
 #include <inttypes.h>
 #include <math.h>
 
-#include "kernels/reference_gate.h"
+#include "kernels/reference/reference_gate.h"
 #include "tests/gpu_case.h"
 
 enum { TOKENS_MAX = 1000 };

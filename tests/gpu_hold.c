@@ -2,8 +2,8 @@
  * says so; the SMs' clock between two stamps is one that an SM can have. */
 #include <time.h>
 
-#include "kernels/clock.h"
-#include "kernels/hold.h"
+#include "kernels/clock/clock.h"
+#include "kernels/clock/hold.h"
 #include "tests/gpu_case.h"
 
 enum { SECOND_NS = 1000000000, STRETCH_NS = 20000000 };

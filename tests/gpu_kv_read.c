@@ -5,8 +5,8 @@
 #include <inttypes.h>
 #include <math.h>
 
-#include "kernels/reference_kv_read.h"
-#include "kernels/reference_number.h"
+#include "kernels/reference/reference_kv_read.h"
+#include "kernels/reference/reference_number.h"
 #include "tests/gpu_case.h"
 
 struct drawn {

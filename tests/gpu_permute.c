@@ -2,8 +2,8 @@
  * counts, experts without rows, choices without an expert, rows that do not fill a tile. */
 #include <inttypes.h>
 
-#include "kernels/reference_number.h"
-#include "kernels/reference_permute.h"
+#include "kernels/reference/reference_number.h"
+#include "kernels/reference/reference_permute.h"
 #include "tests/gpu_case.h"
 
 struct drawn {

@@ -3,8 +3,8 @@
  * one must stay as they were. */
 #include <inttypes.h>
 
-#include "kernels/reference_stream.h"
-#include "kernels/stream.h"
+#include "kernels/memory/stream.h"
+#include "kernels/reference/reference_stream.h"
 #include "tests/gpu_case.h"
 
 enum { BYTES_MAX = 64 << 20, GUARD = 64 };

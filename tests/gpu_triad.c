@@ -8,9 +8,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "calibrate/device.h"
+#include "calibrate/device/device.h"
 #include "kernels/kernels.h"
-#include "kernels/reference.h"
+#include "kernels/reference/reference_triad.h"
 
 enum { BLOCK = 256, GRID = 1024 * BLOCK, COUNT_MAX = 3 * GRID + 1 };
 

@@ -47,6 +47,20 @@ grep -q "^BROKEN  place covers" out.txt || complain "the broken rule is not name
 grep -q "layer 0: expert 0 has no slot" out.txt || complain "what is broken is not said"
 grep -q "smallest case: 1 layers, 1 experts in 1 groups, 1 GPUs on 1 nodes" out.txt ||
     complain "the case is not the smallest: $(cat out.txt)"
+
+# Fetching: each promise broken by a plug-in of its own, none by the one that keeps them.
+expect 0 "" "$moesim" policy check ./plugin_fetching.so --cases 300
+[ "$(grep -c "^kept    fetch " out.txt)" -eq 3 ] || complain "rules of fetching: $(cat out.txt)"
+refuse_fetch() {
+    expect 3 "fetching breaks" "$moesim" policy check "./plugin_fetching_$1.so" --cases 300
+    grep -A2 "^BROKEN  fetch $2" out.txt | grep -q "$3" || complain "fetching $1: $(cat out.txt)"
+}
+refuse_fetch absent fits 'there is no such expert or GPU'
+refuse_fetch overfull fits 'the GPU has no temporary slot left'
+refuse_fetch resident fits 'the GPU holds a copy'
+refuse_fetch twice fits 'it is fetched twice'
+refuse_fetch address repeats 'equal views, other copies fetched'
+refuse_fetch stale splits 'quotas of .* tokens for'
 expect 0 "" "$moesim" policy check eplb --cases 50
 expect 2 "no policy 'nonesuch'" "$moesim" policy check nonesuch
 expect 2 "no command 'chekc'; there are: check" "$moesim" policy chekc x

@@ -4,9 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "calibrate/bench_bar.h"
-#include "calibrate/bench_plan.h"
-#include "calibrate/bench_record.h"
+#include "calibrate/bench/bench_bar.h"
+#include "calibrate/bench/bench_plan.h"
+#include "calibrate/bench/bench_record.h"
 
 enum {
     BAR_CEILING,

@@ -2,7 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "calibrate/bench_plan.h"
+#include "calibrate/bench/bench_plan.h"
 
 Test(bench_plan, shapes_are_read_and_bad_ones_refused)
 {

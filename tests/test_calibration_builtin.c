@@ -187,7 +187,10 @@ Test(calibration_builtin, every_card_has_a_plausible_decode_step)
                                                .score_pairs = 64000,
                                                .window_read = 4096,
                                                .window_pairs = 4096,
-                                               .decode_read = 64000 };
+                                               .decode_read = 64000,
+                                               .sparse_read = 64000,
+                                               .sparse_pairs = 64000,
+                                               .sparse_decode = 64000 };
         const double slots = model.expert_count / 32.0 < 1.0 ? 1.0 : model.expert_count / 32.0;
         const double each = 32.0 * model.top_k;
         const struct moe_expert_work expert = { each, slots, slots * ceil(each / slots / 8.0) };
@@ -204,4 +207,39 @@ Test(calibration_builtin, every_card_has_a_plausible_decode_step)
             cr_expect(step > 15e6 && step < 60e6, "%s: %g ms", cards[i], step * 1e-6);
         }
     }
+}
+
+/* Attention of all layers for eight requests that decode after so many tokens, in ms. */
+static double attention_ms(const char *card, double context)
+{
+    struct moe_model model;
+    cr_assert_eq(moe_model_load(&model, card, NULL), MOE_OK);
+    const double window = fmin(context, model.window_size);
+    const double span = fmin(context, (double) moe_model_sparse_tokens(&model));
+    const struct moe_token_work work = { .tokens = 8,
+                                         .sampled = 8,
+                                         .kv_read = 8 * context,
+                                         .score_pairs = 8 * context,
+                                         .decode_read = 8 * context,
+                                         .window_read = 8 * window,
+                                         .window_pairs = 8 * window,
+                                         .sparse_read = 8 * span,
+                                         .sparse_pairs = 8 * span,
+                                         .sparse_decode = 8 * span };
+    return moe_cost_attention(prepare(card, 4, 8), &work, &one).ns * model.layer_count * 1e-6;
+}
+
+/* As DeepSeek reports: V3.2 is ahead of V3 at long contexts and not far behind at short ones, and
+ * V4-Pro, with more weights, ahead of V3.2 at a million tokens. */
+Test(calibration_builtin, sparse_attention_pays_at_long_contexts)
+{
+    const double full[2] = { attention_ms("deepseek-v3", 2e3), attention_ms("deepseek-v3", 128e3) };
+    const double sparse[2] = { attention_ms("deepseek-v3.2", 2e3),
+                               attention_ms("deepseek-v3.2", 128e3) };
+    cr_expect(sparse[0] > full[0] && sparse[0] < 1.6 * full[0], "%g %g", sparse[0], full[0]);
+    cr_expect(sparse[1] < 0.7 * full[1] && sparse[1] > 0.1 * full[1], "%g %g", sparse[1], full[1]);
+    const double long_sparse = attention_ms("deepseek-v3.2", 1e6);
+    const double compressed = attention_ms("deepseek-v4-pro", 1e6);
+    cr_expect(compressed < 0.7 * long_sparse && compressed > 0.1 * long_sparse, "%g %g",
+              compressed, long_sparse);
 }

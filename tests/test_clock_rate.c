@@ -1,6 +1,6 @@
 #include <criterion/criterion.h>
 
-#include "kernels/clock.h"
+#include "kernels/clock/clock.h"
 
 Test(clock_rate, is_the_median_over_SMs_with_both_stamps)
 {

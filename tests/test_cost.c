@@ -256,6 +256,29 @@ Test(cost, attention_adds_projections_and_core)
     expect(moe_cost_attention(cost, &nothing, &one), 0.0, MOE_PROVENANCE_MEASURED, "nothing");
 }
 
+/* One layer of two sparse with an indexer, half of those: read and pairs that rows chose; keys of
+ * 10 bytes per token, 2 heads * 10: 40 FLOP a pair, 8 / 4 bytes a score. */
+Test(cost, sparse_attention_reads_what_was_chosen_and_scores_everything)
+{
+    const struct moe_token_work work = {
+        .tokens = 5, .kv_read = 50, .score_pairs = 60, .sparse_read = 20, .sparse_pairs = 30
+    };
+    const double outside = fp8_matrix(8, 20000) + fp8_matrix(8, 10000) + 30.0 + 5.0 * 1600.0;
+    model.sparse_layer_count = 2;
+    model.sparse_entries = 4;
+    model.sparse_ratio = 1;
+    model.index_layer_count = 1;
+    model.index_head_count = 2;
+    model.index_head_size = 10;
+    model.index_block = 4;
+    model.index_bytes_per_value = 1;
+    prepare();
+    const double index =
+        fp8_matrix(8, 2000) + fp8_matrix(8, 1200) + 30.0 + 50 * 10.0 + 60 * 4.0 + 60 * 2.0;
+    expect(moe_cost_attention(cost, &work, &one), outside + 20 * 200.0 + 30 * 40.0 + index / 2,
+           MOE_PROVENANCE_ASSUMED, "sparse");
+}
+
 /* MLA with 4 heads, latent 40, rope 10, K and V of 20: absorbed 2*4*90 = 720 FLOP a pair,
  * expanded 2*4*50 = 400, expanding a token 2*40*4*40 = 12800. */
 Test(cost, mla_takes_the_cheaper_form)

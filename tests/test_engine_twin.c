@@ -135,6 +135,19 @@ static bool same_sums(struct difference *d, const struct moe_run_result *got,
                       want->path[0]);
 }
 
+static bool same_fetches(struct difference *d, const struct moe_run_result *got,
+                         const struct twin_result *want)
+{
+    const struct moe_fetch_account *a = &got->fetch;
+    return same_count(d, "near fetches", 1, &a->near_copies, &want->fetched_near) &&
+           same_count(d, "far fetches", 1, &a->far_copies, &want->fetched_far) &&
+           same_count(d, "fetching layers", 1, &a->layer_steps, &want->fetching_layers) &&
+           (fabs(a->transfer_ns - want->transfer) <= 1e-12 * want->transfer ||
+            !differ(d, "transfers", 0, a->transfer_ns, want->transfer)) &&
+           same_whole(d, "exposed", 1, &a->exposed_ns, &want->fetch_exposed) &&
+           same_real(d, "even balance", 1, &a->even_balance, &want->even_balance);
+}
+
 static bool same_arrays(struct difference *d, const struct moe_run_result *got,
                         const struct twin_result *want)
 {
@@ -226,7 +239,7 @@ static struct difference compare(const struct twin_case *c, bool events, bool *s
     }
     (void) same_whole(&d, "sum of the causes", 1, &causes, &got.idle_ns);
     (void) (same_accounts(&d, &got, &want) && same_arrays(&d, &got, &want) &&
-            same_sums(&d, &got, &want) &&
+            same_sums(&d, &got, &want) && same_fetches(&d, &got, &want) &&
             same_latency(&d, "step length", &got.step, &want.step, &samples) &&
             same_latency(&d, "TTFT", &got.ttft, &want.ttft, &samples) &&
             same_latency(&d, "ITL", &got.itl, &want.itl, &samples) &&
@@ -299,12 +312,16 @@ static bool simplify(struct twin_case *c, uint32_t way)
         return set(&c->dispatch, TWIN_IN_TURN);
     case 10:
         return set(&c->group, TWIN_OFFERED);
+    case 11:
+        return set(&c->fetch_slots, 0);
+    case 12:
+        return clear(&c->fetch_relay);
     default:
         return set(&c->step_tokens, 8192);
     }
 }
 
-enum { SIMPLER_WAYS = 12 };
+enum { SIMPLER_WAYS = 14 };
 
 static void explain(struct twin_case *c, uint64_t seed)
 {
@@ -326,16 +343,17 @@ static void explain(struct twin_case *c, uint64_t seed)
     }
     cr_assert_fail("seed %" PRIu64 ": %s; shrunk to %u requests, %u passes, %u x %u GPUs, %u MoE "
                    "layers, %u running, budget %u, exchange %u, noise %d, shared %u, dispatch %u, "
-                   "group %u",
+                   "group %u, fetch slots %u",
                    seed, d.text, c->requests, c->passes, c->cost.nodes, c->cost.gpus_per_node,
                    c->cost.model.moe_layers, c->running_per_gpu, c->step_tokens, c->exchange,
-                   c->noise, c->cost.model.shared_size, c->dispatch, c->group);
+                   c->noise, c->cost.model.shared_size, c->dispatch, c->group, c->fetch_slots);
 }
 
 Test(engine_twin, agrees_to_the_nanosecond)
 {
     static struct twin_case c;
     uint32_t scored_count = 0;
+    uint32_t fetching_count = 0;
     for (uint64_t seed = 0; seed < CASE_COUNT; seed++) {
         bool scored = false;
         engine_case_make(seed, table, &c, text, sizeof text);
@@ -343,7 +361,9 @@ Test(engine_twin, agrees_to_the_nanosecond)
             explain(&c, seed);
         }
         scored_count += scored;
+        fetching_count += scored && c.fetch_slots > 0 && c.dispatch != TWIN_IN_TURN;
     }
     cr_assert_gt(scored_count, CASE_COUNT * 3 / 5, "only %u cases had a step to score",
                  scored_count);
+    cr_assert_gt(fetching_count, CASE_COUNT / 6, "only %u cases fetched", fetching_count);
 }

@@ -1,6 +1,6 @@
 #include <criterion/criterion.h>
 
-#include "kernels/expert_split.h"
+#include "kernels/expert/expert_split.h"
 
 /* Every count of wide tiles tried, where the fast one looks at the last three. */
 static int32_t least_clocks(int32_t rows)

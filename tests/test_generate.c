@@ -377,7 +377,7 @@ Test(generate, what_does_not_fit_is_refused)
 
 static void fit_sample(struct moe_routing_model *model, uint32_t classes)
 {
-    const struct moe_routing_fit_options options = { classes, 20000, 1 };
+    const struct moe_routing_fit_options options = { classes, 20000, 1, NULL };
     struct moe_trace *trace = NULL;
     struct moe_error err = { 0 };
     const char *path = MOE_SOURCE_ROOT "/results/quickstart/group256-sample.trace.db";
@@ -526,7 +526,7 @@ static void write_planted(const char *path)
 Test(generate, what_was_planted_is_found)
 {
     const struct moe_generate_options options = { .seed = 9, .input = "m.json" };
-    const struct moe_routing_fit_options fit = { 2, 1000000, 3 };
+    const struct moe_routing_fit_options fit = { 2, 1000000, 3, NULL };
     struct moe_routing_model found;
     struct moe_trace *trace = NULL;
     struct moe_error err = { 0 };

@@ -1,4 +1,5 @@
 /* Files that were not written by an engine: refused with the place, in bounded memory. */
+#include <math.h>
 #include <sys/resource.h>
 #include <zip.h>
 
@@ -427,7 +428,44 @@ static const struct {
       "{\"object\":\"x\",\"usage\":{\"prompt_tokens\":1},\"choices\":[{\"routed_experts\":"
       "\"AAAA\"}]}",
       "not a .npy file" },
+    { "g.csv", "", "(the file is empty)" },
+    { "g.csv", "\xff\xfel\x01", "(text in UTF-16: save it as UTF-8)" },
+    { "g.csv", "\xef\xbb\xbflayer_id,expert_ids\n0,1 2\n", "(it begins with a byte order mark" },
+    { "g.pt",
+      "\x80\x02"
+      "cos\nsystem\n",
+      "(a pickle outside of a zip file" },
+    { "g.json", "\x1f\x8b\x08", "(compressed with gzip: unpack it)" },
+    { "g.parquet", "PAR1....PAR1", "(Parquet: traces/README.md says how to convert it)" },
+    { "g.npy", "<!doctype html>", "(a page of HTML or XML" },
+    { "g.jsonl",
+      "{\"step\":0,\"stage\":\"pre_dispatch\",\"block\":\"decoder\",\"layer\":0,\"rank\": 1,"
+      "\"num_tokens\":1,\"topk\":1,\"top_indices\":[[0]]}\n",
+      "the file of rank 0 is missing" },
+    { "g.csv", "layer_id,expert_ids\n1,99999999999999999999\n",
+      "is no expert from 0 to 65533, or more than 64 of them" },
 };
+
+/* A shape of values, and where something else than an expert stands among them. */
+Test(import_hostile, a_value_that_is_no_expert_is_shown)
+{
+    static const float values[] = { 0, 1, 2, 3, NAN, 1, 2, 3 };
+    static const char head[] = "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 2, 2), }";
+    char bytes[160] = "\x93NUMPY\x01";
+    memset(bytes + 10, ' ', 118);
+    bytes[8] = 118;
+    memcpy(bytes + 10, head, sizeof head - 1);
+    bytes[127] = '\n';
+    memcpy(bytes + 128, values, sizeof values);
+    const char *path = import_write("v.npy", bytes, sizeof bytes);
+    const struct moe_import_options options = { .expert_count = 64 };
+    struct moe_import_result result;
+    struct moe_error err = { 0 };
+    cr_assert_eq(import_files("auto", path, &options, &result, &err), MOE_PARSE);
+    cr_assert_not_null(
+        strstr(err.text, "row 1, layer 0, k 0 is nan, neither an expert from 0 to 65533 nor -1"),
+        "%s", err.text);
+}
 
 Test(import_hostile, files_are_refused_with_the_place)
 {

@@ -5,7 +5,7 @@
 
 #include "calibrate/measure/measure_model.h"
 #include "calibrate/measure/measure_plan.h"
-#include "calibrate/settle_rule.h"
+#include "calibrate/timing/settle_rule.h"
 
 static struct moe_measure_request request;
 static struct moe_measure_plan plan;

@@ -117,7 +117,7 @@ Test(memory, attention_that_is_shared_leaves_more_room)
                                                .gpu_count = 4,
                                                .node_count = 1,
                                                .group_count = 1 };
-    struct moe_memory_setup setup = { &model, &cluster, 1, 0, 1e9, 0 };
+    struct moe_memory_setup setup = { &model, &cluster, 1, 1e9, 0, 0, 0 };
     const struct moe_placement placement = full(&shape);
     struct moe_memory one;
     struct moe_memory four;
@@ -134,4 +134,30 @@ Test(memory, attention_that_is_shared_leaves_more_room)
     setup.attention_ranks = 1;
     moe_memory_of(&setup, &placement, &one);
     cr_assert_float_eq(four.kv_bytes_per_token * 2, one.kv_bytes_per_token, 1e-9);
+}
+
+/* DeepSeek-V4: windows of the running requests are set aside, KV grows by entries only. */
+Test(memory, compressed_entries_leave_room_for_windows_beside_the_pool)
+{
+    struct moe_model model;
+    struct moe_error err = { 0 };
+    cr_assert_eq(moe_model_load(&model, "deepseek-v4-flash", &err), MOE_OK, "%s", err.text);
+    const struct moe_cluster cluster = { .node_count = 1, .gpus_per_node = 1 };
+    struct moe_memory_setup setup = { &model, &cluster, 1, 1e12, 0, 10 };
+    const struct moe_placement_shape shape = {
+        .layer_count = 1, .expert_count = 1, .slot_count = 1, .gpu_count = 1, .node_count = 1
+    };
+    const struct moe_placement placement = full(&shape);
+    struct moe_memory memory;
+    moe_memory_of(&setup, &placement, &memory);
+    cr_assert_eq(memory.reserve_bytes, 10.0 * 43 * 128 * 512 * 2);
+    cr_assert_eq(memory.kv_bytes_per_token, 512 * 2 * (21 / 4.0 + 20 / 128.0) + 21 * 128 * 2 / 4.0);
+    /* GPUs that share the attention each hold the vector of all heads, and the indexers. */
+    setup.attention_ranks = 8;
+    moe_memory_of(&setup, &placement, &memory);
+    cr_assert_eq(memory.kv_bytes_per_token, 6880);
+    cr_assert_float_eq(memory.nonexpert_bytes,
+                       moe_model_nonexpert_bytes(&model) -
+                           43 * moe_model_attention_weights(&model) * 7.0 / 8.0,
+                       1.0);
 }

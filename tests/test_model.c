@@ -99,7 +99,7 @@ Test(model, cards_are_listed_in_order_and_unknown_ones_refused_with_the_list)
     const char *const *names = moe_model_card_names(&count);
     struct moe_model model;
     struct moe_error err = { 0 };
-    cr_assert_eq(count, 14);
+    cr_assert_eq(count, 19);
     for (uint32_t i = 0; i < count; i++) {
         const struct moe_model card = load(names[i]);
         cr_expect_str_eq(card.name, names[i]);
@@ -110,6 +110,60 @@ Test(model, cards_are_listed_in_order_and_unknown_ones_refused_with_the_list)
         strstr(err.text, "no model card 'deepseek-v33'; there are: deepseek-v2-lite"));
     cr_assert_eq(moe_model_load(&model, "no/such.yaml", &err), MOE_IO);
     cr_assert_eq(moe_model_load(&model, "no/ending", &err), MOE_RANGE);
+}
+
+/* Parameters in 10^9 as published without multi-token prediction, and GiB of KV cache at 1,048,576
+ * tokens with index keys in bf16 as vLLM's announcement of DeepSeek-V4 counts them. */
+Test(model, sparse_attention_comes_to_the_published_sizes)
+{
+    static const struct {
+        const char *name;
+        double weights;
+        double tolerance;
+        double cache_gib; /* 0: none published */
+    } cases[] = {
+        { "deepseek-v3.2", 671, 0.002, 83.88 },  { "deepseek-v4-flash", 284, 0.002, 6.72 },
+        { "deepseek-v4-pro", 1600, 0.02, 9.62 }, { "glm-5.2", 744, 0.001, 0 },
+        { "minimax-m3", 428, 0.005, 0 },
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct moe_model model = load(cases[i].name);
+        const double weights = moe_model_total_weights(&model) / 1e9;
+        model.index_bytes_per_value = 2;
+        const double gib = moe_model_kv_bytes_per_token(&model) * 1048576 / (1 << 30);
+        cr_expect_lt(fabs(weights / cases[i].weights - 1), cases[i].tolerance, "%s: %g",
+                     cases[i].name, weights);
+        cr_expect(cases[i].cache_gib == 0 || fabs(gib - cases[i].cache_gib) < 0.006, "%s: %g",
+                  cases[i].name, gib);
+    }
+}
+
+/* FLOPs of one token after 1,048,576 others, with so many active weights: what a query scores, and
+ * what it reads. */
+static double token_flops(const struct moe_model *m, double active_weights)
+{
+    const double context = 1048576;
+    const bool mla = m->attention == MOE_ATTENTION_MLA;
+    const double pair = mla ? 2.0 * m->head_count * (2.0 * m->kv_lora_rank + m->rope_head_size)
+                            : 4.0 * m->head_count * m->head_size;
+    const double window = moe_model_compresses(m) ? m->window_size : 0;
+    double flops = 2 * active_weights;
+    flops += m->index_layer_count * context / m->sparse_ratio * 2 * m->index_head_count *
+             m->index_head_size;
+    flops += m->sparse_layer_count * (m->sparse_entries + window) * pair;
+    if (m->pooled_layer_count > 0) {
+        flops += m->pooled_layer_count * (context / m->pooled_ratio + window) * pair;
+    }
+    return flops;
+}
+
+/* DeepSeek-V4's report: Pro takes 27 % of V3.2's FLOPs of a token after a million others. */
+Test(model, a_token_of_a_long_context_takes_the_published_share_of_work)
+{
+    const struct moe_model before = load("deepseek-v3.2");
+    const struct moe_model pro = load("deepseek-v4-pro");
+    const double share = token_flops(&pro, 49e9) / token_flops(&before, 37e9);
+    cr_expect_float_eq(share, 0.27, 0.01, "%g", share);
 }
 
 /* Each change alone makes a good model bad, and the sentence names the field. */
@@ -139,6 +193,24 @@ Test(model, check_names_what_does_not_fit)
     REFUSED(expert_bytes_per_weight = 0, "experts.bytes_per_weight");
     REFUSED(kv_bytes_per_value = NAN, "attention.kv_bytes_per_value");
     REFUSED(hidden_size = 0, "hidden");
+    const struct moe_model latent = load("deepseek-v3.2");
+#define SPARSE(change, word)                              \
+    bad = latent;                                         \
+    bad.change;                                           \
+    err.text[0] = '\0';                                   \
+    cr_expect_eq(moe_model_check(&bad, &err), MOE_RANGE); \
+    cr_expect_not_null(strstr(err.text, word), "%s", err.text)
+    SPARSE(sparse_entries = 0, "attention.sparse_entries");
+    SPARSE(sparse_layer_count = 62, "attention.sparse_layers");
+    SPARSE(sparse_layer_count = 0, "attention.sparse_entries");
+    SPARSE(index_layer_count = 62, "attention.index_layers");
+    SPARSE(index_block = 3, "attention.index_block");
+    SPARSE(index_bytes_per_value = 0, "attention.index_bytes_per_value");
+    SPARSE(sparse_ratio = 4, "kind shared only");
+    SPARSE(window_size = 8, "attention.window_size");
+    SPARSE(output_rank = 8, "attention.output_rank");
+    SPARSE(pooled_ratio = 8, "attention.pooled_ratio");
+#undef SPARSE
 #undef REFUSED
     /* 8 of 4 groups of 1 expert each do not exist. */
     bad = good;

@@ -41,6 +41,11 @@ Test(huggingface, a_config_and_the_card_of_its_model_agree_field_by_field)
         { "meta-llama--Llama-4-Maverick-17B-128E-Instruct", "llama-4-maverick" },
         { "mistralai--Mixtral-8x7B-v0.1", "mixtral-8x7b" },
         { "openai--gpt-oss-120b", "gpt-oss-120b" },
+        { "deepseek-ai--DeepSeek-V3.2", "deepseek-v3.2" },
+        { "deepseek-ai--DeepSeek-V4-Flash", "deepseek-v4-flash" },
+        { "deepseek-ai--DeepSeek-V4-Pro", "deepseek-v4-pro" },
+        { "zai-org--GLM-5.2", "glm-5.2" },
+        { "MiniMaxAI--MiniMax-M3", "minimax-m3" },
     };
     if (!have_configs()) {
         cr_skip_test("no configs beside this checkout");
@@ -92,23 +97,26 @@ Test(huggingface, other_configs_come_to_the_published_weights)
     }
 }
 
-Test(huggingface, configs_with_sparse_attention_are_refused_by_their_key)
+/* Every file of the folder, by name: all are read, so that none is left out in silence. */
+Test(huggingface, all_configs_of_the_folder_are_read)
 {
-    static const char *const cases[][2] = {
-        { "deepseek-ai--DeepSeek-V3.2", "key index_topk is 2048" },
-        { "deepseek-ai--DeepSeek-V4-Pro", "key index_topk is 1024" },
-        { "zai-org--GLM-5.2", "key index_topk is 2048" },
-        { "MiniMaxAI--MiniMax-M3", "key sparse_attention_config is {" },
-    };
-    if (!have_configs()) {
+    DIR *handle = opendir(folder);
+    uint32_t read = 0;
+    if (handle == NULL) {
         cr_skip_test("no configs beside this checkout");
     }
-    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+    for (const struct dirent *entry = readdir(handle); entry != NULL; entry = readdir(handle)) {
+        char path[1024];
         struct moe_model model;
         struct moe_error err = { 0 };
-        cr_expect_eq(load(&model, cases[i][0], &err), MOE_UNSUPPORTED);
-        cr_expect_not_null(strstr(err.text, cases[i][1]), "%s", err.text);
+        if (strstr(entry->d_name, "_config.json") != NULL) {
+            (void) snprintf(path, sizeof path, "%s/%s", folder, entry->d_name);
+            cr_expect_eq(moe_model_load(&model, path, &err), MOE_OK, "%s", err.text);
+            read++;
+        }
     }
+    (void) closedir(handle);
+    cr_expect_eq(read, 20);
 }
 
 #define DEEPSEEK(more)                                                                    \
@@ -138,6 +146,130 @@ Test(huggingface, reads_what_a_config_leaves_out_as_its_class_does)
                  MOE_OK, "%s", err.text);
     cr_assert_eq(model.moe_layer_count, 1, "only layer 2 of 0 .. 3");
     cr_assert_eq(model.dense_size, 128);
+}
+
+#define V32(more)                                                                             \
+    "{\"model_type\": \"deepseek_v32\", \"num_hidden_layers\": 4, \"hidden_size\": 64,"       \
+    "\"vocab_size\": 100, \"n_routed_experts\": 16, \"num_experts_per_tok\": 4,"              \
+    "\"moe_intermediate_size\": 32, \"num_attention_heads\": 4, \"qk_nope_head_dim\": 16,"    \
+    "\"qk_rope_head_dim\": 8, \"v_head_dim\": 16, \"q_lora_rank\": 24, \"kv_lora_rank\": 32," \
+    "\"dtype\": \"bfloat16\", \"index_topk\": 20, \"index_n_heads\": 2, \"index_head_dim\": " \
+    "10" more "}"
+
+#define V4(heads, ratios, more)                                                         \
+    "{\"model_type\": \"deepseek_v4\", \"num_hidden_layers\": 4, \"hidden_size\": 64,"  \
+    "\"vocab_size\": 100, \"n_routed_experts\": 16, \"num_experts_per_tok\": 4,"        \
+    "\"moe_intermediate_size\": 32, \"num_attention_heads\": 4, \"head_dim\": 10,"      \
+    "\"q_lora_rank\": 24, \"o_lora_rank\": 12, \"o_groups\": 2, \"sliding_window\": 6," \
+    "\"hc_mult\": 4, \"num_key_value_heads\": " heads                                   \
+    ", \"dtype\": \"bfloat16\", \"index_topk\": 20, \"index_n_heads\": 2,"              \
+    "\"index_head_dim\": 8, \"quantization_config\": {\"quant_method\": \"fp8\"},"      \
+    "\"num_nextn_predict_layers\": 1, \"compress_ratios\": " ratios more "}"
+
+#define M3(config)                                                                                \
+    "{\"model_type\": \"minimax_m3\", \"num_hidden_layers\": 2, \"hidden_size\": 64,"             \
+    "\"vocab_size\": 100, \"num_local_experts\": 16, \"num_experts_per_tok\": 4,"                 \
+    "\"moe_intermediate_size\": 32, \"dense_intermediate_size\": 48, \"moe_layer_freq\": [0, 1]," \
+    "\"num_attention_heads\": 4, \"num_key_value_heads\": 2, \"dtype\": \"bfloat16\","            \
+    "\"sparse_attention_config\": {\"use_sparse_attention\": true, \"sparse_init_block\": 0,"     \
+    "\"sparse_block_size\": 8, \"sparse_topk_blocks\": 3, \"sparse_num_index_heads\": 2,"         \
+    "\"sparse_index_dim\": 10" config "}}"
+
+/* Weights and bytes of small configs, counted by hand. */
+Test(huggingface, sparse_attention_is_read_as_weights_entries_and_keys)
+{
+    struct moe_model model;
+    struct moe_error err = { 0 };
+    cr_assert_eq(read_text(&model, V32(""), &err), MOE_OK, "%s", err.text);
+    cr_expect_eq(model.sparse_layer_count, 4);
+    cr_expect_eq(model.index_layer_count, 4);
+    cr_expect_eq(moe_model_sparse_tokens(&model), 20);
+    cr_expect_eq(moe_model_index_weights(&model), 4.0 * (24 * 20 + 64 * 10 + 64 * 2));
+    cr_expect_eq(moe_model_kv_bytes_per_token(&model), 4 * (40 * 2 + 10 * 1.03125));
+    cr_assert_eq(read_text(&model,
+                           V32(", \"index_topk_freq\": 2, \"indexer_types\": [\"full\", "
+                               "\"shared\", \"full\", \"shared\"]"),
+                           &err),
+                 MOE_OK, "%s", err.text);
+    cr_expect_eq(model.sparse_layer_count, 4);
+    cr_expect_eq(model.index_layer_count, 2);
+
+    cr_assert_eq(
+        read_text(&model, V4("1", "[0, 4, 128, 4, 0]", ", \"expert_dtype\": \"fp4\""), &err),
+        MOE_OK, "%s", err.text);
+    cr_expect_eq(model.window_layer_count, 1);
+    cr_expect_eq(model.sparse_layer_count, 2);
+    cr_expect_eq(model.pooled_layer_count, 1);
+    cr_expect_eq(model.residual_streams, 4);
+    cr_expect_eq(model.expert_bytes_per_weight, 0.53125);
+    cr_expect_eq(moe_model_sparse_tokens(&model), 80);
+    cr_expect_eq(moe_model_attention_weights(&model),
+                 64.0 * 24 + 24 * 40 + 64 * 10 + 40 * 12 + 24 * 64);
+    cr_expect_eq(moe_model_index_weights(&model),
+                 2.0 * (24 * 16 + 64 * 2 + 4 * 64 * 8) + 2.0 * 4 * 64 * 10 + 2 * 64 * 10);
+    cr_expect_eq(moe_model_kv_bytes_per_token(&model),
+                 20 * (2 / 4.0 + 1 / 128.0) + 2 * 8 * 2 / 4.0);
+    cr_expect_eq(moe_model_window_bytes(&model), 4 * 6 * 20);
+
+    cr_assert_eq(read_text(&model,
+                           M3(", \"sparse_score_type\": \"max\", \"sparse_attention_freq\": "
+                              "[0, 1], \"sparse_disable_index_value\": [0, 1]"),
+                           &err),
+                 MOE_OK, "%s", err.text);
+    cr_expect_eq(model.sparse_layer_count, 1);
+    cr_expect_eq(moe_model_sparse_tokens(&model), 24);
+    cr_expect_eq(moe_model_kv_bytes_per_token(&model), 2 * (2 * 2 * 16 * 2) + 10 * 2);
+}
+
+/* What a config says of sparse attention that is not modelled, or makes no sense. */
+Test(huggingface, sparse_attention_beyond_the_model_is_refused_by_its_key)
+{
+    static const struct {
+        const char *text;
+        enum moe_status status;
+        const char *words;
+    } cases[] = {
+        { DEEPSEEK(", \"dtype\": \"bfloat16\", \"index_topk\": 2048"), MOE_UNSUPPORTED,
+          "key index_topk is 2048, but this model_type" },
+        { V32(", \"compress_ratios\": [4]"), MOE_UNSUPPORTED, "key compress_ratios is [4]" },
+        { V32(", \"index_topk_freq\": 4"), MOE_UNSUPPORTED,
+          "key index_topk_freq is 4, but without indexer_types only 1" },
+        { V32(", \"index_topk_pattern\": \"FSSS\""), MOE_UNSUPPORTED, "key index_topk_pattern" },
+        { V32(", \"indexer_types\": [\"shared\", \"full\", \"full\", \"full\"]"), MOE_RANGE,
+          "the first entry must be \"full\"" },
+        { V32(", \"indexer_types\": [\"full\", \"full\", \"full\", \"half\"]"), MOE_UNSUPPORTED,
+          "key indexer_types: entry 3 is neither" },
+        { V32(", \"indexer_types\": [\"full\"]"), MOE_RANGE, "one entry per hidden layer" },
+        { V32(", \"mlp_layer_types\": [\"dense\", \"sparse\", \"sparse\", \"sparse\"]"), MOE_RANGE,
+          "key mlp_layer_types" },
+        { V4("1", "[0, 4, 128, 8, 0]", ""), MOE_UNSUPPORTED,
+          "key compress_ratios: entry 3 is none of 0, 4 and 128" },
+        { V4("1", "[0, 4, 128]", ""), MOE_RANGE, "key compress_ratios is [0,4,128]" },
+        { V4("2", "[0, 4, 128, 4]", ""), MOE_UNSUPPORTED,
+          "key num_key_value_heads is 2, but only 1" },
+        { V4("1", "[0, 4, 128, 4]", ", \"expert_dtype\": \"int3\""), MOE_UNSUPPORTED,
+          "key expert_dtype is \"int3\"" },
+        { M3(", \"sparse_score_type\": \"sum\""), MOE_UNSUPPORTED, "sparse_score_type is 'sum'" },
+        { M3(", \"sparse_score_type\": \"max\", \"sparse_attention_freq\": [0, 1], "
+             "\"sparse_disable_index_value\": [0, 0]"),
+          MOE_UNSUPPORTED, "sparse_disable_index_value: entry 1 is not 1" },
+        { M3(", \"sparse_score_type\": \"max\", \"sparse_attention_freq\": [0, 2], "
+             "\"sparse_disable_index_value\": [0, 0]"),
+          MOE_RANGE, "sparse_attention_freq: entry 1 is neither 0 nor 1" },
+        { M3(", \"sparse_score_type\": \"max\", \"sparse_attention_freq\": [1]"), MOE_RANGE,
+          "lists of one entry per hidden layer" },
+        { "{\"model_type\": \"deepseek_v32\", \"num_hidden_layers\": 0, \"hidden_size\": 1, "
+          "\"vocab_size\": 1, \"indexer_types\": []}",
+          MOE_RANGE, "is missing" },
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct moe_model model = { .layer_count = 77 };
+        struct moe_error err = { 0 };
+        cr_expect_eq(read_text(&model, cases[i].text, &err), cases[i].status, "%zu: %s", i,
+                     err.text);
+        cr_expect_not_null(strstr(err.text, cases[i].words), "%zu: %s", i, err.text);
+        cr_expect_eq(model.layer_count, 77, "%zu: written on error", i);
+    }
 }
 
 Test(huggingface, refuses_with_the_key_the_value_and_what_is_allowed)

@@ -4,8 +4,8 @@
 #include <math.h>
 #include <stdlib.h>
 
-#include "kernels/reference_expert.h"
-#include "kernels/reference_number.h"
+#include "kernels/reference/reference_expert.h"
+#include "kernels/reference/reference_number.h"
 
 enum { SMALL = 64 };
 

@@ -2,7 +2,7 @@
 #include <criterion/criterion.h>
 #include <math.h>
 
-#include "kernels/reference_gate.h"
+#include "kernels/reference/reference_gate.h"
 
 Test(reference_gate, softmax_is_over_all_experts)
 {

@@ -2,8 +2,8 @@
 #include <criterion/criterion.h>
 #include <math.h>
 
-#include "kernels/reference_kv_read.h"
-#include "kernels/reference_number.h"
+#include "kernels/reference/reference_kv_read.h"
+#include "kernels/reference/reference_number.h"
 
 Test(reference_kv_read, weighs_values_by_softmax_through_the_page_table)
 {

@@ -2,7 +2,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-#include "kernels/reference_number.h"
+#include "kernels/reference/reference_number.h"
 
 Test(reference_number, bf16_rounds_to_nearest_even)
 {

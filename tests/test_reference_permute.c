@@ -2,8 +2,8 @@
 #include <criterion/criterion.h>
 #include <math.h>
 
-#include "kernels/reference_number.h"
-#include "kernels/reference_permute.h"
+#include "kernels/reference/reference_number.h"
+#include "kernels/reference/reference_permute.h"
 
 Test(reference_permute, rows_stand_by_expert_then_token_then_place)
 {

@@ -291,6 +291,36 @@ Test(report, a_run_that_lost_tokens_is_told)
     expect_no_words("table", "were replayed in each");
 }
 
+Test(report, an_audit_is_told)
+{
+    fixture_make(&fixture, 3);
+    fixture_judge(&fixture);
+    expect_no_words("table", "audit");
+    fixture.study.audited = true;
+    expect_words("table",
+                 "audit         tokens, bytes, pages and time were conserved in every step");
+}
+
+/* One event for good, one for a while on the links, one of another GPU. */
+Test(report, time_factors_of_a_rank_include_what_ifs)
+{
+    fixture_make(&fixture, 1);
+    fixture_judge(&fixture);
+    const struct moe_finding_rank plain = moe_finding_rank_of(&fixture.study, 0, 1);
+    fixture.scenario.hardware.event_count = 3;
+    fixture.scenario.hardware.event[0] =
+        (struct moe_hardware_event){ MOE_HARDWARE_SLOW, 1, 2.0, 0, INT64_MAX };
+    fixture.scenario.hardware.event[1] =
+        (struct moe_hardware_event){ MOE_HARDWARE_LINK, 1, 3.0, 5, 9 };
+    fixture.scenario.hardware.event[2] =
+        (struct moe_hardware_event){ MOE_HARDWARE_SLOW, 0, 7.0, 0, INT64_MAX };
+    const struct moe_finding_rank slow = moe_finding_rank_of(&fixture.study, 0, 1);
+    cr_expect_eq(slow.low.compute, 2 * plain.low.compute);
+    cr_expect_eq(slow.high.memory, 2 * plain.high.memory);
+    cr_expect_eq(slow.low.comm, plain.low.comm);
+    cr_expect_eq(slow.high.comm, 3 * plain.high.comm);
+}
+
 Test(report, all_policies_have_stragglers_when_asked)
 {
     const struct moe_report_options all = { .all_policies = true, .chosen = "3 passes" };

@@ -1,8 +1,8 @@
 #include <criterion/criterion.h>
 #include <math.h>
 
-#include "calibrate/expert_floor.h"
-#include "calibrate/row_histogram.h"
+#include "calibrate/expert/expert_floor.h"
+#include "calibrate/expert/row_histogram.h"
 
 static int32_t rows_of(const int32_t *row_offset, int32_t expert)
 {

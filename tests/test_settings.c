@@ -183,11 +183,18 @@ Test(settings, overrides_are_applied_or_leave_everything_as_it_was)
     cr_assert_eq(sample.count, 512);
     cr_assert_eq(sample.item_count, 3);
     cr_assert_str_eq(sample.items[2], "ccc");
+    cr_assert_eq(moe_settings_override(&settings, &sample, "items=[ a b,  c ]", &err), MOE_OK);
+    cr_assert_eq(sample.item_count, 2);
+    cr_assert_str_eq(sample.items[0], "a b");
+    cr_assert_str_eq(sample.items[1], "c");
+    cr_assert_eq(moe_settings_override(&settings, &sample, "items=a,bb,ccc", &err), MOE_OK);
     cr_assert_str_eq(sample.text, "a=b");
     (void) moe_settings_write(&settings, &sample, before, sizeof before);
     static const char *const refused[][2] = {
         { "items=a,b,c,d", "items: 'a,b,c,d' is not a list of 1 to 3 names of 1 to 7 bytes" },
         { "items=a,,b", "items: 'a,,b' is not a list of 1 to 3 names of 1 to 7 bytes" },
+        { "items=[]", "items: '' is not a list of 1 to 3 names of 1 to 7 bytes" },
+        { "items=[a,,b]", "items: 'a,,b' is not a list of 1 to 3 names of 1 to 7 bytes" },
         { "items=", "items: '' is not a list of 1 to 3 names of 1 to 7 bytes" },
         { "group.count=0", "group.count: '0' is not a whole number from 1 to 512" },
         { "text=", "text: '' is not text of 1 to 7 printable bytes" },

@@ -1,7 +1,7 @@
 #include <criterion/criterion.h>
 #include <math.h>
 
-#include "calibrate/timing.h"
+#include "calibrate/timing/timing.h"
 
 Test(timing, quantiles_lie_between_the_repeats)
 {

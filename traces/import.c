@@ -27,6 +27,39 @@ const struct moe_import_format *const *moe_import_formats(size_t *count)
     return formats;
 }
 
+/* What often is why no format takes an input, about its first file; "" when nothing is known. */
+static const char *likely_cause(const struct moe_import_input *input)
+{
+    static const struct {
+        const char *begin;
+        size_t bytes;
+        const char *words;
+    } known[] = {
+        { "\xff\xfe", 2, " (text in UTF-16: save it as UTF-8)" },
+        { "\xfe\xff", 2, " (text in UTF-16: save it as UTF-8)" },
+        { "\xef\xbb\xbf", 3, " (it begins with a byte order mark: save it without)" },
+        { "\x1f\x8b", 2, " (compressed with gzip: unpack it)" },
+        { "\x28\xb5\x2f\xfd", 4, " (compressed with zstd: unpack it)" },
+        { "PAR1", 4, " (Parquet: traces/README.md says how to convert it)" },
+        { "\x80\x02", 2, " (a pickle outside of a zip file: save it with torch 1.6 or newer)" },
+        { "<", 1, " (a page of HTML or XML, perhaps of a failed download)" },
+    };
+    if (input->file_count == 0) {
+        return " (it holds no file)";
+    }
+    const struct moe_import_file *file = &input->files[0];
+    if (file->size_bytes == 0) {
+        return " (the file is empty)";
+    }
+    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
+        if (file->head_bytes >= known[i].bytes &&
+            memcmp(file->head, known[i].begin, known[i].bytes) == 0) {
+            return known[i].words;
+        }
+    }
+    return "";
+}
+
 enum moe_status moe_import_find(const char *name, const struct moe_import_input *input,
                                 const struct moe_import_format **out, struct moe_error *err)
 {
@@ -44,9 +77,9 @@ enum moe_status moe_import_find(const char *name, const struct moe_import_input 
     }
     return automatic
                ? moe_fail(err, MOE_PARSE,
-                          "%.120s: its content looks like none of the formats there are:%s; "
+                          "%.120s: its content looks like none of the formats there are%s:%s; "
                           "--format says which one it is",
-                          input->paths[0], names)
+                          input->paths[0], likely_cause(input), names)
                : moe_fail(err, MOE_RANGE, "no format '%.40s'; there are: auto%s", name, names);
 }
 

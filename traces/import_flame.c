@@ -101,8 +101,10 @@ static enum moe_status take_tokens(struct flame *import, const struct moe_tensor
             .experts = experts,
         };
         if (moe_tensor_experts(tensor, token * top_k, top_k, experts) < top_k) {
-            return moe_fail(err, MOE_PARSE, "%s: indices[%" PRIu64 "] holds what is no expert",
-                            path, token);
+            return moe_fail(err, MOE_PARSE,
+                            "%s: indices[%" PRIu64
+                            "] holds what is neither an expert from 0 to %d nor -1",
+                            path, token, MOE_TRACE_EXPERT_LIMIT - 1);
         }
         MOE_TRY(moe_route_gather_take(&import->gather, &choice, path, err));
     }

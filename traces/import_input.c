@@ -211,7 +211,10 @@ enum moe_status moe_import_check_ranks(const int32_t *ranks, size_t count, const
             found += ranks[i] == (int32_t) rank;
         }
         if (found > 1) {
-            return moe_fail(err, MOE_PARSE, "%s: two files of rank %zu", folder, rank);
+            return moe_fail(err, MOE_PARSE,
+                            "%s: two files of rank %zu; one for each rank makes a dump, and "
+                            "`moesim trace merge` joins traces of several dumps",
+                            folder, rank);
         }
         if (found == 0) {
             return moe_fail(err, MOE_PARSE,

@@ -44,8 +44,10 @@ static enum moe_status read_ids(const struct moe_csv *csv, uint16_t *experts, ui
         if (digits == 0 || (at[digits] != ' ' && at[digits] != '\0') ||
             value >= MOE_TRACE_EXPERT_LIMIT || *count == MOE_TRACE_TOP_K_LIMIT) {
             return moe_fail(err, MOE_PARSE,
-                            "%s:%" PRIu64 ": '%.20s' is no expert, or more than %d of them",
-                            csv->lines.path, csv->lines.number, at, MOE_TRACE_TOP_K_LIMIT);
+                            "%s:%" PRIu64
+                            ": '%.20s' is no expert from 0 to %d, or more than %d of them",
+                            csv->lines.path, csv->lines.number, at, MOE_TRACE_EXPERT_LIMIT - 1,
+                            MOE_TRACE_TOP_K_LIMIT);
         }
         experts[(*count)++] = (uint16_t) value;
         at += digits;

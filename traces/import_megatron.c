@@ -8,6 +8,7 @@
  * numbered on their own.
  */
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "traces/route_gather.h"
@@ -67,6 +68,24 @@ static enum moe_status read_record(struct moe_route_gather *gather, const json_t
     return MOE_OK;
 }
 
+/* Of the file's first line, whatever its name; else of its name; -1: not known. */
+static int32_t rank_of(const struct moe_import_file *file)
+{
+    static const char key[] = "\"rank\":";
+    const char *head = (const char *) file->head;
+    const char *found = strstr(head, key);
+    const char *end = strchr(head, '\n');
+    if (found != NULL && (end == NULL || found < end)) {
+        const char *digits = found + strlen(key);
+        digits += strspn(digits, " ");
+        const size_t length = strspn(digits, "0123456789");
+        if (length > 0 && length < 7) {
+            return (int32_t) strtol(digits, NULL, 10);
+        }
+    }
+    return moe_import_file_number(file->name, "rank", ".jsonl");
+}
+
 static enum moe_status open_import(void **state, struct moe_import_input *input,
                                    struct moe_import_description *out, struct moe_error *err)
 {
@@ -79,7 +98,7 @@ static enum moe_status open_import(void **state, struct moe_import_input *input,
     int32_t ranks[MOE_IMPORT_FILE_LIMIT];
     bool numbered = true;
     for (size_t i = 0; i < input->file_count; i++) {
-        ranks[i] = moe_import_file_number(input->files[i].name, "rank", ".jsonl");
+        ranks[i] = rank_of(&input->files[i]);
         numbered = numbered && ranks[i] >= 0;
     }
     if (numbered) {

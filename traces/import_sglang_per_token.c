@@ -162,10 +162,13 @@ static enum moe_status send_rows(const struct per_token *import, size_t rank, si
     } else {
         const uint64_t good = moe_tensor_experts(tensor, 0, tensor->item_count, ids);
         if (good < tensor->item_count) {
+            char value[32];
             status = moe_fail(err, MOE_PARSE,
                               "%s: record %zu: topk_ids_of_layer: item %" PRIu64
-                              " is neither an expert nor -1",
-                              path, record, good);
+                              " is %s, neither an expert from 0 to %d nor -1",
+                              path, record, good,
+                              moe_tensor_item_text(tensor, good, value, sizeof value),
+                              MOE_TRACE_EXPERT_LIMIT - 1);
         }
     }
     if (status == MOE_OK) {

@@ -120,9 +120,12 @@ static enum moe_status fill_part(const struct moe_response_file *import, const j
     if (status == MOE_OK && ids > 0) {
         const uint64_t good = moe_tensor_experts(&tensor, 0, ids, rows);
         if (good < ids) {
-            status =
-                moe_fail(err, MOE_PARSE, "%s: \"%s\": item %" PRIu64 " is neither an expert nor -1",
-                         place, key, good);
+            char value[32];
+            status = moe_fail(
+                err, MOE_PARSE,
+                "%s: \"%s\": item %" PRIu64 " is %s, neither an expert from 0 to %d nor -1", place,
+                key, good, moe_tensor_item_text(&tensor, good, value, sizeof value),
+                MOE_TRACE_EXPERT_LIMIT - 1);
         }
     }
     free(bytes);

@@ -109,8 +109,10 @@ static enum moe_status open_import(void **state, struct moe_import_input *input,
     if (input->file_count != 1) {
         return moe_fail(
             err, MOE_RANGE,
-            "%zu files; the recorder writes one in this mode, with the sums of all ranks",
-            input->file_count);
+            "%.120s and %.120s are not of one dump (%zu files were given): in this mode the "
+            "recorder writes one file, with the sums of all ranks; `moesim trace merge` joins "
+            "traces of several dumps",
+            input->files[0].path, input->files[1].path, input->file_count);
     }
     input->files[0].is_used = true;
     import->path = input->files[0].path;

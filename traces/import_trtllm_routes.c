@@ -41,9 +41,13 @@ static enum moe_status take(void *context, int32_t rank, uint32_t iteration, uin
         };
         const uint64_t good = moe_tensor_experts(tensor, token * top_k, top_k, experts);
         if (good < top_k) {
+            char value[32];
             return moe_fail(err, MOE_PARSE,
-                            "%s: token %" PRIu64 ", k %" PRIu64 " is neither an expert nor -1",
-                            place, token, good);
+                            "%s: token %" PRIu64 ", k %" PRIu64
+                            " is %s, neither an expert from 0 to %d nor -1",
+                            place, token, good,
+                            moe_tensor_item_text(tensor, token * top_k + good, value, sizeof value),
+                            MOE_TRACE_EXPERT_LIMIT - 1);
         }
         MOE_TRY(moe_route_gather_take(&import->gather, &choice, place, err));
     }

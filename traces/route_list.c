@@ -80,12 +80,16 @@ enum moe_status moe_route_list_add_tensor(struct moe_route_list *list,
     MOE_TRY(moe_route_list_add(list, request, &rows, what, err));
     const uint64_t good = moe_tensor_experts(tensor, 0, tensor->item_count, rows);
     const uint64_t per_row = (uint64_t) list->layer_count * list->top_k;
-    return good == tensor->item_count
-               ? MOE_OK
-               : moe_fail(err, MOE_PARSE,
-                          "%s: row %" PRIu64 ", layer %" PRIu64 ", k %" PRIu64
-                          " is neither an expert nor -1",
-                          what, good / per_row, good % per_row / list->top_k, good % list->top_k);
+    if (good == tensor->item_count) {
+        return MOE_OK;
+    }
+    char value[32];
+    return moe_fail(err, MOE_PARSE,
+                    "%s: row %" PRIu64 ", layer %" PRIu64 ", k %" PRIu64
+                    " is %s, neither an expert from 0 to %d nor -1",
+                    what, good / per_row, good % per_row / list->top_k, good % list->top_k,
+                    moe_tensor_item_text(tensor, good, value, sizeof value),
+                    MOE_TRACE_EXPERT_LIMIT - 1);
 }
 
 enum moe_status moe_route_list_split(uint64_t row_count, uint64_t prompt_tokens, const char *what,

@@ -243,3 +243,12 @@ uint64_t moe_tensor_counts(const struct moe_tensor *tensor, uint64_t first, uint
     }
     return count;
 }
+
+const char *moe_tensor_item_text(const struct moe_tensor *tensor, uint64_t item, char *text,
+                                 size_t size)
+{
+    double value = 0.0;
+    moe_tensor_real(tensor, item, 1, &value);
+    (void) snprintf(text, size, isnan(value) ? "nan" : "%.17g", value);
+    return text;
+}

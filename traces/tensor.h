@@ -65,6 +65,10 @@ uint64_t moe_tensor_experts(const struct moe_tensor *tensor, uint64_t first, uin
 uint64_t moe_tensor_counts(const struct moe_tensor *tensor, uint64_t first, uint64_t count,
                            double *out);
 
+/* An item as a number, "nan" and all, into text[size]; returns text. */
+const char *moe_tensor_item_text(const struct moe_tensor *tensor, uint64_t item, char *text,
+                                 size_t size);
+
 /* "[8, 16, 64]", into text[size]; returns text. */
 const char *moe_tensor_shape_text(const struct moe_tensor *tensor, char *text, size_t size);
 

@@ -403,8 +403,9 @@ static enum moe_status write_store(struct job *job, struct moe_trace_edit_result
     return status;
 }
 
-enum moe_status moe_trace_edit_run(const struct moe_trace_edit *edit,
-                                   struct moe_trace_edit_result *result, struct moe_error *err)
+/* Runs the edit, or with result NULL only tries whether its output can be written. */
+static enum moe_status run_job(const struct moe_trace_edit *edit,
+                               struct moe_trace_edit_result *result, struct moe_error *err)
 {
     if (edit->input_count < 1 || edit->input_count > MOE_TRACE_EDIT_LIMIT) {
         return moe_fail(err, MOE_RANGE, "%zu trace stores; 1 to %d can be edited together",
@@ -417,7 +418,9 @@ enum moe_status moe_trace_edit_run(const struct moe_trace_edit *edit,
     job->edit = edit;
     enum moe_status status = prepare(job, err);
     if (status == MOE_OK) {
-        status = write_store(job, result, err);
+        status = result != NULL ? write_store(job, result, err)
+                                : moe_trace_writer_try(edit->output, edit->overwrite, &job->model,
+                                                       &job->history, err);
     }
     for (size_t i = 0; i < edit->input_count; i++) {
         moe_trace_close(job->inputs[i].trace);
@@ -427,4 +430,15 @@ enum moe_status moe_trace_edit_run(const struct moe_trace_edit *edit,
     free(job->piece);
     free(job);
     return status;
+}
+
+enum moe_status moe_trace_edit_run(const struct moe_trace_edit *edit,
+                                   struct moe_trace_edit_result *result, struct moe_error *err)
+{
+    return run_job(edit, result, err);
+}
+
+enum moe_status moe_trace_edit_try(const struct moe_trace_edit *edit, struct moe_error *err)
+{
+    return run_job(edit, NULL, err);
 }

@@ -55,4 +55,8 @@ enum moe_status moe_trace_edit_run(const struct moe_trace_edit *edit,
                                    struct moe_trace_edit_result *result,
                                    struct moe_error *err) MOE_MUST_CHECK;
 
+/* Whether the run would begin: inputs and choice are right, and output could be written. */
+enum moe_status moe_trace_edit_try(const struct moe_trace_edit *edit,
+                                   struct moe_error *err) MOE_MUST_CHECK;
+
 #endif

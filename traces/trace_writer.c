@@ -291,6 +291,29 @@ enum moe_status moe_trace_writer_open(struct moe_trace_writer **out, const char 
     return MOE_OK;
 }
 
+enum moe_status moe_trace_writer_try(const char *path, bool overwrite,
+                                     const struct moe_trace_model *model,
+                                     const struct moe_trace_history *history, struct moe_error *err)
+{
+    char folder[4096];
+    struct moe_trace_writer *writer = NULL;
+    if (access(path, F_OK) != 0) {
+        (void) snprintf(folder, sizeof folder, "%s", path);
+        return access(dirname(folder), W_OK | X_OK) == 0
+                   ? MOE_OK
+                   : moe_fail(err, MOE_IO, "%s: its folder: %s", path, strerror(errno));
+    }
+    if (overwrite) {
+        return is_trace_store(path)
+                   ? MOE_OK
+                   : moe_fail(err, MOE_RANGE,
+                              "%s: not a trace store, and --overwrite replaces nothing else", path);
+    }
+    MOE_TRY(moe_trace_writer_open(&writer, path, false, model, history, err));
+    (void) moe_trace_writer_close(writer, MOE_IO); /* the world's: what is there stays */
+    return MOE_OK;
+}
+
 bool moe_trace_writer_is_finished(const struct moe_trace_writer *writer)
 {
     return writer->is_finished;

@@ -33,6 +33,13 @@ enum moe_status moe_trace_writer_open(struct moe_trace_writer **out, const char 
                                       const struct moe_trace_history *history,
                                       struct moe_error *err) MOE_MUST_CHECK;
 
+/* Whether moe_trace_writer_open would take the path, before work is put into it. An unfinished
+ * store of this import is left as it is. Errors: as there. */
+enum moe_status moe_trace_writer_try(const char *path, bool overwrite,
+                                     const struct moe_trace_model *model,
+                                     const struct moe_trace_history *history,
+                                     struct moe_error *err) MOE_MUST_CHECK;
+
 /* The store was finished by this very import before: send nothing, just close. */
 bool moe_trace_writer_is_finished(const struct moe_trace_writer *writer);
 

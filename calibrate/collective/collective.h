@@ -13,7 +13,7 @@
 
 #include "calibrate/collective/bootstrap.h"
 #include "calibrate/collective/collective_plan.h"
-#include "calibrate/nvml.h"
+#include "calibrate/device/nvml.h"
 #include "sim/base/error.h"
 
 struct moe_sample_store; /* samples/sample_store.h; only where the build found SQLite */

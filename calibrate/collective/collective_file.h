@@ -7,8 +7,8 @@
 
 #include <stdint.h>
 
-#include "calibrate/device.h"
-#include "calibrate/nvml.h"
+#include "calibrate/device/device.h"
+#include "calibrate/device/nvml.h"
 #include "sim/base/error.h"
 
 struct moe_sample_store;

@@ -15,7 +15,7 @@
 #include "calibrate/collective/exchange.h"
 #include "calibrate/collective/lanes.h"
 #include "calibrate/collective/watchdog.h"
-#include "calibrate/timing.h"
+#include "calibrate/timing/timing.h"
 #include "sim/base/error.h"
 
 /* Means over the batches of a visit; 0 where NVML does not tell. */

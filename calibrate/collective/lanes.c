@@ -7,7 +7,7 @@
 #include <time.h>
 
 #include "calibrate/collective/exchange_pattern.h"
-#include "kernels/random_fill.h"
+#include "kernels/memory/random_fill.h"
 
 /* Far longer than queueing a batch takes: a hold that ends by itself spoils the batch. */
 static const int64_t HOLD_NS = 1000000000;

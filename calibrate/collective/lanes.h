@@ -2,7 +2,7 @@
  * Lanes: the GPUs that take part in a measurement, each with a stream, buffers and events, started
  * together.
  *
- * A batch queues the same call on all lanes behind one hold (kernels/hold.h), each call between a
+ * A batch queues the same call on all lanes behind one hold (clock/hold.h), each call between a
  * pair of events of its lane, and opens the hold when everything is queued: so no time of the host
  * is in the times, and all lanes start within about a microsecond. The first call behind the hold
  * is not timed: it takes up what is left of that microsecond.
@@ -17,9 +17,9 @@
 
 #include "calibrate/collective/collective_op.h"
 #include "calibrate/collective/collective_plan.h"
-#include "calibrate/device.h"
-#include "calibrate/nvml.h"
-#include "kernels/hold.h"
+#include "calibrate/device/device.h"
+#include "calibrate/device/nvml.h"
+#include "kernels/clock/hold.h"
 #include "sim/base/error.h"
 
 enum {

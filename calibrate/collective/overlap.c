@@ -6,9 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "calibrate/row_histogram.h"
-#include "kernels/expert_ffn.h"
-#include "kernels/random_fill.h"
+#include "calibrate/expert/row_histogram.h"
+#include "kernels/expert/expert_ffn.h"
+#include "kernels/memory/random_fill.h"
 
 enum {
     CALLS = 64, /* of each kind in a round, at most */

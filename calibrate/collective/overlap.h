@@ -2,7 +2,7 @@
  * Overlap: what expert GEMMs and all-to-alls cost each other when they run at once, as they do in
  * engines that split a batch in two.
  *
- * Every lane runs expert FFNs (kernels/expert_ffn.h, bf16, SwiGLU) on a stream of low priority and
+ * Every lane runs expert FFNs (expert_ffn.h, bf16, SwiGLU) on a stream of low priority and
  * all-to-alls on its own of the highest, both behind one hold. Of both only those calls count that
  * lie wholly within the time in which the other kind was running. Both are also measured alone, in
  * turns with that, so that heat moves all alike.

@@ -1,6 +1,6 @@
 /*
- * Measured backends: the names of calibrate/expert_backend.h that a plan may ask for, free of CUDA.
- * verb_measure.c holds each against the real one.
+ * Measured backends: the names of calibrate/expert/expert_backend.h that a plan may ask for, free of
+ * CUDA. verb_measure.c holds each against the real one.
  */
 #ifndef MOE_CALIBRATE_MEASURE_BACKEND_H
 #define MOE_CALIBRATE_MEASURE_BACKEND_H
@@ -8,7 +8,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#include "kernels/expert_ffn.h"
+#include "kernels/expert/expert_ffn.h"
 
 struct moe_measure_backend {
     const char *name;

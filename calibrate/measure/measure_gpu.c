@@ -6,9 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "calibrate/ceilings.h"
-#include "calibrate/measure/launch_cost.h"
+#include "calibrate/bench/ceilings.h"
 #include "calibrate/measure/measure_refine.h"
+#include "calibrate/timing/launch_cost.h"
 
 enum { REFINE_ROUNDS = 3, FIRST_TIER_AFTER_REFINE = 6, AGAIN_LIMIT = 4096 };
 

@@ -6,7 +6,7 @@
 
 #include <stdint.h>
 
-#include "calibrate/bench_result.h"
+#include "calibrate/bench/bench_result.h"
 #include "calibrate/measure/measure_run.h"
 #include "calibrate/measure/measure_work.h"
 

@@ -7,7 +7,7 @@
 #include "sim/base/hash.h"
 #include "sim/base/random.h"
 
-/* Both sides of where our kernels take another tile (kernels/expert_split.h: tiles of 128, or 192,
+/* Both sides of where our kernels take another tile (expert_split.h: tiles of 128, or 192,
  * and the smallest of 8 .. 128 that holds what is left), and one between. */
 static const int32_t expert_anchors[] = { 1,   2,   4,   8,   16,  32,  64,  65,  96,
                                           128, 129, 160, 192, 193, 256, 257, 320, 384,

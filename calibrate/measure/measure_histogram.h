@@ -16,7 +16,7 @@
 
 #include <stdint.h>
 
-#include "calibrate/row_histogram.h"
+#include "calibrate/expert/row_histogram.h"
 
 enum { MOE_MEASURE_HISTOGRAM_NAME = 16 };
 

@@ -21,8 +21,8 @@
 #include <stdint.h>
 #include <stdio.h>
 
-#include "calibrate/bench_plan.h"
-#include "calibrate/expert_floor.h"
+#include "calibrate/bench/bench_plan.h"
+#include "calibrate/expert/expert_floor.h"
 #include "calibrate/measure/measure_histogram.h"
 #include "sim/base/error.h"
 

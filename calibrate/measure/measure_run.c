@@ -6,7 +6,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "calibrate/blas.h"
+#include "calibrate/blas/blas.h"
 #include "calibrate/measure/measure_gpu.h"
 #include "calibrate/measure/nvml_sampler.h"
 

@@ -14,9 +14,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "calibrate/device.h"
+#include "calibrate/device/device.h"
+#include "calibrate/device/nvml.h"
 #include "calibrate/measure/measure_plan.h"
-#include "calibrate/nvml.h"
 #include "calibrate/samples/sample_store.h"
 #include "sim/base/error.h"
 #include "sim/base/progress.h"

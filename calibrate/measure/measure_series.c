@@ -61,7 +61,7 @@ static void name_expert_models(struct moe_measure_series *series)
 }
 
 /* Weights are kept in as many copies as it takes that none is found in the cache when a quarter of
- * the experts is used (calibrate/graph_timer.h, the rule of five caches; at most 64 copies). */
+ * the experts is used (timing/graph_timer.h, the rule of five caches; at most 64 copies). */
 static double expert_memory(const struct moe_measure_series *series, double cache_bytes)
 {
     const struct moe_expert_ffn_shape shape = { series->hidden, series->inter, series->units,

@@ -7,9 +7,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "calibrate/graph_settle.h"
 #include "calibrate/measure/measure_gpu.h"
 #include "calibrate/measure/measure_series.h"
+#include "calibrate/timing/graph_settle.h"
 #include "sim/base/random.h"
 
 /* Free memory that opening a series leaves to backends, references and the driver; what a series of

@@ -3,7 +3,7 @@
 #include <assert.h>
 #include <cuda_runtime_api.h>
 
-#include "calibrate/device.h"
+#include "calibrate/device/device.h"
 
 const struct moe_measure_work *moe_measure_work_of(enum moe_measure_kind kind)
 {

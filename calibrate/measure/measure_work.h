@@ -11,9 +11,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "calibrate/blas.h"
-#include "calibrate/graph_timer.h"
+#include "calibrate/blas/blas.h"
 #include "calibrate/measure/measure_plan.h"
+#include "calibrate/timing/graph_timer.h"
 #include "sim/base/error.h"
 
 struct moe_measure_tools {

@@ -3,8 +3,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "calibrate/expert_backend.h"
-#include "calibrate/expert_reference.h"
+#include "calibrate/expert/expert_backend.h"
+#include "calibrate/expert/expert_reference.h"
 #include "calibrate/measure/measure_work.h"
 
 /* The least part of the experts that a planned histogram uses with all its weight. */

@@ -4,12 +4,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "calibrate/device.h"
-#include "calibrate/lt_plan.h"
+#include "calibrate/blas/lt_plan.h"
+#include "calibrate/device/device.h"
 #include "calibrate/measure/measure_work.h"
-#include "kernels/expert_rows.h"
-#include "kernels/random_fill.h"
-#include "kernels/reference_number.h"
+#include "kernels/expert/expert_rows.h"
+#include "kernels/memory/random_fill.h"
+#include "kernels/reference/reference_number.h"
 
 enum { CHECKED_ROWS = 2, CHECKED_COLUMNS = 8, SAMPLES = 4, LARGE_ROWS = 1024 };
 

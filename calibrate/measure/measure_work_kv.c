@@ -5,11 +5,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "calibrate/device.h"
+#include "calibrate/device/device.h"
 #include "calibrate/measure/measure_work.h"
-#include "kernels/expert_rows.h"
-#include "kernels/kv_read.h"
-#include "kernels/random_fill.h"
+#include "kernels/attention/kv_read.h"
+#include "kernels/expert/expert_rows.h"
+#include "kernels/memory/random_fill.h"
 #include "sim/base/random.h"
 
 enum { PAGE_TOKENS = 64 };

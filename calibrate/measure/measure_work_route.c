@@ -6,12 +6,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "calibrate/device.h"
+#include "calibrate/device/device.h"
 #include "calibrate/measure/measure_work.h"
-#include "kernels/gate.h"
-#include "kernels/permute.h"
-#include "kernels/random_fill.h"
-#include "kernels/reference_number.h"
+#include "kernels/memory/random_fill.h"
+#include "kernels/reference/reference_number.h"
+#include "kernels/route/gate.h"
+#include "kernels/route/permute.h"
 #include "sim/base/random.h"
 
 enum { EXPERT_LIMIT = 1024, CHECKED_TOKENS = 3 };

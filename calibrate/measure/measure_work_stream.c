@@ -4,10 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "calibrate/device.h"
+#include "calibrate/device/device.h"
 #include "calibrate/measure/measure_work.h"
-#include "kernels/random_fill.h"
-#include "kernels/stream.h"
+#include "kernels/memory/random_fill.h"
+#include "kernels/memory/stream.h"
 
 enum { NODE_BYTES = 16 };
 

@@ -18,6 +18,27 @@ enum moe_rule_outcome moe_rule_broken(struct moe_rule_trial *trial, const char *
     return MOE_RULE_BROKEN;
 }
 
+enum moe_rule_outcome moe_rule_make_case(struct moe_rule_trial *trial,
+                                         const struct moe_policy_case_spec *spec,
+                                         struct moe_policy_case *c)
+{
+    return moe_policy_case_make(c, spec, NULL, &trial->world, &trial->reason) == MOE_OK
+               ? MOE_RULE_KEPT
+               : moe_rule_broken(trial, "the case itself failed: %.200s", trial->reason.text);
+}
+
+enum moe_rule_outcome moe_rule_no_room(struct moe_rule_trial *trial)
+{
+    return moe_rule_broken(trial, "the case itself failed: no room");
+}
+
+enum moe_rule_outcome moe_rule_outcome_of(struct moe_rule_trial *trial, enum moe_status status)
+{
+    return status == MOE_OK       ? MOE_RULE_KEPT
+           : status == MOE_POLICY ? MOE_RULE_REFUSED
+                                  : moe_rule_broken(trial, "it failed: %.300s", trial->reason.text);
+}
+
 static enum moe_rule_outcome attempt(struct moe_rule_trial *trial,
                                      const struct moe_policy_rule *rule,
                                      const struct moe_policy_case_spec *spec)
@@ -118,6 +139,7 @@ enum moe_status moe_policy_check(const struct moe_policy *policy, uint64_t case_
     }
     if (status == MOE_OK) {
         try_rules(&trial, moe_place_rules, moe_place_rule_count, case_count, report);
+        try_rules(&trial, moe_dispatch_rules, moe_dispatch_rule_count, case_count, report);
         try_rules(&trial, moe_replay_rules, moe_replay_rule_count, case_count, report);
     }
     moe_arena_finish(&trial.scratch[1]);

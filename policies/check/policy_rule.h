@@ -26,11 +26,24 @@ struct moe_policy_rule {
 
 extern const struct moe_policy_rule moe_place_rules[];
 extern const uint32_t moe_place_rule_count;
-extern const struct moe_policy_rule moe_replay_rules[]; /* dispatch, predict, group */
+extern const struct moe_policy_rule moe_dispatch_rules[];
+extern const uint32_t moe_dispatch_rule_count;
+extern const struct moe_policy_rule moe_replay_rules[]; /* predict, group */
 extern const uint32_t moe_replay_rule_count;
 
 /* Fills trial->reason: the rule is broken, because. */
 enum moe_rule_outcome moe_rule_broken(struct moe_rule_trial *trial, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
+
+/* The case of spec in trial->world; anything but kept ends the attempt. */
+enum moe_rule_outcome moe_rule_make_case(struct moe_rule_trial *trial,
+                                         const struct moe_policy_case_spec *spec,
+                                         struct moe_policy_case *c);
+
+/* trial->world is full. */
+enum moe_rule_outcome moe_rule_no_room(struct moe_rule_trial *trial);
+
+/* How a method's own status counts. */
+enum moe_rule_outcome moe_rule_outcome_of(struct moe_rule_trial *trial, enum moe_status status);
 
 #endif

@@ -1,34 +1,10 @@
-/* What dispatch, predict and group policies promise. */
+/* What predict and group policies promise. */
 #include <string.h>
 
 #include "policies/check/policy_rule.h"
-#include "policies/copy_index.h"
 #include "sim/base/random.h"
 
-enum { STEPS = 3, GUARD = 16, SEATS = 2, WAITING = 12 };
-
-static enum moe_rule_outcome make(struct moe_rule_trial *t, const struct moe_policy_case_spec *spec,
-                                  struct moe_policy_case *c)
-{
-    return moe_policy_case_make(c, spec, NULL, &t->world, &t->reason) == MOE_OK
-               ? MOE_RULE_KEPT
-               : moe_rule_broken(t, "the case itself failed: %.200s", t->reason.text);
-}
-
-static enum moe_rule_outcome no_room(struct moe_rule_trial *t)
-{
-    return moe_rule_broken(t, "the case itself failed: no room");
-}
-
-/* How a method's own failure counts. */
-static enum moe_rule_outcome outcome_of(struct moe_rule_trial *t, enum moe_status status)
-{
-    return status == MOE_OK       ? MOE_RULE_KEPT
-           : status == MOE_POLICY ? MOE_RULE_REFUSED
-                                  : moe_rule_broken(t, "it failed: %.300s", t->reason.text);
-}
-
-/* --- dispatch --- */
+enum { STEPS = 3, SEATS = 2, WAITING = 12 };
 
 /* Two instances of a policy side by side, which must agree. */
 struct twins {
@@ -37,115 +13,6 @@ struct twins {
     void *state[2];
     uint32_t lookahead[2];
 };
-
-static enum moe_status start_dispatch(struct moe_rule_trial *t, const struct moe_policy_case *c,
-                                      struct twins *twins)
-{
-    const struct moe_dispatch_methods *methods = t->policy->dispatch;
-    MOE_TRY(moe_policy_show(t->policy, &c->view, &twins->shown, twins->values, &t->reason));
-    for (int i = 0; i < 2 && methods->init != NULL; i++) {
-        MOE_TRY(methods->init(&twins->shown, &c->previous, &t->scratch[i], &twins->state[i],
-                              &t->reason));
-    }
-    return MOE_OK;
-}
-
-/* Tokens of one layer and step: some sources idle, some experts unwanted. */
-static void draw_demand(const struct moe_policy_case_spec *spec,
-                        const struct moe_placement_shape *shape, uint64_t step, uint32_t layer,
-                        uint32_t *demand, uint64_t *total)
-{
-    const uint64_t key = moe_random_key(spec->seed + step, MOE_RANDOM_TEST);
-    memset(total, 0, shape->expert_count * sizeof *total);
-    for (uint32_t source = 0; source < shape->gpu_count; source++) {
-        for (uint32_t expert = 0; expert < shape->expert_count; expert++) {
-            const uint64_t counter = ((uint64_t) layer << 40) | (uint64_t) source << 20 | expert;
-            const uint64_t drawn = moe_random_below(key, counter, 64);
-            const uint32_t tokens = (uint32_t) (drawn < 32    ? 0
-                                                : drawn == 63 ? 1000 + expert
-                                                              : drawn - 31);
-            demand[(size_t) source * shape->expert_count + expert] = tokens;
-            total[expert] += tokens;
-        }
-    }
-}
-
-/* One split by one of the twins into guarded quotas. */
-static enum moe_status split(struct moe_rule_trial *t, const struct twins *twins, int which,
-                             const struct moe_dispatch_view *view, uint32_t *guarded)
-{
-    const size_t cells = (size_t) view->shape.gpu_count * view->copy_count;
-    uint64_t dropped = 0;
-    memset(guarded, 0xa5, (cells + (size_t) 2 * GUARD) * sizeof *guarded);
-    MOE_TRY(moe_policy_split(t->policy, twins->state[which], view, guarded + GUARD, &dropped,
-                             &t->reason));
-    for (size_t i = 0; i < GUARD; i++) {
-        if (guarded[i] != 0xa5a5a5a5 || guarded[GUARD + cells + i] != 0xa5a5a5a5) {
-            return moe_fail(&t->reason, MOE_RANGE, "it wrote outside its quotas");
-        }
-    }
-    return MOE_OK;
-}
-
-static enum moe_rule_outcome split_layers(struct moe_rule_trial *t,
-                                          const struct moe_policy_case_spec *spec,
-                                          const struct moe_policy_case *c, struct twins *twins)
-{
-    const struct moe_placement_shape *shape = &c->view.shape;
-    const size_t pairs = (size_t) shape->gpu_count * shape->expert_count;
-    const size_t quotas = (size_t) shape->gpu_count * shape->slot_count + (size_t) 2 * GUARD;
-    uint32_t *demand = MOE_NEW(&t->world, uint32_t, pairs);
-    uint64_t *total = MOE_NEW(&t->world, uint64_t, shape->expert_count);
-    uint32_t *quota[2] = { MOE_NEW(&t->world, uint32_t, quotas),
-                           MOE_NEW(&t->world, uint32_t, quotas) };
-    if (demand == NULL || total == NULL || quota[0] == NULL || quota[1] == NULL) {
-        return no_room(t);
-    }
-    for (uint32_t i = 0; i < STEPS * shape->layer_count; i++) {
-        struct moe_copy_index index;
-        struct moe_dispatch_view view = {
-            .shape = *shape,
-            .step = i / shape->layer_count,
-            .layer = i % shape->layer_count,
-            .demand = demand,
-            .expert_total = total,
-            .speed = twins->shown.speed,
-            .topology = twins->shown.topology,
-            .parameters = twins->shown.parameters,
-            .seed = twins->shown.seed,
-        };
-        if (moe_copy_index_init(&index, &c->previous, view.layer, &t->world, NULL) != MOE_OK) {
-            return no_room(t);
-        }
-        view.copy_count = index.copy_count;
-        view.first_copy = index.first_copy;
-        view.slot_of_copy = index.slot_of_copy;
-        view.gpu_of_copy = index.gpu_of_copy;
-        draw_demand(spec, shape, view.step, view.layer, demand, total);
-        for (int which = 0; which < 2; which++) {
-            if (split(t, twins, which, &view, quota[which]) != MOE_OK) {
-                return MOE_RULE_BROKEN;
-            }
-        }
-        if (memcmp(quota[0], quota[1], quotas * sizeof(uint32_t)) != 0) {
-            return moe_rule_broken(t, "step %llu, layer %u: equal views, other quotas",
-                                   (unsigned long long) view.step, view.layer);
-        }
-    }
-    return MOE_RULE_KEPT;
-}
-
-static enum moe_rule_outcome splits(struct moe_rule_trial *t,
-                                    const struct moe_policy_case_spec *spec)
-{
-    struct moe_policy_case c;
-    struct twins twins = { 0 };
-    enum moe_rule_outcome outcome = make(t, spec, &c);
-    if (outcome == MOE_RULE_KEPT) {
-        outcome = outcome_of(t, start_dispatch(t, &c, &twins));
-    }
-    return outcome == MOE_RULE_KEPT ? split_layers(t, spec, &c, &twins) : outcome;
-}
 
 /* --- predict --- */
 
@@ -156,7 +23,7 @@ static enum moe_rule_outcome predicts_window(struct moe_rule_trial *t,
     struct moe_place_view shown;
     double values[MOE_POLICY_PARAMETER_LIMIT];
     double *load[2];
-    const enum moe_rule_outcome outcome = make(t, spec, &c);
+    const enum moe_rule_outcome outcome = moe_rule_make_case(t, spec, &c);
     if (outcome != MOE_RULE_KEPT) {
         return outcome;
     }
@@ -164,14 +31,14 @@ static enum moe_rule_outcome predicts_window(struct moe_rule_trial *t,
     for (int i = 0; i < 2; i++) {
         load[i] = MOE_NEW(&t->world, double, cells);
         if (load[i] == NULL) {
-            return no_room(t);
+            return moe_rule_no_room(t);
         }
         enum moe_status status = moe_policy_show(t->policy, &c.view, &shown, values, &t->reason);
         if (status == MOE_OK) {
             status = t->policy->predict->window(&shown, &t->scratch[i], load[i], &t->reason);
         }
         if (status != MOE_OK) {
-            return outcome_of(t, status);
+            return moe_rule_outcome_of(t, status);
         }
     }
     for (size_t i = 0; i < cells; i++) {
@@ -207,7 +74,7 @@ static enum moe_rule_outcome predict_layers(struct moe_rule_trial *t,
     float *predicted[2] = { MOE_NEW(&t->world, float, experts),
                             MOE_NEW(&t->world, float, experts) };
     if (counts == NULL || predicted[0] == NULL || predicted[1] == NULL) {
-        return no_room(t);
+        return moe_rule_no_room(t);
     }
     const uint64_t key = moe_random_key(spec->seed, MOE_RANDOM_TEST);
     for (uint32_t i = 0; i < STEPS * shape->layer_count; i++) {
@@ -233,7 +100,7 @@ static enum moe_rule_outcome predict_layers(struct moe_rule_trial *t,
             const enum moe_status status =
                 t->policy->predict->step(twins->state[which], &view, predicted[which], &t->reason);
             if (status != MOE_OK) {
-                return outcome_of(t, status);
+                return moe_rule_outcome_of(t, status);
             }
         }
         for (uint32_t expert = 0; expert < experts; expert++) {
@@ -255,9 +122,9 @@ static enum moe_rule_outcome predicts_steps(struct moe_rule_trial *t,
 {
     struct moe_policy_case c;
     struct twins twins = { 0 };
-    enum moe_rule_outcome outcome = make(t, spec, &c);
+    enum moe_rule_outcome outcome = moe_rule_make_case(t, spec, &c);
     if (outcome == MOE_RULE_KEPT) {
-        outcome = outcome_of(t, start_predict(t, &c, &twins));
+        outcome = moe_rule_outcome_of(t, start_predict(t, &c, &twins));
     }
     return outcome == MOE_RULE_KEPT ? predict_layers(t, spec, &c, &twins) : outcome;
 }
@@ -286,7 +153,7 @@ static enum moe_rule_outcome open_room(struct moe_rule_trial *t,
     room->kv_free = MOE_NEW(&t->world, uint64_t, shape->gpu_count);
     if (signature == NULL || room->free_seats == NULL || room->running == NULL ||
         room->kv_free == NULL) {
-        return no_room(t);
+        return moe_rule_no_room(t);
     }
     for (uint32_t gpu = 0; gpu < shape->gpu_count; gpu++) {
         room->free_seats[gpu] = SEATS;
@@ -385,19 +252,14 @@ static enum moe_rule_outcome seats(struct moe_rule_trial *t,
     struct moe_policy_case c;
     struct room room = { 0 };
     struct twins twins = { 0 };
-    enum moe_rule_outcome outcome = make(t, spec, &c);
+    enum moe_rule_outcome outcome = moe_rule_make_case(t, spec, &c);
     if (outcome == MOE_RULE_KEPT) {
         outcome = open_room(t, spec, &c, &room);
     }
     if (outcome == MOE_RULE_KEPT) {
-        outcome = outcome_of(t, start_group(t, &c, &twins));
+        outcome = moe_rule_outcome_of(t, start_group(t, &c, &twins));
     }
     return outcome == MOE_RULE_KEPT ? fill_seats(t, &c, &twins, &room) : outcome;
-}
-
-static bool has_split(const struct moe_policy *policy)
-{
-    return policy->dispatch != NULL && policy->dispatch->split != NULL;
 }
 
 static bool has_window(const struct moe_policy *policy)
@@ -416,8 +278,6 @@ static bool has_choose(const struct moe_policy *policy)
 }
 
 const struct moe_policy_rule moe_replay_rules[] = {
-    { "dispatch splits", "quotas meet the demand of every source exactly, equal views alike",
-      has_split, splits },
     { "predict window", "loads in range, equal views alike", has_window, predicts_window },
     { "predict steps", "counts in range, equal views alike", has_step, predicts_steps },
     { "group seats", "requests go where they fit, equal views alike", has_choose, seats },

@@ -8,7 +8,7 @@
  * receiving GPU must host the expert already, so the lightest means the lightest of those that
  * host an expert of the heaviest GPU and are below the mean. A GPU that can give nothing more is
  * left alone. */
-#include "policies/solve/dispatch_solver.h"
+#include "policies/solve/fetching.h"
 
 #include <string.h>
 
@@ -135,18 +135,11 @@ static uint32_t find_bucket(const struct moe_dispatch_solver *solver, uint32_t g
     return target;
 }
 
-static enum moe_status fetch(void *state, const struct moe_dispatch_view *view,
-                             struct moe_dispatch_fetch *copies, uint32_t *count,
-                             struct moe_error *err)
+static void plan(struct moe_dispatch_solver *solver, const struct moe_dispatch_view *view)
 {
-    (void) err;
-    struct moe_dispatch_solver *solver = state;
     const uint32_t gpus = view->shape.gpu_count;
     bool *stuck = solver->split.reached; /* the flow's own room is free here */
     int64_t sum = 0;
-    moe_dispatch_solver_load(solver, view);
-    moe_dispatch_solver_master(solver, view);
-    moe_fetch_plan_begin(&solver->fetch, view);
     for (uint32_t expert = 0; expert < view->shape.expert_count; expert++) {
         solver->goal[expert] = view->expert_total[expert]; /* left at home, until split */
         sum += solver->load[expert];
@@ -178,26 +171,23 @@ static enum moe_status fetch(void *state, const struct moe_dispatch_view *view,
         solver->gpu_load[heaviest] -= tokens;
         solver->gpu_load[target] += tokens;
     }
-    moe_fetch_plan_answer(&solver->fetch, copies, count);
-    return MOE_OK;
 }
 
-static enum moe_status split(void *state, const struct moe_dispatch_view *view, uint32_t *quota,
-                             struct moe_error *err)
+static void settle(struct moe_dispatch_solver *solver, const struct moe_dispatch_view *view,
+                   uint32_t *quota)
 {
-    (void) err;
-    struct moe_dispatch_solver *solver = state;
-    moe_dispatch_solver_begin(solver, view);
-    if (solver->fetch.made) {
-        moe_fetch_plan_goals(&solver->fetch, view, solver->goal);
-        moe_dispatch_solver_finish(solver, view, MOE_SPREAD_GPU, quota);
-        return MOE_OK;
-    }
-    moe_dispatch_solver_master(solver, view);
     moe_spread_first(view, quota);
     balance(solver, view, (uint32_t) view->parameters[BUCKET], quota);
-    return MOE_OK;
 }
+
+static enum moe_spread_way spread(const double *parameters)
+{
+    (void) parameters;
+    return MOE_SPREAD_GPU;
+}
+
+static const struct moe_fetching own = { plan, settle, spread };
+MOE_FETCHING_DISPATCH(own);
 
 static const struct moe_policy_parameter parameters[] = {
     [BUCKET] = { .name = "bucket",
@@ -208,10 +198,6 @@ static const struct moe_policy_parameter parameters[] = {
                  .help = "the fewest tokens of one source for one expert that are worth moving",
                  .source = "HarMoEny's configurations (eq_tokens)" },
 };
-
-static const struct moe_dispatch_methods dispatch = { .init = moe_dispatch_solver_init,
-                                                      .fetch = fetch,
-                                                      .split = split };
 
 MOE_POLICY_DEFINE(dispatch_harmoeny) = {
     MOE_POLICY_HEADER,

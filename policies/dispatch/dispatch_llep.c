@@ -8,7 +8,7 @@
  * will bring. LLEP sends an expert's weights to any GPU: so it does here where GPUs have temporary
  * slots; without them a target must host the expert already. A rest that is too small or finds no
  * room goes to the least loaded GPU that may take it, its own included. */
-#include "policies/solve/dispatch_solver.h"
+#include "policies/solve/fetching.h"
 
 #include <string.h>
 
@@ -63,16 +63,14 @@ static void spill(struct moe_dispatch_solver *solver, uint32_t expert, int64_t c
     }
 }
 
-/* Makes the plan for what GPUs hold and can fetch. */
-static void make_plan(struct moe_dispatch_solver *solver, const struct moe_dispatch_view *view)
+/* For what GPUs hold and can fetch. */
+static void plan(struct moe_dispatch_solver *solver, const struct moe_dispatch_view *view)
 {
     const uint32_t gpus = view->shape.gpu_count;
     uint16_t *order = solver->order;
     uint32_t count = 0;
     int64_t sum = 0;
     int64_t most = 0;
-    moe_dispatch_solver_master(solver, view);
-    moe_fetch_plan_begin(&solver->fetch, view);
     for (uint32_t gpu = 0; gpu < gpus; gpu++) {
         sum += solver->gpu_load[gpu];
         most = solver->gpu_load[gpu] > most ? solver->gpu_load[gpu] : most;
@@ -100,31 +98,23 @@ static void make_plan(struct moe_dispatch_solver *solver, const struct moe_dispa
     }
 }
 
-static enum moe_status fetch(void *state, const struct moe_dispatch_view *view,
-                             struct moe_dispatch_fetch *copies, uint32_t *count,
-                             struct moe_error *err)
+static enum moe_spread_way spread(const double *parameters)
 {
-    (void) err;
-    struct moe_dispatch_solver *solver = state;
-    moe_dispatch_solver_load(solver, view);
-    make_plan(solver, view);
-    moe_fetch_plan_answer(&solver->fetch, copies, count);
-    return MOE_OK;
+    (void) parameters;
+    return MOE_SPREAD_GPU;
 }
 
-static enum moe_status split(void *state, const struct moe_dispatch_view *view, uint32_t *quota,
-                             struct moe_error *err)
+static void settle(struct moe_dispatch_solver *solver, const struct moe_dispatch_view *view,
+                   uint32_t *quota)
 {
-    (void) err;
-    struct moe_dispatch_solver *solver = state;
-    moe_dispatch_solver_begin(solver, view);
-    if (!solver->fetch.made) {
-        make_plan(solver, view);
-    }
+    moe_fetch_plan_begin(&solver->fetch, view);
+    plan(solver, view);
     moe_fetch_plan_goals(&solver->fetch, view, solver->goal);
-    moe_dispatch_solver_finish(solver, view, MOE_SPREAD_GPU, quota);
-    return MOE_OK;
+    moe_dispatch_solver_finish(solver, view, spread(view->parameters), quota);
 }
+
+static const struct moe_fetching own = { plan, settle, spread };
+MOE_FETCHING_DISPATCH(own);
 
 static const struct moe_policy_parameter parameters[] = {
     [TRIGGER] = { .name = "trigger",
@@ -149,10 +139,6 @@ static const struct moe_policy_parameter parameters[] = {
                 .help = "the fewest tokens worth sending to another GPU",
                 .source = "LeastLoadedEP llep/gpt_oss_llep.py (min_tokens_per_gemm)" },
 };
-
-static const struct moe_dispatch_methods dispatch = { .init = moe_dispatch_solver_init,
-                                                      .fetch = fetch,
-                                                      .split = split };
 
 MOE_POLICY_DEFINE(dispatch_llep) = {
     MOE_POLICY_HEADER,

@@ -14,7 +14,7 @@
  * standard of 1 suits copies that lie in place. What its largest remainders round, running sums
  * round (spread.h). When no t up to the heaviest GPU's load works, everything stays with the
  * masters. */
-#include "policies/solve/dispatch_solver.h"
+#include "policies/solve/fetching.h"
 
 #include <math.h>
 #include <string.h>
@@ -226,40 +226,30 @@ static void solve(struct moe_dispatch_solver *solver, const struct moe_dispatch_
     (void) reaches(solver, view, high, floor);
 }
 
-static enum moe_status fetch(void *state, const struct moe_dispatch_view *view,
-                             struct moe_dispatch_fetch *copies, uint32_t *count,
-                             struct moe_error *err)
+static void plan(struct moe_dispatch_solver *solver, const struct moe_dispatch_view *view)
 {
-    (void) err;
-    struct moe_dispatch_solver *solver = state;
     const uint32_t gpus = view->shape.gpu_count;
-    moe_dispatch_solver_load(solver, view);
-    moe_dispatch_solver_master(solver, view);
-    moe_fetch_plan_begin(&solver->fetch, view);
     sort_by_load(solver, solver->order, solver->order + gpus, gpus, view->shape.expert_count, NULL);
     solve(solver, view, feasible_fetching);
-    moe_fetch_plan_answer(&solver->fetch, copies, count);
-    return MOE_OK;
 }
 
-static enum moe_status split(void *state, const struct moe_dispatch_view *view, uint32_t *quota,
-                             struct moe_error *err)
+static enum moe_spread_way spread(const double *parameters)
 {
-    (void) err;
-    struct moe_dispatch_solver *solver = state;
-    const uint32_t gpus = view->shape.gpu_count;
-    moe_dispatch_solver_begin(solver, view);
-    if (solver->fetch.made) {
-        moe_fetch_plan_goals(&solver->fetch, view, solver->goal);
-    } else {
-        moe_dispatch_solver_master(solver, view);
-        sort_by_load(solver, solver->order, solver->order + gpus, gpus,
-                     solver->hosts.replicated_count, solver->hosts.replicated);
-        solve(solver, view, feasible);
-    }
-    moe_dispatch_solver_finish(solver, view, (enum moe_spread_way) view->parameters[WAY], quota);
-    return MOE_OK;
+    return (enum moe_spread_way) parameters[WAY];
 }
+
+static void settle(struct moe_dispatch_solver *solver, const struct moe_dispatch_view *view,
+                   uint32_t *quota)
+{
+    const uint32_t gpus = view->shape.gpu_count;
+    sort_by_load(solver, solver->order, solver->order + gpus, gpus, solver->hosts.replicated_count,
+                 solver->hosts.replicated);
+    solve(solver, view, feasible);
+    moe_dispatch_solver_finish(solver, view, spread(view->parameters), quota);
+}
+
+static const struct moe_fetching own = { plan, settle, spread };
+MOE_FETCHING_DISPATCH(own);
 
 static const struct moe_policy_parameter parameters[] = {
     [FAST] = { .name = "fast",
@@ -297,10 +287,6 @@ static const struct moe_policy_parameter parameters[] = {
                       "of its own GPU, or of its GPU and node",
               .source = "UltraEP v1.0.0 (reroute)" },
 };
-
-static const struct moe_dispatch_methods dispatch = { .init = moe_dispatch_solver_init,
-                                                      .fetch = fetch,
-                                                      .split = split };
 
 MOE_POLICY_DEFINE(dispatch_ultraep) = {
     MOE_POLICY_HEADER,

@@ -7,7 +7,6 @@
  * the device of its own number but one whose experts cover its tokens, the pair of cluster and
  * device with most coverage first. With the placement `affinity` that finds the same devices.
  * And requests may overtake: who is seated first says policies/solve/group_home.h. */
-#include "policies/policy.h"
 #include "policies/solve/affinity_solver.h"
 #include "policies/solve/group_devices.h"
 #include "sim/base/no_malloc.h"
@@ -140,13 +139,9 @@ static enum moe_status choose(void *state, const struct moe_group_view *view,
 }
 
 static const struct moe_policy_parameter parameters[] = {
-    [DEVICES] = { .name = "devices",
-                  .kind = MOE_PARAMETER_CHOICE,
-                  .choices = moe_group_device_names,
-                  .standard = MOE_GROUP_DEVICE_AUTO,
-                  .help = "what a cluster is seated on; auto: a node, or a GPU where there is one "
-                          "node",
-                  .source = "arXiv 2604.23150 seats on data-parallel ranks" },
+    [DEVICES] = MOE_GROUP_DEVICES_PARAMETER("what a cluster is seated on; auto: a node, or a GPU "
+                                            "where there is one node",
+                                            "arXiv 2604.23150 seats on data-parallel ranks"),
     [CLUSTERS] = { .name = "clusters",
                    .kind = MOE_PARAMETER_WHOLE,
                    .standard = 0.0,

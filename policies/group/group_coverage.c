@@ -2,7 +2,6 @@
  * prompt's choices, among the GPUs that are not much busier than the idlest. Source: own; the aim
  * of arXiv 2604.23150 without its clusters: what its prompt says is asked of the placement
  * itself, whatever policy made that. */
-#include "policies/policy.h"
 #include "policies/solve/group_devices.h"
 #include "sim/base/no_malloc.h"
 
@@ -61,13 +60,9 @@ static enum moe_status choose(void *state, const struct moe_group_view *view,
 }
 
 static const struct moe_policy_parameter parameters[] = {
-    [DEVICES] = { .name = "devices",
-                  .kind = MOE_PARAMETER_CHOICE,
-                  .choices = moe_group_device_names,
-                  .standard = MOE_GROUP_DEVICE_AUTO,
-                  .help = "whose experts count together; auto: a node's, or a GPU's where there is "
-                          "one node",
-                  .source = "own" },
+    [DEVICES] = MOE_GROUP_DEVICES_PARAMETER("whose experts count together; auto: a node's, or a "
+                                            "GPU's where there is one node",
+                                            "own"),
     [SLACK] = { .name = "slack",
                 .kind = MOE_PARAMETER_WHOLE,
                 .standard = 4.0,

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "policies/policy.h"
+#include "policies/solve/predict_periods.h"
 #include "sim/base/no_malloc.h"
 #include "traces/trace_store.h"
 
@@ -97,14 +98,7 @@ static enum moe_status window(const struct moe_place_view *planning, struct moe_
 }
 
 static const struct moe_policy_parameter parameters[] = {
-    [RECENT] = { .name = "recent",
-                 .kind = MOE_PARAMETER_REAL,
-                 .standard = 0.25,
-                 .min = 0.0001,
-                 .max = 1.0,
-                 .help = "share of the window's requests, the last ones, whose domains are taken "
-                         "for the coming mix",
-                 .source = "own" },
+    [RECENT] = MOE_PREDICT_RECENT_PARAMETER("whose domains are taken for the coming mix"),
     [DOMAIN_INDEX] = { .name = "domain",
                        .kind = MOE_PARAMETER_WHOLE,
                        .standard = -1.0,

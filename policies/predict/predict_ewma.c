@@ -2,9 +2,7 @@
  * load, beginning with the first loads seen. Source: STARE-LB's estimator (alpha 0.7 there);
  * DeepSeek's EPLB leaves its estimator open and names a moving average. Over a planning window the
  * steps are its periods (policies/solve/predict_periods.h). */
-#include "policies/policy.h"
-#include "policies/solve/predict_lag.h"
-#include "policies/solve/predict_periods.h"
+#include "policies/solve/predict_series.h"
 #include "sim/base/no_malloc.h"
 
 enum { ALPHA, LEAD, PERIODS };
@@ -15,14 +13,15 @@ struct average {
     bool *begun;  /* [layer] */
 };
 
+static const struct moe_predict_knobs knobs = { LEAD, PERIODS };
+
 static enum moe_status window(const struct moe_place_view *planning, struct moe_arena *scratch,
                               double *load, struct moe_error *err)
 {
     const double *value = planning->parameters;
     const uint32_t lead = (uint32_t) value[LEAD];
     struct moe_predict_periods periods;
-    MOE_TRY(
-        moe_predict_periods_cut(&periods, planning, (uint32_t) value[PERIODS], lead, scratch, err));
+    MOE_TRY(moe_predict_series_cut(&periods, planning, knobs, scratch, err));
     for (size_t i = 0; i < periods.cells; i++) {
         load[i] = moe_predict_period(&periods, 0)[i];
     }
@@ -84,19 +83,9 @@ static const struct moe_policy_parameter parameters[] = {
                 .max = 1.0,
                 .help = "weight of the newest loads; 1 is last, 0 keeps the first",
                 .source = "STARE-LB v15" },
-    [LEAD] = MOE_PREDICT_LEAD_PARAMETER,
-    [PERIODS] = MOE_PREDICT_PERIODS_PARAMETER,
+    MOE_PREDICT_SERIES_PARAMETERS(LEAD, PERIODS),
 };
 
-static const struct moe_predict_methods predict = { .window = window, .init = init, .step = step };
-
-MOE_POLICY_DEFINE(predict_ewma) = {
-    MOE_POLICY_HEADER,
-    .name = "ewma",
-    .summary = "an exponentially weighted moving average of each expert's load",
-    .source = "STARE-LB v15 (LauzHack x Huawei); a moving average is what EPLB asks for",
-    .tie_rule = "none needed",
-    .needs = MOE_POLICY_NEEDS_BATCHES,
-    MOE_POLICY_PARAMETERS(parameters),
-    .predict = &predict,
-};
+MOE_PREDICT_SERIES_DEFINE(
+    ewma, .summary = "an exponentially weighted moving average of each expert's load",
+    .source = "STARE-LB v15 (LauzHack x Huawei); a moving average is what EPLB asks for");

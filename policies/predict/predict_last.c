@@ -1,20 +1,18 @@
 /* Last: the loads stay what they were. The prediction that every other has to beat.
  * Over a planning window it is the newest period that is known, scaled to the whole window. */
-#include "policies/policy.h"
-#include "policies/solve/predict_lag.h"
-#include "policies/solve/predict_periods.h"
+#include "policies/solve/predict_series.h"
 #include "sim/base/no_malloc.h"
 
 enum { LEAD, PERIODS };
 
+static const struct moe_predict_knobs knobs = { LEAD, PERIODS };
+
 static enum moe_status window(const struct moe_place_view *planning, struct moe_arena *scratch,
                               double *load, struct moe_error *err)
 {
-    const double *value = planning->parameters;
-    const uint32_t lead = (uint32_t) value[LEAD];
+    const uint32_t lead = (uint32_t) planning->parameters[LEAD];
     struct moe_predict_periods periods;
-    MOE_TRY(
-        moe_predict_periods_cut(&periods, planning, (uint32_t) value[PERIODS], lead, scratch, err));
+    MOE_TRY(moe_predict_series_cut(&periods, planning, knobs, scratch, err));
     const double *newest = moe_predict_period(&periods, periods.count - lead);
     for (size_t i = 0; i < periods.cells; i++) {
         load[i] = newest[i];
@@ -49,19 +47,8 @@ static enum moe_status step(void *state, const struct moe_predict_view *view, fl
 }
 
 static const struct moe_policy_parameter parameters[] = {
-    [LEAD] = MOE_PREDICT_LEAD_PARAMETER,
-    [PERIODS] = MOE_PREDICT_PERIODS_PARAMETER,
+    MOE_PREDICT_SERIES_PARAMETERS(LEAD, PERIODS),
 };
 
-static const struct moe_predict_methods predict = { .window = window, .init = init, .step = step };
-
-MOE_POLICY_DEFINE(predict_last) = {
-    MOE_POLICY_HEADER,
-    .name = "last",
-    .summary = "the loads of the newest step that is known",
-    .source = "own; the usual null model of load prediction",
-    .tie_rule = "none needed",
-    .needs = MOE_POLICY_NEEDS_BATCHES,
-    MOE_POLICY_PARAMETERS(parameters),
-    .predict = &predict,
-};
+MOE_PREDICT_SERIES_DEFINE(last, .summary = "the loads of the newest step that is known",
+                          .source = "own; the usual null model of load prediction");

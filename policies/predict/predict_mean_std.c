@@ -7,9 +7,7 @@
  * (policies/solve/predict_periods.h). */
 #include <math.h>
 
-#include "policies/policy.h"
-#include "policies/solve/predict_lag.h"
-#include "policies/solve/predict_periods.h"
+#include "policies/solve/predict_series.h"
 #include "sim/base/no_malloc.h"
 
 enum { STEPS, K, LEAD, PERIODS };
@@ -28,14 +26,15 @@ static double raised(double sum, double square, double count, double k)
     return mean + k * sqrt(variance > 0.0 ? variance : 0.0);
 }
 
+static const struct moe_predict_knobs knobs = { LEAD, PERIODS };
+
 static enum moe_status window(const struct moe_place_view *planning, struct moe_arena *scratch,
                               double *load, struct moe_error *err)
 {
     const double *value = planning->parameters;
     const uint32_t lead = (uint32_t) value[LEAD];
     struct moe_predict_periods periods;
-    MOE_TRY(
-        moe_predict_periods_cut(&periods, planning, (uint32_t) value[PERIODS], lead, scratch, err));
+    MOE_TRY(moe_predict_series_cut(&periods, planning, knobs, scratch, err));
     const uint32_t steps = (uint32_t) value[STEPS];
     const uint32_t end = periods.count - lead + 1;
     const uint32_t first = end > steps ? end - steps : 0;
@@ -118,19 +117,10 @@ static const struct moe_policy_parameter parameters[] = {
             .max = 10.0,
             .help = "standard deviations above the mean",
             .source = "FlashLB (z)" },
-    [LEAD] = MOE_PREDICT_LEAD_PARAMETER,
-    [PERIODS] = MOE_PREDICT_PERIODS_PARAMETER,
+    MOE_PREDICT_SERIES_PARAMETERS(LEAD, PERIODS),
 };
 
-static const struct moe_predict_methods predict = { .window = window, .init = init, .step = step };
-
-MOE_POLICY_DEFINE(predict_mean_std) = {
-    MOE_POLICY_HEADER,
-    .name = "mean_std",
+MOE_PREDICT_SERIES_DEFINE(
+    mean_std,
     .summary = "mean plus k standard deviations of each expert's load over the newest steps",
-    .source = "FlashLB (vllm-ascend), ScalpeLB",
-    .tie_rule = "none needed",
-    .needs = MOE_POLICY_NEEDS_BATCHES,
-    MOE_POLICY_PARAMETERS(parameters),
-    .predict = &predict,
-};
+    .source = "FlashLB (vllm-ascend), ScalpeLB");

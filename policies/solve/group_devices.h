@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "policies/placement.h"
+#include "policies/policy.h"
 #include "policies/solve/group_home.h"
 #include "sim/base/arena.h"
 #include "sim/base/error.h"
@@ -38,6 +39,13 @@ enum moe_status moe_group_devices_init(struct moe_group_devices *devices, struct
 /* coverage[device_count] of count[layer][expert]. */
 void moe_group_devices_cover(const struct moe_group_devices *devices, const float *count,
                              double *coverage);
+
+/* The parameter that chooses the kind; text says what for. */
+#define MOE_GROUP_DEVICES_PARAMETER(text, from)                                             \
+    {                                                                                       \
+        .name = "devices", .kind = MOE_PARAMETER_CHOICE, .choices = moe_group_device_names, \
+        .standard = MOE_GROUP_DEVICE_AUTO, .help = text, .source = from                     \
+    }
 
 static inline struct moe_group_home moe_group_devices_home(const struct moe_group_devices *devices,
                                                            uint32_t device)

@@ -49,4 +49,11 @@ void moe_predict_periods_scale(const struct moe_predict_periods *periods,
         .source = "own"                                                                            \
     }
 
+/* How much of a window's end counts as lately. */
+#define MOE_PREDICT_RECENT_PARAMETER(text)                                                         \
+    {                                                                                              \
+        .name = "recent", .kind = MOE_PARAMETER_REAL, .standard = 0.25, .min = 0.0001, .max = 1.0, \
+        .help = "share of the window's requests, the last ones, " text, .source = "own"            \
+    }
+
 #endif

@@ -28,9 +28,11 @@ ServeGen, and HuggingFace configurations. The checksum is the store's content ha
 equal hash, on any machine; ServeGen's arrivals are drawn, and differ in their last digits with the
 mathematics library.
 
-A configuration is refused where its attention reads a chosen or compressed part of the context
-(DeepSeek sparse attention and alike): what a step costs would be guessed. A card of ours (.yaml)
-may state such a model's sizes; its attention is then priced as if it read everything.
+Of configurations the table gives weights (without multi-token prediction) and the bytes that a token
+of context takes in bf16, index keys of sparse attention included. Published: 671 B (DeepSeek-V3,
+V3.2), 284 B and 1.6 T (V4-Flash, V4-Pro), 744 B (GLM-5.2), 428 B with its encoders (MiniMax-M3); and
+83.88, 6.72 and 9.62 GiB at 1,048,576 tokens (V3.2, V4-Flash, V4-Pro) with index keys in bf16, which
+V3.2 and GLM-5.2 keep in fp8. How fast their attention is was not measured: reports say assumed.
 
 | file | becomes | checksum |
 |---|---|---|

@@ -141,8 +141,9 @@ enum moe_status moe_options_parse(const struct moe_option *options, size_t optio
         MOE_TRY(store(option, argument, value, err));
     }
     if (positionals->count < positionals->min) {
-        return moe_fail(err, MOE_RANGE, "%zu argument(s) given, %zu needed", positionals->count,
-                        positionals->min);
+        return moe_fail(err, MOE_RANGE, "%s is missing: %zu given, %zu needed; --help says what",
+                        positionals->what == NULL ? "an argument" : positionals->what,
+                        positionals->count, positionals->min);
     }
     return MOE_OK;
 }

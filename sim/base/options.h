@@ -46,7 +46,8 @@ struct moe_positionals {
     const char **items; /* items[max] */
     size_t min;
     size_t max;
-    size_t count; /* set by parse */
+    size_t count;     /* set by parse */
+    const char *what; /* what they are, for the error when one is missing; NULL: "an argument" */
 };
 
 /* Parses argv[0..argc-1] (no program name). Errors: MOE_RANGE naming the argument

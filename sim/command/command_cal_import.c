@@ -91,7 +91,9 @@ enum moe_status moe_cal_command_import(int argc, char **argv, struct moe_error *
         { "link", MOE_OPTION_TEXT, &request.link, "LINK", "near (one node) or far", 0, 0 },
     };
     const size_t option_count = sizeof options / sizeof options[0];
-    struct moe_positionals positionals = { .items = &request.path, .min = 1, .max = 1 };
+    struct moe_positionals positionals = {
+        .items = &request.path, .min = 1, .max = 1, .what = "what to import"
+    };
     bool own = false;
     if (moe_command_wants_help(argc, argv)) {
         help(options, option_count);

@@ -79,7 +79,9 @@ enum moe_status moe_cal_command_info(int argc, char **argv, struct moe_error *er
     const struct moe_option options[] = {
         { "format", MOE_OPTION_TEXT, &format, "FORMAT", "text, json or markdown", 0, 0 },
     };
-    struct moe_positionals positionals = { .items = &path, .min = 1, .max = 1 };
+    struct moe_positionals positionals = {
+        .items = &path, .min = 1, .max = 1, .what = "a calibration"
+    };
     if (moe_command_wants_help(argc, argv)) {
         (void) puts("usage: moesim cal info X.cal.db|builtin [--format FORMAT]\n"
                     "  Runs, GPUs and gates of samples; the tables that runs read and where each\n"

@@ -18,7 +18,9 @@ enum moe_status moe_cal_command_verify(int argc, char **argv, struct moe_error *
 {
     const char *path = NULL;
     struct moe_sample_verification result;
-    struct moe_positionals positionals = { .items = &path, .min = 1, .max = 1 };
+    struct moe_positionals positionals = {
+        .items = &path, .min = 1, .max = 1, .what = "a calibration"
+    };
     uint32_t damaged = 0;
     if (moe_command_wants_help(argc, argv)) {
         (void) puts(
@@ -60,7 +62,9 @@ enum moe_status moe_cal_command_merge(int argc, char **argv, struct moe_error *e
         { "o", MOE_OPTION_TEXT, &output, "C.cal.db", "the file to write", 0, 0 },
         { "overwrite", MOE_OPTION_FLAG, &overwrite, NULL, "replace it when it exists", 0, 0 },
     };
-    struct moe_positionals positionals = { .items = paths, .min = 2, .max = MERGE_LIMIT };
+    struct moe_positionals positionals = {
+        .items = paths, .min = 2, .max = MERGE_LIMIT, .what = "a calibration"
+    };
     if (moe_command_wants_help(argc, argv)) {
         (void) puts(
             "usage: moesim cal merge A.cal.db B.cal.db ... -o C.cal.db\n"
@@ -170,7 +174,9 @@ enum moe_status moe_cal_command_compare(int argc, char **argv, struct moe_error 
 {
     const char *paths[2] = { NULL, NULL };
     struct moe_evidence evidence[2] = { { 0 }, { 0 } };
-    struct moe_positionals positionals = { .items = paths, .min = 2, .max = 2 };
+    struct moe_positionals positionals = {
+        .items = paths, .min = 2, .max = 2, .what = "a calibration"
+    };
     if (moe_command_wants_help(argc, argv)) {
         (void) puts("usage: moesim cal compare A.cal.db B.cal.db\n"
                     "  Ratio of times per series and kind over the points that both have, and\n"
@@ -223,7 +229,9 @@ enum moe_status moe_cal_command_plot(int argc, char **argv, struct moe_error *er
           "points with so many active experts (without: those that are most)", 1, 65536 },
     };
     const size_t option_count = sizeof options / sizeof options[0];
-    struct moe_positionals positionals = { .items = items, .min = 2, .max = 2 };
+    struct moe_positionals positionals = {
+        .items = items, .min = 2, .max = 2, .what = "a calibration"
+    };
     if (moe_command_wants_help(argc, argv)) {
         (void) puts("usage: moesim cal plot S.cal.db SERIES [--width N] [--height N] [--active N]");
         moe_options_print(stdout, options, option_count);

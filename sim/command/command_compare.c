@@ -232,7 +232,9 @@ static enum moe_status parse(struct compare_request *request, int argc, char **a
           "policy to compare against: contiguous, or the first that is named", 0, 0 },
     };
     struct moe_option options[OWN_OPTION_COUNT + MOE_STUDY_OPTION_COUNT];
-    struct moe_positionals inputs = { .items = &request->trace, .min = 1, .max = 1 };
+    struct moe_positionals inputs = {
+        .items = &request->trace, .min = 1, .max = 1, .what = "T.db"
+    };
     const size_t count = sizeof options / sizeof options[0];
     memcpy(options, own, sizeof own);
     moe_study_command_options(&request->study, options + OWN_OPTION_COUNT);

@@ -122,7 +122,9 @@ enum moe_status moe_cal_command_fit(int argc, char **argv, struct moe_error *err
         { "format", MOE_OPTION_TEXT, &request.format, "FORMAT", "text or markdown", 0, 0 },
     };
     const size_t option_count = sizeof options / sizeof options[0];
-    struct moe_positionals positionals = { .items = &request.path, .min = 1, .max = 1 };
+    struct moe_positionals positionals = {
+        .items = &request.path, .min = 1, .max = 1, .what = "S.cal.db"
+    };
     struct moe_evidence evidence;
     bool database = false;
     if (moe_command_wants_help(argc, argv)) {

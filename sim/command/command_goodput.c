@@ -107,7 +107,7 @@ static enum moe_status run(int argc, char **argv, struct moe_error *err)
 {
     struct goodput_command c = { .format = "table", .tolerance = 0.01 };
     const char *path = NULL;
-    struct moe_positionals inputs = { .items = &path, .min = 1, .max = 1 };
+    struct moe_positionals inputs = { .items = &path, .min = 1, .max = 1, .what = "SCENARIO.yaml" };
     struct moe_goodput_study *goodput = NULL;
     const struct moe_option options[OPTION_COUNT] = {
         { "slo", MOE_OPTION_TEXT, &c.slo, "ttft=MS,tpot=MS",

@@ -16,7 +16,7 @@ struct derived {
     double value;
 };
 
-enum { DERIVED_COUNT = 8 };
+enum { DERIVED_COUNT = 10 };
 
 static void derive(const struct moe_model *model, struct derived *out)
 {
@@ -30,8 +30,12 @@ static void derive(const struct moe_model *model, struct derived *out)
         { "all_expert_bytes", "bytes of all experts, without copies", experts * expert_bytes },
         { "nonexpert_bytes", "bytes of all else", moe_model_nonexpert_bytes(model) },
         { "attention_weights", "weights of one layer with KV", moe_model_attention_weights(model) },
-        { "kv_bytes_per_token", "bytes, all layers that keep KV",
+        { "index_weights", "weights that sparse attention adds, all layers",
+          moe_model_index_weights(model) },
+        { "kv_bytes_per_token", "bytes, all layers that keep KV, index keys included",
           moe_model_kv_bytes_per_token(model) },
+        { "window_bytes", "bytes of a request's windows beside that",
+          moe_model_window_bytes(model) },
     };
     memcpy(out, all, sizeof all);
 }
@@ -97,7 +101,7 @@ static enum moe_status print_model(const char *name, bool json, struct moe_error
 {
     struct moe_model model;
     struct derived all[DERIVED_COUNT];
-    char text[4096];
+    char text[8192];
     MOE_TRY(moe_model_load(&model, name, err));
     if (json) {
         json_t *models = json_array();

@@ -79,7 +79,7 @@ static enum moe_status run_check(int argc, char **argv, struct moe_error *err)
         { "cases", MOE_OPTION_COUNT, &cases, "N", "made-up worlds to try each rule in", 1,
           100000000 },
     };
-    struct moe_positionals positionals = { .items = &name, .min = 1, .max = 1 };
+    struct moe_positionals positionals = { .items = &name, .min = 1, .max = 1, .what = "a policy" };
     if (moe_command_wants_help(argc, argv)) {
         (void) puts("usage: moesim policy check NAME|./PLUGIN.so [OPTION ...]; exit code 3 when a "
                     "rule is broken");

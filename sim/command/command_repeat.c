@@ -118,7 +118,7 @@ static enum moe_status run(int argc, char **argv, struct moe_error *err)
           1024 },
     };
     const size_t option_count = sizeof options / sizeof options[0];
-    struct moe_positionals inputs = { .items = &path, .min = 1, .max = 1 };
+    struct moe_positionals inputs = { .items = &path, .min = 1, .max = 1, .what = "RUN.db" };
     struct moe_run_record record;
     struct moe_scenario scenario;
     if (moe_command_wants_help(argc, argv)) {

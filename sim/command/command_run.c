@@ -9,7 +9,7 @@ static enum moe_status run(int argc, char **argv, struct moe_error *err)
     struct moe_study_command command;
     struct moe_option options[MOE_STUDY_OPTION_COUNT];
     const char *path = NULL;
-    struct moe_positionals inputs = { .items = &path, .min = 1, .max = 1 };
+    struct moe_positionals inputs = { .items = &path, .min = 1, .max = 1, .what = "SCENARIO.yaml" };
     moe_study_command_init(&command);
     moe_study_command_options(&command, options);
     if (moe_command_wants_help(argc, argv)) {

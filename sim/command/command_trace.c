@@ -32,7 +32,7 @@ static enum moe_status run_cut(int argc, char **argv, struct moe_error *err)
           0, 0 },
     };
     const size_t option_count = sizeof options / sizeof options[0];
-    struct moe_positionals inputs = { .items = &input, .min = 1, .max = 1 };
+    struct moe_positionals inputs = { .items = &input, .min = 1, .max = 1, .what = "T.db" };
     if (moe_command_wants_help(argc, argv)) {
         (void) fputs("usage: moesim trace cut T.db -o S.db --requests N\n", stdout);
         moe_options_print(stdout, options, option_count);
@@ -77,7 +77,7 @@ static enum moe_status run_verify(int argc, char **argv, struct moe_error *err)
     struct moe_trace *trace = NULL;
     struct moe_trace_verification verification;
     struct moe_progress progress;
-    struct moe_positionals inputs = { .items = &input, .min = 1, .max = 1 };
+    struct moe_positionals inputs = { .items = &input, .min = 1, .max = 1, .what = "T.db" };
     if (moe_command_wants_help(argc, argv)) {
         (void) fputs("usage: moesim trace verify T.db\n"
                      "  Reads everything and repairs nothing. Exit code 2 when the store is "

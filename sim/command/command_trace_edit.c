@@ -36,7 +36,9 @@ enum moe_status moe_trace_command_merge(int argc, char **argv, struct moe_error 
           "replace a trace store of other content", 0, 0 },
     };
     const size_t count = sizeof options / sizeof options[0];
-    struct moe_positionals positionals = { .items = inputs, .min = 2, .max = MOE_TRACE_EDIT_LIMIT };
+    struct moe_positionals positionals = {
+        .items = inputs, .min = 2, .max = MOE_TRACE_EDIT_LIMIT, .what = "a trace store"
+    };
     if (moe_command_wants_help(argc, argv)) {
         (void) puts("usage: moesim trace merge A.db B.db ... -o T.db\n"
                     "  Models have one shape; domains of one name become one.");
@@ -95,7 +97,9 @@ enum moe_status moe_trace_command_split(int argc, char **argv, struct moe_error 
           "replace trace stores of other content", 0, 0 },
     };
     const size_t count = sizeof options / sizeof options[0];
-    struct moe_positionals positionals = { .items = &input, .min = 1, .max = 1 };
+    struct moe_positionals positionals = {
+        .items = &input, .min = 1, .max = 1, .what = "a trace store"
+    };
     if (moe_command_wants_help(argc, argv)) {
         (void) puts("usage: moesim trace split T.db -o A.db [--rest B.db] [OPTION ...]");
         moe_options_print(stdout, options, count);
@@ -111,13 +115,15 @@ enum moe_status moe_trace_command_split(int argc, char **argv, struct moe_error 
     MOE_TRY(settle_window(&edit.choice, &window, err));
     edit.inputs = &input;
     edit.input_count = 1;
-    MOE_TRY(run_edit(&edit, err));
     if (rest == NULL) {
-        return MOE_OK;
+        return run_edit(&edit, err);
     }
-    edit.output = rest;
-    edit.choice.is_rest = true;
-    return run_edit(&edit, err);
+    struct moe_trace_edit other = edit;
+    other.output = rest;
+    other.choice.is_rest = true;
+    MOE_TRY(moe_trace_edit_try(&other, err)); /* before the first store is written */
+    MOE_TRY(run_edit(&edit, err));
+    return run_edit(&other, err);
 }
 
 enum moe_status moe_trace_command_convert(int argc, char **argv, struct moe_error *err)
@@ -130,7 +136,9 @@ enum moe_status moe_trace_command_convert(int argc, char **argv, struct moe_erro
           "replace a trace store of other content", 0, 0 },
     };
     const size_t count = sizeof options / sizeof options[0];
-    struct moe_positionals positionals = { .items = &input, .min = 1, .max = 1 };
+    struct moe_positionals positionals = {
+        .items = &input, .min = 1, .max = 1, .what = "a trace store"
+    };
     if (moe_command_wants_help(argc, argv)) {
         (void) puts("usage: moesim trace convert OLD.db -o T.db\n"
                     "  Writes a store of any schema version anew, in the newest; its content stays "
@@ -161,7 +169,9 @@ enum moe_status moe_trace_command_export(int argc, char **argv, struct moe_error
         { "overwrite", MOE_OPTION_FLAG, &overwrite, NULL, "replace files that exist", 0, 0 },
     };
     const size_t count = sizeof options / sizeof options[0];
-    struct moe_positionals positionals = { .items = &input, .min = 1, .max = 1 };
+    struct moe_positionals positionals = {
+        .items = &input, .min = 1, .max = 1, .what = "a trace store"
+    };
     if (moe_command_wants_help(argc, argv)) {
         size_t format_count = 0;
         const struct moe_export_format *const *formats = moe_export_formats(&format_count);

@@ -59,7 +59,7 @@ enum moe_status moe_trace_command_generate(int argc, char **argv, struct moe_err
           0, 0 },
     };
     const size_t option_count = sizeof options / sizeof options[0];
-    struct moe_positionals inputs = { .items = &workload, .min = 1, .max = 1 };
+    struct moe_positionals inputs = { .items = &workload, .min = 1, .max = 1, .what = "WORKLOAD" };
     if (moe_command_wants_help(argc, argv)) {
         help(options, option_count);
         return MOE_OK;
@@ -89,7 +89,7 @@ enum moe_status moe_trace_command_fit(int argc, char **argv, struct moe_error *e
     bool overwrite = false;
     uint32_t classes = USUAL_CLASSES;
     uint32_t tokens = USUAL_TOKENS;
-    struct moe_routing_fit_options fit = { .seed = 1 };
+    struct moe_routing_fit_options fit = { .seed = 1, .progress = stderr };
     struct moe_routing_model model = { 0 };
     struct moe_trace *trace = NULL;
     const struct moe_option options[] = {
@@ -103,7 +103,7 @@ enum moe_status moe_trace_command_fit(int argc, char **argv, struct moe_error *e
         { "overwrite", MOE_OPTION_FLAG, &overwrite, NULL, "replace MODEL.json if it exists", 0, 0 },
     };
     const size_t option_count = sizeof options / sizeof options[0];
-    struct moe_positionals inputs = { .items = &input, .min = 1, .max = 1 };
+    struct moe_positionals inputs = { .items = &input, .min = 1, .max = 1, .what = "T.db" };
     if (moe_command_wants_help(argc, argv)) {
         (void) fputs("usage: moesim trace fit T.db -o MODEL.json\n", stdout);
         moe_options_print(stdout, options, option_count);

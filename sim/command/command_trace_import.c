@@ -84,7 +84,9 @@ enum moe_status moe_trace_command_import(int argc, char **argv, struct moe_error
           "replace a trace store of other content", 0, 0 },
     };
     const size_t option_count = sizeof options / sizeof options[0];
-    struct moe_positionals positionals = { .items = inputs, .min = 1, .max = INPUT_LIMIT };
+    struct moe_positionals positionals = {
+        .items = inputs, .min = 1, .max = INPUT_LIMIT, .what = "PATH, what to import,"
+    };
     if (moe_command_wants_help(argc, argv)) {
         help(options, option_count);
         return MOE_OK;

@@ -289,7 +289,7 @@ enum moe_status moe_trace_command_info(int argc, char **argv, struct moe_error *
     const struct moe_option options[] = {
         { "format", MOE_OPTION_TEXT, &format, "FORM", "table or json", 0, 0 },
     };
-    struct moe_positionals inputs = { .items = &input, .min = 1, .max = 1 };
+    struct moe_positionals inputs = { .items = &input, .min = 1, .max = 1, .what = "T.db" };
     if (moe_command_wants_help(argc, argv)) {
         (void) fputs("usage: moesim trace info [--format table|json] T.db\n", stdout);
         moe_options_print(stdout, options, 1);

@@ -231,7 +231,7 @@ enum moe_status moe_trace_command_stats(int argc, char **argv, struct moe_error 
         { "format", MOE_OPTION_TEXT, &format, "FORM", "table or json", 0, 0 },
         { "layer", MOE_OPTION_TEXT, &layer, "N", "one layer only, with its curve", 0, 0 },
     };
-    struct moe_positionals inputs = { .items = &input, .min = 1, .max = 1 };
+    struct moe_positionals inputs = { .items = &input, .min = 1, .max = 1, .what = "T.db" };
     if (moe_command_wants_help(argc, argv)) {
         (void) fputs("usage: moesim trace stats [--format table|json] [--layer N] T.db\n", stdout);
         moe_options_print(stdout, options, sizeof options / sizeof options[0]);

@@ -198,7 +198,7 @@ enum moe_status moe_plan_command_import(int argc, char **argv, struct moe_error 
         MOE_PLAN_OUTPUT_OPTIONS(output),
     };
     const size_t count = sizeof options / sizeof options[0];
-    struct moe_positionals inputs = { .items = &path, .min = 1, .max = 1 };
+    struct moe_positionals inputs = { .items = &path, .min = 1, .max = 1, .what = "a plan" };
     if (moe_command_wants_help(argc, argv)) {
         (void) puts("usage: moesim plan import FILE [OPTION ...]\n"
                     "  Finds the form by content, checks it and says what it holds; with --export "

@@ -19,7 +19,7 @@ void moe_study_command_options(struct moe_study_command *c,
 {
     const struct moe_option all[MOE_STUDY_OPTION_COUNT] = {
         { "set", MOE_OPTION_LIST, &c->sets, "KEY=VALUE",
-          "change one key of the scenario; may be given again", 0, 0 },
+          "change one key of the scenario, a list as a,b or [a, b]; may be given again", 0, 0 },
         { "seeds", MOE_OPTION_COUNT, &c->seeds, "N", "runs per policy; 0 = as the scenario says", 0,
           100 },
         { "threads", MOE_OPTION_COUNT, &c->threads, "N",
@@ -57,6 +57,8 @@ static enum moe_status add_set(struct moe_study_command *c, const char *set, str
     return MOE_OK;
 }
 
+enum { SLOW_GPU_MAX = 4095 }; /* as hardware.events; the cluster's own limit follows there */
+
 /* "gpu=3:1.15" as the event "slow gpu=3 by=1.15". */
 static enum moe_status settle_slow(struct moe_study_command *c, struct moe_error *err)
 {
@@ -67,6 +69,13 @@ static enum moe_status settle_slow(struct moe_study_command *c, struct moe_error
             return moe_fail(err, MOE_RANGE, "--slow: '%s' is not gpu=NUMBER:FACTOR, as gpu=3:1.15",
                             c->slow.items[i]);
         }
+        char gpu[24];
+        uint64_t number = 0;
+        double factor = 0.0;
+        (void) snprintf(gpu, sizeof gpu, "%.*s", (int) (colon - c->slow.items[i] - 4),
+                        c->slow.items[i] + 4);
+        MOE_TRY(moe_parse_count(gpu, "--slow gpu", 0, SLOW_GPU_MAX, &number, err));
+        MOE_TRY(moe_parse_real(colon + 1, "--slow FACTOR", 1e-2, 1e3, &factor, err));
         const int length = snprintf(c->slow_set + used, sizeof c->slow_set - used,
                                     "%sslow %.*s by=%s", i == 0 ? "" : ",",
                                     (int) (colon - c->slow.items[i]), c->slow.items[i], colon + 1);

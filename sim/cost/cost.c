@@ -101,6 +101,7 @@ static struct moe_model share_of(const struct moe_model *model, const struct moe
     struct moe_model part = *model;
     const uint32_t ranks = serving == NULL ? 1 : serving->attention_ranks;
     part.head_count /= ranks;
+    part.output_groups = (part.output_groups + ranks - 1) / ranks;
     part.kv_head_count = (part.kv_head_count + ranks - 1) / ranks;
     part.dense_size /= ranks;
     part.vocabulary_size = (part.vocabulary_size + ranks - 1) / ranks;

@@ -27,7 +27,8 @@
  *              heads) * size and heads * size x h; MLA: h x (q rank + latent) and q rank x
  *              query (or h x (query + latent)), kv rank x heads * (size + value), heads * value
  *              x h; an output gate is one more query. latent = kv rank + rope, query = heads *
- *              (size + rope). Layers of linear attention: h x w and w x h, 2hw = linear_weights
+ *              (size + rope). Shared: h x (q rank + size), q rank x heads * size, heads * size x output
+ *              rank, g groups * output rank x h. Layers of linear attention: h x w and w x h, 2hw = linear_weights
  *              (0: as the others), by their share
  *   its core   of full and windowed layers by their share: attention.t0_ns + ((KV bytes read / attention.bytes_s *
  *              memory)^p + (FLOPs / attention.flop_s * compute)^p)^(1/p); 4 * heads * size FLOPs
@@ -35,6 +36,17 @@
  *              that or expanded, whichever is less (2 * heads * (size + rope + value) a pair, and
  *              2 * kv rank * heads * (size + value) a token of context beyond the step's own).
  *              Latent models take attention.mla_* instead where those were measured
+ *   sparse     (never measured: assumed) a sparse layer's core reads what its rows choose instead;
+ *              MLA's rows of prompts that, absorbed, or everything, expanded and masked. A pooled
+ *              one reads every pooled_ratio-th token. Compressed entries: and the window besides.
+ *              KV of kind shared is one vector of head_size for K and V. An indexer: q rank x index
+ *              heads * size, h x (size + index heads), attention.launches; then over all entries
+ *              attention.bytes_s, attention.flop_s of 2 * index heads * size FLOPs a pair, and 8
+ *              bytes a pair copied for each block (scores written, and read by the choice).
+ *              Compression: h x 4 * head size (pooled 2), one launch; keys likewise
+ *              instead of h x size.
+ *              Hyper-connections: 12 bytes * streams * h copied per row (mHC, arXiv 2512.24880:
+ *              2 streams read and 1 written, around the attention and around the FFN)
  *   dense      h x f (twice as wide when gated) and f x h; activation 2 bytes a value of all
  *   shared     three (two) widths; one launch
  *   gate       router h x experts in bf16, gate.launches; latent models: both projections.
@@ -119,6 +131,10 @@ struct moe_token_work {
     double window_pairs; /* score_pairs likewise */
     double decode_read;  /* of kv_read: by sequences with one row. MLA prices those absorbed and
                           * the rest in its cheaper form; 0 lets it treat all as one lot */
+    /* Of sparse layers, in tokens: what rows choose, at most sparse_entries * sparse_ratio each. */
+    double sparse_read;   /* as kv_read: a sequence's rows may all choose others */
+    double sparse_pairs;  /* as score_pairs */
+    double sparse_decode; /* as decode_read */
 };
 
 /* Token copies that a rank sends and receives; near = same node, far = other nodes.

@@ -54,6 +54,9 @@ struct moe_cost {
 
     struct moe_cost_block attention; /* of layers with KV */
     struct moe_cost_block linear;    /* of layers with linear attention */
+    struct moe_cost_block index;     /* of an indexer's projections */
+    struct moe_cost_block squeeze;   /* of making compressed entries in sparse layers, */
+    struct moe_cost_block pool;      /* and in pooled ones */
     struct moe_cost_block dense;
     struct moe_cost_block shared;
     struct moe_cost_block gate;
@@ -66,6 +69,16 @@ struct moe_cost {
     double core_t0_ns;       /* fixed time of the core's kernels */
     double core_p;
     double core_inverse_p;
+    double index_read_ns;  /* reading the index key of one token, one layer */
+    double index_pair_ns;  /* its score */
+    double index_score_ns; /* writing the score, and choosing */
+    double index_core_p;
+    double index_t0_ns;
+    double sparse_ratio; /* tokens of an entry; 1 without sparse layers */
+    double pooled_ratio;
+    double sparse_share; /* of all layers: those that choose, */
+    double index_share;  /* those that score for it, */
+    double pooled_share; /* those that see everything compressed */
     double full_share;   /* of all layers: those that see the whole context */
     double window_share; /* those that see a window */
     double linear_share; /* and those that keep no KV */

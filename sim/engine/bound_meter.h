@@ -5,7 +5,8 @@
  *   own         of the fullest GPU, as the tokens were really dispatched
  *   perfect     the mean of all GPUs: nothing is below it
  *   split       the least load of the fullest GPU that the plan's copies allow, for fractional
- *               tokens (policies/solve/split.h): what the best dispatch could do with this plan
+ *               tokens (policies/solve/split.h): what the best dispatch could do with this plan.
+ *               Temporary copies do not count: a dispatch that fetches may be below it
  *   no copy     max(mean, hottest expert): no plan without copies is below it
  *   hindsight   of the fullest GPU under a plan that knows the scored requests: as many copies in
  *               each layer as the plan has, given to the hottest experts one by one, packed

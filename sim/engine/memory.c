@@ -16,11 +16,7 @@ static double draft_bytes(const struct moe_memory_setup *setup, double attention
 static double nonexpert_bytes(const struct moe_memory_setup *setup)
 {
     const struct moe_model *model = setup->model;
-    const double linear = moe_model_linear_layers(model);
-    const double whole = moe_model_attention_weights(model);
-    const double of_linear = model->linear_weights > 0.0 ? model->linear_weights : whole;
-    const double attention = ((model->layer_count - linear) * whole + linear * of_linear) *
-                             model->dense_bytes_per_weight;
+    const double attention = moe_model_all_attention_weights(model) * model->dense_bytes_per_weight;
     return moe_model_nonexpert_bytes(model) + draft_bytes(setup, attention / model->layer_count) -
            attention * (1.0 - 1.0 / setup->attention_ranks);
 }
@@ -31,12 +27,20 @@ static double kv_bytes_per_token(const struct moe_memory_setup *setup)
     const double layers = (double) model->kv_layer_count + model->window_layer_count;
     const double whole = moe_model_kv_bytes_per_token(model) *
                          (layers > 0.0 ? 1.0 + setup->draft_layers / layers : 1.0);
-    if (model->attention == MOE_ATTENTION_MLA) {
+    if (model->attention == MOE_ATTENTION_MLA || model->attention == MOE_ATTENTION_SHARED) {
         return whole;
     }
     const uint32_t ranks = setup->attention_ranks;
     const uint32_t heads = (model->kv_head_count + ranks - 1) / ranks;
-    return whole * heads / model->kv_head_count;
+    const double index = moe_model_index_bytes_per_token(model);
+    return (whole - index) * heads / model->kv_head_count + index;
+}
+
+/* What is kept beside weights and pool: reserve, buffers, windows of running requests. */
+static double kept_bytes(const struct moe_memory_setup *setup)
+{
+    return setup->cluster->reserve_bytes + setup->buffer_bytes +
+           setup->running_requests * moe_model_window_bytes(setup->model);
 }
 
 void moe_memory_of(const struct moe_memory_setup *setup, const struct moe_placement *placement,
@@ -65,7 +69,7 @@ void moe_memory_of(const struct moe_memory_setup *setup, const struct moe_placem
         .nonexpert_bytes = nonexpert_bytes(setup),
         .slot_bytes = (double) fullest * expert_bytes *
                       (1.0 + (double) setup->draft_layers / shape->layer_count),
-        .reserve_bytes = setup->cluster->reserve_bytes + setup->buffer_bytes,
+        .reserve_bytes = kept_bytes(setup),
         .kv_bytes_per_token = kv_bytes_per_token(setup),
         .copy_bytes = (double) (used - singles) * expert_bytes,
     };
@@ -88,8 +92,8 @@ void moe_memory_find_remedy(const struct moe_memory_setup *setup,
 {
     const double layer_bytes =
         moe_model_expert_bytes(setup->model) * ((double) shape->layer_count + setup->draft_layers);
-    const double room = setup->gpu_bytes - nonexpert_bytes(setup) - setup->cluster->reserve_bytes -
-                        setup->buffer_bytes - (double) tokens * kv_bytes_per_token(setup);
+    const double room = setup->gpu_bytes - nonexpert_bytes(setup) - kept_bytes(setup) -
+                        (double) tokens * kv_bytes_per_token(setup);
     const double fitting = room > 0.0 ? room / layer_bytes : 0.0; /* slots of a GPU and layer */
     const uint32_t per_gpu =
         fitting < shape->expert_count ? (uint32_t) fitting : shape->expert_count;

@@ -5,9 +5,11 @@
  *
  * Every GPU holds all non-expert weights and the KV cache of its own requests; where A GPUs share
  * an attention (attention_ranks), the attention's weights and the KV heads are cut into A parts
- * (a KV head into no less than one; MLA's latent is held by all), and the pool is of all A
- * together. Layers that draft have the attention, shared experts, slots and cache of the model's
- * MoE layers on average, and a projection of two hidden widths into one. The slots are those of the fullest GPU, so the pool is the least of all.
+ * (a KV head into no less than one; MLA's latent, a KV vector of all heads, index keys and indexers
+ * are held by all), and the pool is of all A together. Where KV is compressed (DeepSeek-V4), the
+ * windows of running_requests requests are reserved. Layers that draft have the attention, shared
+ * experts, slots and cache of the model's MoE layers on average, and a projection of two hidden
+ * widths into one. The slots are those of the fullest GPU, so the pool is the least of all.
  */
 #ifndef MOE_SIM_ENGINE_MEMORY_H
 #define MOE_SIM_ENGINE_MEMORY_H
@@ -23,7 +25,7 @@ struct moe_memory {
     double gpu_bytes;
     double nonexpert_bytes;
     double slot_bytes;    /* of the fullest GPU, all layers */
-    double reserve_bytes; /* with the buffers */
+    double reserve_bytes; /* with the buffers and windows */
     double kv_bytes;      /* what is left; negative when the weights alone do not fit */
     double kv_bytes_per_token;
     double copy_bytes;  /* replicas beyond one copy of each expert, whole cluster */
@@ -37,8 +39,9 @@ struct moe_memory_setup {
     const struct moe_cluster *cluster;
     uint32_t attention_ranks; /* >= 1 */
     double gpu_bytes;
-    uint32_t draft_layers; /* MoE layers of a module that drafts: their weights, slots and cache */
-    double buffer_bytes;   /* besides the reserve: staging of rebalancing, of prefetching */
+    double buffer_bytes;       /* besides the reserve: staging of rebalancing, of prefetching */
+    uint32_t running_requests; /* of one GPU, or of those that share an attention */
+    uint32_t draft_layers;     /* MoE layers of a module that drafts: weights, slots and cache */
 };
 
 void moe_memory_of(const struct moe_memory_setup *setup, const struct moe_placement *placement,

@@ -12,10 +12,39 @@ static bool is_listed(const struct moe_route_split *s, uint32_t copies)
     return copies > 1 || s->part->policy->dispatch->may_drop;
 }
 
-/* Listed experts, in the order of the model's numbers. */
-static enum moe_status list_layer(struct moe_route_split *s, const struct moe_replay_map *map,
-                                  const struct moe_placement *placement, uint32_t layer,
-                                  uint32_t *listed_of, struct moe_error *err)
+/* Lists the experts whose tokens are split, in the order of the model's numbers, and says where
+ * those of the others go. */
+static void list_layer(struct moe_route_split *s, uint32_t layer)
+{
+    struct moe_split_layer *l = &s->layers[layer];
+    const uint32_t experts = s->shape.expert_count;
+    l->listed_count = 0;
+    l->listed_copies = 0;
+    for (uint32_t expert = 0; expert < experts; expert++) {
+        const uint32_t copies = l->index.first_copy[expert + 1] - l->index.first_copy[expert];
+        if (is_listed(s, copies)) {
+            s->listed_of[expert] = l->listed_count;
+            l->first_listed[l->listed_count] = l->listed_copies;
+            l->expert_of_listed[l->listed_count++] = expert;
+            l->listed_copies += copies;
+        }
+    }
+    l->first_listed[l->listed_count] = l->listed_copies;
+    for (uint32_t i = 0; i < experts; i++) {
+        const uint16_t expert = s->map->expert[(size_t) layer * experts + i];
+        const uint32_t first = l->index.first_copy[expert];
+        const bool listed = is_listed(s, l->index.first_copy[expert + 1] - first);
+        l->way[i] = (struct moe_split_way){
+            .slot = listed ? MOE_SLOT_EMPTY : l->index.slot_of_copy[first],
+            .model_expert = expert,
+            .listed = listed ? s->listed_of[expert] : 0,
+        };
+    }
+}
+
+/* What is fetched may list any expert and fill any slot. */
+static enum moe_status init_layer(struct moe_route_split *s, const struct moe_placement *placement,
+                                  uint32_t layer, struct moe_error *err)
 {
     struct moe_split_layer *l = &s->layers[layer];
     const uint32_t experts = s->shape.expert_count;
@@ -27,32 +56,14 @@ static enum moe_status list_layer(struct moe_route_split *s, const struct moe_re
     if (l->way == NULL || l->first_listed == NULL || l->expert_of_listed == NULL) {
         return moe_fail(err, MOE_LIMIT, "no room to split the tokens of %u experts", experts);
     }
-    for (uint32_t expert = 0; expert < experts; expert++) {
-        const uint32_t copies = l->index.first_copy[expert + 1] - l->index.first_copy[expert];
-        if (is_listed(s, copies)) {
-            listed_of[expert] = l->listed_count;
-            l->first_listed[l->listed_count] = l->listed_copies;
-            l->expert_of_listed[l->listed_count++] = expert;
-            l->listed_copies += copies;
-        }
-    }
-    l->first_listed[l->listed_count] = l->listed_copies;
-    l->left = MOE_NEW(&s->arena, uint32_t, gpus * l->listed_copies);
-    l->cursor = MOE_NEW(&s->arena, uint32_t, gpus * l->listed_count);
-    if (l->left == NULL || l->cursor == NULL) {
-        return moe_fail(err, MOE_LIMIT, "no room for the quotas of %u copies", l->listed_copies);
-    }
-    for (uint32_t i = 0; i < experts; i++) {
-        const uint16_t expert = map->expert[(size_t) layer * experts + i];
-        const uint32_t first = l->index.first_copy[expert];
-        const bool listed = is_listed(s, l->index.first_copy[expert + 1] - first);
-        l->way[i] = (struct moe_split_way){
-            .slot = listed ? MOE_SLOT_EMPTY : l->index.slot_of_copy[first],
-            .model_expert = expert,
-            .listed = listed ? listed_of[expert] : 0,
-        };
-    }
-    return MOE_OK;
+    list_layer(s, layer);
+    const uint32_t copies = s->fetcher == NULL ? l->listed_copies : s->shape.slot_count;
+    const uint32_t listed = s->fetcher == NULL ? l->listed_count : experts;
+    l->left = MOE_NEW(&s->arena, uint32_t, gpus * copies);
+    l->cursor = MOE_NEW(&s->arena, uint32_t, gpus * listed);
+    return l->left != NULL && l->cursor != NULL
+               ? MOE_OK
+               : moe_fail(err, MOE_LIMIT, "no room for the quotas of %u copies", copies);
 }
 
 static size_t bytes_needed(const struct moe_placement_shape *shape)
@@ -81,6 +92,8 @@ enum moe_status moe_route_split_init(struct moe_route_split *s,
     *s = (struct moe_route_split){
         .part = setup->part,
         .shape = *shape,
+        .map = setup->map,
+        .fetcher = setup->fetcher,
         .trace_layer_count = setup->map->trace_layer_count,
         .top_k = setup->top_k,
     };
@@ -93,14 +106,14 @@ enum moe_status moe_route_split_init(struct moe_route_split *s,
     s->demand = MOE_NEW(&s->arena, uint32_t, shape->layer_count * gpus * shape->expert_count);
     s->total = MOE_NEW(&s->arena, uint64_t, shape->expert_count);
     s->quota = MOE_NEW(&s->arena, uint32_t, gpus * shape->slot_count);
-    uint32_t *listed_of = MOE_NEW(&s->arena, uint32_t, shape->expert_count);
+    s->listed_of = MOE_NEW(&s->arena, uint32_t, shape->expert_count);
     if (s->layers == NULL || s->demand == NULL || s->total == NULL || s->quota == NULL ||
-        listed_of == NULL) {
+        s->listed_of == NULL) {
         return moe_fail(err, MOE_LIMIT, "no room to split the tokens of %u layers",
                         shape->layer_count);
     }
     for (uint32_t layer = 0; layer < shape->layer_count; layer++) {
-        MOE_TRY(list_layer(s, setup->map, setup->placement, layer, listed_of, err));
+        MOE_TRY(init_layer(s, setup->placement, layer, err));
     }
     if (policy->dispatch->init == NULL) {
         return MOE_OK;
@@ -162,13 +175,52 @@ static void open_quotas(const struct moe_route_split *s, struct moe_split_layer 
     }
 }
 
+static struct moe_dispatch_view view_of(const struct moe_route_split *s, uint64_t step,
+                                        uint32_t layer, const float *predicted)
+{
+    const struct moe_copy_index *index = &s->layers[layer].index;
+    return (struct moe_dispatch_view){
+        .shape = s->shape,
+        .step = step,
+        .layer = layer,
+        .fetch_limit = s->fetcher == NULL ? 0 : s->fetcher->limit,
+        .predicted = predicted,
+        .copy_count = index->copy_count,
+        .first_copy = index->first_copy,
+        .slot_of_copy = index->slot_of_copy,
+        .gpu_of_copy = index->gpu_of_copy,
+        .demand = s->demand + (size_t) layer * s->shape.gpu_count * s->shape.expert_count,
+        .expert_total = s->total,
+        .speed = s->speed,
+        .topology = s->topology,
+        .parameters = s->part->values,
+        .seed = s->seed,
+    };
+}
+
+/* The layer's temporary copies of the last step give way to those of this one. */
+static enum moe_status fetch(struct moe_route_split *s, uint32_t layer,
+                             struct moe_dispatch_view *view, struct moe_error *err)
+{
+    struct moe_copy_index *index = &s->layers[layer].index;
+    bool changed = moe_fetcher_clear(s->fetcher, layer, index);
+    view->copy_count = index->copy_count;
+    MOE_TRY(moe_fetcher_ask(s->fetcher, s->part->policy, s->state, view, index, err));
+    changed = changed || s->fetcher->count[layer] > 0;
+    view->copy_count = index->copy_count;
+    if (changed) {
+        list_layer(s, layer);
+    }
+    return MOE_OK;
+}
+
 enum moe_status moe_route_split_solve(struct moe_route_split *s, uint64_t step,
                                       struct moe_error *err)
 {
     const uint32_t experts = s->shape.expert_count;
     for (uint32_t layer = 0; layer < s->shape.layer_count; layer++) {
-        struct moe_split_layer *l = &s->layers[layer];
         const uint32_t *demand = s->demand + (size_t) layer * s->shape.gpu_count * experts;
+        const float *predicted = NULL;
         uint64_t dropped = 0;
         memset(s->total, 0, experts * sizeof *s->total);
         for (uint32_t source = 0; source < s->shape.gpu_count; source++) {
@@ -176,28 +228,15 @@ enum moe_status moe_route_split_solve(struct moe_route_split *s, uint64_t step,
                 s->total[expert] += demand[(size_t) source * experts + expert];
             }
         }
-        const float *predicted = NULL;
         if (s->foresight != NULL) {
             MOE_TRY(moe_foresight_layer(s->foresight, layer, s->total, &predicted, err));
         }
-        const struct moe_dispatch_view view = {
-            .shape = s->shape,
-            .step = step,
-            .layer = layer,
-            .predicted = predicted,
-            .copy_count = l->index.copy_count,
-            .first_copy = l->index.first_copy,
-            .slot_of_copy = l->index.slot_of_copy,
-            .gpu_of_copy = l->index.gpu_of_copy,
-            .demand = demand,
-            .expert_total = s->total,
-            .speed = s->speed,
-            .topology = s->topology,
-            .parameters = s->part->values,
-            .seed = s->seed,
-        };
+        struct moe_dispatch_view view = view_of(s, step, layer, predicted);
+        if (s->fetcher != NULL) {
+            MOE_TRY(fetch(s, layer, &view, err));
+        }
         MOE_TRY(moe_policy_split(s->part->policy, s->state, &view, s->quota, &dropped, err));
-        open_quotas(s, l);
+        open_quotas(s, &s->layers[layer]);
     }
     s->delivering = true;
     return MOE_OK;

@@ -7,6 +7,9 @@
  * GPU, in its order, take the copies of an expert in ascending order of their slots, each until
  * its quota for that source is used. What a dropping policy left without a quota is counted.
  *
+ * Where there are temporary slots (fetcher.h) the policy first names the copies that it has brought
+ * for the layer and this step, and the quotas count them too.
+ *
  * A policy that works in turn has no split: route_counter.h does that in one pass.
  * Everything is sized when it is set up: nothing is allocated in a step.
  */
@@ -18,6 +21,7 @@
 #include "policies/composition.h"
 #include "policies/copy_index.h"
 #include "sim/base/arena.h"
+#include "sim/engine/fetcher.h"
 #include "sim/engine/foresight.h"
 #include "sim/engine/replay_map.h"
 
@@ -45,7 +49,9 @@ struct moe_route_split {
     struct moe_arena arena; /* of all below */
     const struct moe_composition_part *part;
     void *state;
-    struct moe_placement_shape shape;
+    struct moe_placement_shape shape; /* with the temporary slots */
+    const struct moe_replay_map *map;
+    struct moe_fetcher *fetcher; /* NULL: the copies stay as they are */
     uint32_t trace_layer_count;
     uint32_t top_k;
     const struct moe_policy_speed *speed;
@@ -53,6 +59,7 @@ struct moe_route_split {
     struct moe_foresight *foresight; /* NULL: the policy sees no prediction */
     uint64_t seed;
     struct moe_split_layer *layers; /* [layer] */
+    uint32_t *listed_of;            /* [expert] scratch */
     uint32_t *demand;               /* [layer][source GPU][model expert], this step */
     uint64_t *total;                /* [expert] of the layer in hand */
     uint32_t *quota;                /* [source GPU][copy] of the layer in hand */
@@ -63,8 +70,9 @@ struct moe_route_split {
 struct moe_route_split_setup {
     const struct moe_composition_part *part; /* dispatch; outlives the split */
     const struct moe_place_view *planning;   /* everything there is; outlives the split */
-    const struct moe_placement *placement;
-    const struct moe_replay_map *map;
+    const struct moe_placement *placement;   /* with the temporary slots, empty */
+    const struct moe_replay_map *map;        /* outlives the split */
+    struct moe_fetcher *fetcher;             /* NULL: nothing is fetched; outlives the split */
     uint32_t top_k;
     struct moe_arena *state_arena; /* for the policy's own memory */
 };

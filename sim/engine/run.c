@@ -156,12 +156,18 @@ enum moe_status moe_run_step(struct moe_run_state *run, uint64_t tokens, struct 
                          step_ns);
     if (scored) {
         const bool metered = result->account[MOE_PHASE_SCORED].steps % MOE_BOUND_STRIDE == 0;
-        moe_run_result_add_loads(result, &run->step, &run->counter, metered ? &run->meter : NULL,
-                                 run->expert_scratch);
+        const bool fetches = run->fetcher.limit > 0;
+        const uint16_t *experts =
+            fetches ? run->fetcher.wide.expert_of_slot : result->expert_of_slot;
+        moe_run_result_add_loads(result, &run->step, &run->counter, experts,
+                                 metered ? &run->meter : NULL, run->expert_scratch);
         if (run->halves.now) {
             moe_run_result_add_halves(result, &run->step, &run->halves, step_ns);
         } else {
-            moe_run_result_add_step(result, &run->step, &run->counter, step_ns);
+            moe_run_result_add_step(result, &run->step, &run->counter, experts, step_ns);
+        }
+        if (fetches) {
+            moe_fetcher_account(&run->fetcher, moe_step_fetch_exposed(&run->step, step_ns));
         }
     }
     struct moe_token_account *account = &result->account[run->phase];
@@ -228,6 +234,7 @@ void moe_run_collect(struct moe_run_state *run)
     result->dispatch_bytes = moe_cost_exchange_bytes(run->input->cost, MOE_COST_DISPATCH);
     result->combine_bytes = moe_cost_exchange_bytes(run->input->cost, MOE_COST_COMBINE);
     result->online = run->online.account;
+    result->fetch = run->fetcher.account;
     result->served_rows = run->audit.finished_rows - run->serving.moved_rows;
     result->served_requests = run->audit.finished;
     if (run->input->scenario->attribution) {

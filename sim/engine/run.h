@@ -23,6 +23,7 @@
 #include "sim/base/arena.h"
 #include "sim/cost/cost.h"
 #include "sim/engine/bound_meter.h"
+#include "sim/engine/fetcher.h"
 #include "sim/engine/foresight.h"
 #include "sim/engine/latency.h"
 #include "sim/engine/memory.h"
@@ -65,7 +66,7 @@ struct moe_run_result {
 
     uint32_t layer_count;
     uint32_t gpu_count;
-    uint32_t slot_count;
+    uint32_t slot_count; /* without temporary ones */
     uint32_t expert_count;
 
     struct moe_token_account account[MOE_PHASE_COUNT];
@@ -82,6 +83,7 @@ struct moe_run_result {
     uint64_t repeated_rows; /* of requests longer than the trace's: routes repeated (assumed) */
     uint64_t padded_rows;   /* to the sizes of captured graphs */
     struct moe_online_account online;
+    struct moe_fetch_account fetch;
     uint64_t unknown_assignments;
     uint64_t dropped_assignments; /* left without a copy by a dropping dispatch policy */
     struct moe_foresight_score foreseen_window; /* the loads planned on, against the scored ones */

@@ -58,11 +58,11 @@ enum moe_status moe_run_result_init(struct moe_run_result *r,
 /* Loads of the layer's GPUs and experts, added to the sums; experts[expert] is filled. Returns the
  * load of the fullest GPU. */
 static double add_loads(struct moe_run_result *r, const struct moe_step *step,
-                        const struct moe_route_counter *counter, uint32_t layer, uint32_t *experts)
+                        const struct moe_route_counter *counter, const uint16_t *expert_of_slot,
+                        uint32_t layer, uint32_t *experts)
 {
     const size_t row = (size_t) layer * r->gpu_count;
     const uint32_t *tokens = moe_route_counter_slots(counter, layer);
-    const uint16_t *expert_of_slot = r->expert_of_slot + (size_t) layer * r->slot_count;
     uint64_t *expert_tokens = r->expert_tokens + (size_t) layer * r->expert_count;
     double sum = 0.0;
     double max = 0.0;
@@ -73,7 +73,7 @@ static double add_loads(struct moe_run_result *r, const struct moe_step *step,
         max = load > max ? load : max;
     }
     memset(experts, 0, r->expert_count * sizeof *experts);
-    for (uint32_t slot = 0; slot < r->slot_count; slot++) {
+    for (uint32_t slot = 0; slot < counter->slot_count; slot++) {
         if (expert_of_slot[slot] != MOE_SLOT_EMPTY) {
             experts[expert_of_slot[slot]] += tokens[slot];
         }
@@ -121,7 +121,8 @@ static void add_barrier(struct moe_run_result *r, const struct moe_barrier *barr
 
 /* The slot with most tokens on the GPU that finished its experts last. */
 static void charge_expert(struct moe_run_result *r, const struct moe_route_counter *counter,
-                          uint32_t layer, const struct moe_barrier *combine)
+                          const uint16_t *expert_of_slot, uint32_t layer,
+                          const struct moe_barrier *combine)
 {
     const uint32_t *tokens = moe_route_counter_slots(counter, layer);
     const uint32_t first = combine->last_rank * counter->slots_per_gpu;
@@ -129,18 +130,20 @@ static void charge_expert(struct moe_run_result *r, const struct moe_route_count
     for (uint32_t slot = first; slot < first + counter->slots_per_gpu; slot++) {
         hottest = tokens[slot] > tokens[hottest] ? slot : hottest;
     }
-    const uint16_t expert = r->expert_of_slot[(size_t) layer * r->slot_count + hottest];
     if (tokens[hottest] > 0) {
-        r->expert_lead_ns[(size_t) layer * r->expert_count + expert] += combine->lead_ns;
+        r->expert_lead_ns[(size_t) layer * r->expert_count + expert_of_slot[hottest]] +=
+            combine->lead_ns;
     }
 }
 
 void moe_run_result_add_loads(struct moe_run_result *r, const struct moe_step *step,
                               const struct moe_route_counter *counter,
-                              struct moe_bound_meter *meter, uint32_t *expert_scratch)
+                              const uint16_t *expert_of_slot, struct moe_bound_meter *meter,
+                              uint32_t *expert_scratch)
 {
     for (uint32_t layer = 0; layer < r->layer_count; layer++) {
-        const double max = add_loads(r, step, counter, layer, expert_scratch);
+        const uint16_t *row = expert_of_slot + (size_t) layer * counter->slot_count;
+        const double max = add_loads(r, step, counter, row, layer, expert_scratch);
         if (meter != NULL) {
             moe_bound_meter_add(meter, layer, expert_scratch, max, &r->bound);
         }
@@ -154,7 +157,8 @@ void moe_run_result_add_loads(struct moe_run_result *r, const struct moe_step *s
 }
 
 void moe_run_result_add_step(struct moe_run_result *r, const struct moe_step *step,
-                             const struct moe_route_counter *counter, moe_time_ns step_ns)
+                             const struct moe_route_counter *counter,
+                             const uint16_t *expert_of_slot, moe_time_ns step_ns)
 {
     const struct moe_price_sources sources = moe_step_sources(step);
     for (uint32_t layer = 0; layer < step->layer_count; layer++) {
@@ -164,7 +168,8 @@ void moe_run_result_add_step(struct moe_run_result *r, const struct moe_step *st
         add_barrier(r, &pair[0]);
         add_barrier(r, &pair[1]);
         if (layer < r->layer_count) {
-            charge_expert(r, counter, layer, &pair[1]);
+            const uint16_t *row = expert_of_slot + (size_t) layer * counter->slot_count;
+            charge_expert(r, counter, row, layer, &pair[1]);
         }
         r->layer_idle_ns[own] += pair[0].idle_ns + pair[1].idle_ns;
     }
@@ -181,7 +186,9 @@ void moe_run_result_add_halves(struct moe_run_result *r, const struct moe_step *
         add_barrier(r, &barriers[i]);
         r->layer_idle_ns[i / 4] += barriers[i].idle_ns;
         if (i % 4 >= 2) {
-            charge_expert(r, &halves->counter[i % 2], i / 4, &barriers[i]);
+            const struct moe_route_counter *counter = &halves->counter[i % 2];
+            charge_expert(r, counter, r->expert_of_slot + (size_t) (i / 4) * counter->slot_count,
+                          i / 4, &barriers[i]);
         }
     }
     add_barrier(r, &barriers[moe_halves_barrier_count(r->layer_count) - 1]);

@@ -56,8 +56,9 @@ size_t moe_run_work_bytes(const struct moe_run_input *input, const struct moe_tr
     return ((size_t) 32 << 20) + moe_online_bytes(&s) +
            (open ? moe_request_log_bytes(input->arrivals->total) + 64 * input->arrivals->total
                  : 0) +
-           moe_bound_meter_bytes(&s) +
            (input->scenario->serving.overlap == MOE_OVERLAP_NONE ? 0 : moe_halves_bytes(&s)) +
+           moe_bound_meter_bytes(&s) + moe_fetcher_bytes(input->scenario) +
+           s.layer_count * gpus * (16 * (size_t) input->scenario->fetch.slots + 64) +
            moe_serving_bytes(&input->scenario->serving, s.gpu_count,
                              model->layer_count * model->top_k) +
            (s.layer_count + moe_drafts_layer_count(&input->scenario->serving)) * layer +
@@ -111,7 +112,8 @@ static void advise(const struct moe_memory_setup *setup, const struct moe_placem
 }
 
 /* What the plan leaves for KV cache; why says what there is and would have to be. */
-static void price_memory(struct moe_run_state *run, const struct moe_placement *placement)
+static void price_memory(struct moe_run_state *run, const struct moe_composition *composition,
+                         const struct moe_placement *placement)
 {
     const struct moe_run_input *input = run->input;
     const struct moe_serving *serving = &input->scenario->serving;
@@ -122,8 +124,10 @@ static void price_memory(struct moe_run_state *run, const struct moe_placement *
         .cluster = &input->scenario->cluster,
         .attention_ranks = serving->attention_ranks,
         .gpu_bytes = moe_cost_memory_bytes(input->cost),
-        .buffer_bytes = moe_online_buffer_bytes(input->scenario),
         .draft_layers = serving->drafts > 0 ? serving->draft_layers : 0,
+        .buffer_bytes = moe_online_buffer_bytes(input->scenario) +
+                        moe_fetcher_buffer_bytes(input->scenario, composition),
+        .running_requests = serving->running_per_gpu,
     };
     const uint64_t page = serving->kv == MOE_KV_PAGES ? serving->page_tokens : 1;
     const uint64_t longest = (input->longest_request + page - 1) / page;
@@ -175,8 +179,15 @@ enum moe_status moe_run_plan(struct moe_run_state *run, const struct moe_composi
     result->moved_slots = moe_placement_count_moves(&run->start, placement);
     memcpy(result->expert_of_slot, placement->expert_of_slot,
            (size_t) view.shape.layer_count * view.shape.slot_count * sizeof(uint16_t));
-    price_memory(run, placement);
+    price_memory(run, composition, placement);
     return MOE_OK;
+}
+
+/* With the temporary slots, where there are any. */
+static const struct moe_placement *served(const struct moe_run_state *run,
+                                          const struct moe_placement *placement)
+{
+    return run->fetcher.limit > 0 ? &run->fetcher.wide : placement;
 }
 
 /* The policies that decide while serving, where the engine does not by itself. */
@@ -187,8 +198,9 @@ static enum moe_status init_policies(struct moe_run_state *run, const struct moe
     const struct moe_route_split_setup split = {
         .part = &c->part[MOE_POLICY_DISPATCH],
         .planning = &run->shown.view,
-        .placement = placement,
+        .placement = served(run, placement),
         .map = run->input->map,
+        .fetcher = run->fetcher.limit > 0 ? &run->fetcher : NULL,
         .top_k = run->input->scenario->model.top_k,
         .state_arena = &run->state,
     };
@@ -210,7 +222,8 @@ static enum moe_status init_policies(struct moe_run_state *run, const struct moe
         return MOE_OK;
     }
     MOE_TRY(moe_arena_init(
-        &run->state, moe_planning_scratch_bytes(run->input->planning, &placement->shape), err));
+        &run->state, moe_planning_scratch_bytes(run->input->planning, &split.placement->shape),
+        err));
     if (foresees) {
         run->foresight_total = MOE_NEW(&run->state, uint64_t, placement->shape.expert_count);
         if (run->foresight_total == NULL) {
@@ -230,6 +243,47 @@ static enum moe_status init_policies(struct moe_run_state *run, const struct moe
     return MOE_OK;
 }
 
+/* What counts a step's routes, prices it and plays it. */
+static enum moe_status init_steps(struct moe_run_state *run, const struct moe_placement *placement,
+                                  uint64_t seed, struct moe_arena *work, struct moe_error *err)
+{
+    const struct moe_scenario *scenario = run->input->scenario;
+    const struct moe_model *model = &scenario->model;
+    const struct moe_serving *serving = &scenario->serving;
+    const bool drafting = moe_drafts_layer_count(serving) > 0;
+    const struct moe_drafts_setup drafts = {
+        .options = serving,
+        .map = run->input->map,
+        .placement = placement,
+        .top_k = model->top_k,
+    };
+    const struct moe_step_options options = {
+        .drafts = drafting ? &run->drafts : NULL,
+        .cost = run->input->cost,
+        .serving = serving,
+        .layer_count = placement->shape.layer_count,
+        .gpu_count = placement->shape.gpu_count,
+        .dense_layer_count = model->layer_count - model->moe_layer_count,
+        .seed = seed,
+        .noise = scenario->noise,
+        .hardware = &scenario->hardware,
+        .first_gpu = scenario->cluster.first_gpu,
+        .fetcher = run->fetcher.limit > 0 ? &run->fetcher : NULL,
+    };
+    MOE_TRY(moe_route_counter_init(&run->counter, run->input->map, served(run, placement),
+                                   model->top_k, work, err));
+    if (serving->exchange == MOE_EXCHANGE_HIERARCHICAL) {
+        MOE_TRY(moe_route_counter_count_nodes(&run->counter, work, err));
+    } else if (serving->exchange == MOE_EXCHANGE_LOW_LATENCY) {
+        moe_route_counter_count_choices(&run->counter);
+    }
+    if (drafting) {
+        MOE_TRY(moe_drafts_init(&run->drafts, &drafts, work, err));
+    }
+    MOE_TRY(moe_step_init(&run->step, &options, work, err));
+    return moe_run_init_halves(run, &options, work, err);
+}
+
 static enum moe_status init_parts(struct moe_run_state *run, const struct moe_placement *placement,
                                   struct moe_trace *trace, uint64_t seed, struct moe_arena *work,
                                   struct moe_error *err)
@@ -238,26 +292,7 @@ static enum moe_status init_parts(struct moe_run_state *run, const struct moe_pl
     const struct moe_model *model = &scenario->model;
     const struct moe_serving *serving = &scenario->serving;
     const uint32_t gpus = placement->shape.gpu_count;
-    const uint32_t layers = placement->shape.layer_count;
-    const uint32_t all_layers = layers + moe_drafts_layer_count(serving);
-    const struct moe_drafts_setup drafts = {
-        .options = serving,
-        .map = run->input->map,
-        .placement = placement,
-        .top_k = model->top_k,
-    };
-    const struct moe_step_options options = {
-        .drafts = all_layers > layers ? &run->drafts : NULL,
-        .cost = run->input->cost,
-        .serving = serving,
-        .layer_count = layers,
-        .gpu_count = gpus,
-        .dense_layer_count = model->layer_count - model->moe_layer_count,
-        .seed = seed,
-        .noise = scenario->noise,
-        .hardware = &scenario->hardware,
-        .first_gpu = scenario->cluster.first_gpu,
-    };
+    const uint32_t all_layers = placement->shape.layer_count + moe_drafts_layer_count(serving);
     const struct moe_serving_setup serving_setup = {
         .options = serving,
         .trace = trace,
@@ -265,7 +300,8 @@ static enum moe_status init_parts(struct moe_run_state *run, const struct moe_pl
         .rank_count = gpus / serving->attention_ranks,
         .kv_tokens = run->result->memory.kv_tokens,
         .seed = seed,
-        .window_size = model->window_layer_count > 0 ? model->window_size : 0,
+        .window_size = model->window_size,
+        .sparse_size = moe_model_sparse_tokens(model),
     };
     MOE_TRY(moe_arrival_stream_init(&run->arrivals, run->input->arrivals, trace, seed, work, err));
     if (!run->arrivals.is_closed_loop) {
@@ -278,18 +314,7 @@ static enum moe_status init_parts(struct moe_run_state *run, const struct moe_pl
                                       run->input->arrivals->total, work, err));
     }
     MOE_TRY(moe_serving_init(&run->serving, &serving_setup, work, err));
-    MOE_TRY(
-        moe_route_counter_init(&run->counter, run->input->map, placement, model->top_k, work, err));
-    if (serving->exchange == MOE_EXCHANGE_HIERARCHICAL) {
-        MOE_TRY(moe_route_counter_count_nodes(&run->counter, work, err));
-    } else if (serving->exchange == MOE_EXCHANGE_LOW_LATENCY) {
-        moe_route_counter_count_choices(&run->counter);
-    }
-    if (all_layers > layers) {
-        MOE_TRY(moe_drafts_init(&run->drafts, &drafts, work, err));
-    }
-    MOE_TRY(moe_step_init(&run->step, &options, work, err));
-    MOE_TRY(moe_run_init_halves(run, &options, work, err));
+    MOE_TRY(init_steps(run, placement, seed, work, err));
     MOE_TRY(
         moe_bound_meter_init(&run->meter, placement, run->input->planning->future_load, work, err));
     if (scenario->attribution) {
@@ -331,6 +356,8 @@ enum moe_status moe_run_init(struct moe_run_state *run, const struct moe_composi
         .placement = placement,
         .scratch_bytes = moe_planning_scratch_bytes(run->input->planning, &placement->shape),
     };
+    MOE_TRY(moe_fetcher_init(&run->fetcher, run->input->scenario, composition, placement,
+                             run->input->cost, work, err));
     MOE_TRY(init_parts(run, placement, trace, seed, work, err));
     MOE_TRY(moe_online_init(&run->online, &online, work, err));
     MOE_TRY(init_policies(run, composition, placement, trace, err));

@@ -5,6 +5,7 @@
 #define MOE_SIM_ENGINE_RUN_STATE_H
 
 #include "sim/engine/audit.h"
+#include "sim/engine/fetcher.h"
 #include "sim/engine/online/online.h"
 #include "sim/engine/request_log.h"
 #include "sim/engine/route_counter.h"
@@ -34,6 +35,7 @@ struct moe_run_state {
     struct moe_placement start;     /* what was in force before the plan */
     struct moe_arena state;         /* memory of dispatch and group policies */
     struct moe_route_split split;   /* where a dispatch policy decides */
+    struct moe_fetcher fetcher;     /* limit 0: nothing is fetched */
     struct moe_foresight foresight; /* part NULL: nobody predicts step by step */
     uint64_t *foresight_total;      /* [expert] scratch of it */
     struct moe_waiting_room room;   /* where a group policy decides */

@@ -1,6 +1,7 @@
 #include "sim/engine/step.h"
 
 #include <assert.h>
+#include <string.h>
 
 #include "sim/base/no_malloc.h"
 
@@ -9,6 +10,25 @@ static bool new_pair(struct moe_price_pair *pair, struct moe_arena *arena, size_
     pair->real = MOE_NEW(arena, double, count);
     pair->nominal = MOE_NEW(arena, double, count);
     return pair->real != NULL && pair->nominal != NULL;
+}
+
+static enum moe_status init_unhindered(struct moe_step *s, const struct moe_fetcher *fetcher,
+                                       struct moe_arena *arena, struct moe_error *err)
+{
+    const size_t all = (size_t) s->layer_count * s->gpu_count;
+    if (fetcher == NULL) {
+        return MOE_OK;
+    }
+    s->fetcher = fetcher;
+    s->exchange_ns = MOE_NEW(arena, double, all);
+    s->unhindered = s->times;
+    s->unhindered.dispatch = MOE_NEW(arena, moe_time_ns, all);
+    s->unhindered_barriers = MOE_NEW(arena, struct moe_barrier, moe_barrier_count(s->layer_count));
+    return s->exchange_ns != NULL && s->unhindered.dispatch != NULL &&
+                   s->unhindered_barriers != NULL
+               ? MOE_OK
+               : moe_fail(err, MOE_LIMIT, "no room for the transfers of %u layers on %u GPUs",
+                          s->layer_count, s->gpu_count);
 }
 
 enum moe_status moe_step_init(struct moe_step *s, const struct moe_step_options *options,
@@ -49,6 +69,7 @@ enum moe_status moe_step_init(struct moe_step *s, const struct moe_step_options 
                         options->layer_count, gpus);
     }
     MOE_TRY(moe_step_times_init(&s->times, layers, gpus, options->serving, arena, err));
+    MOE_TRY(init_unhindered(s, options->fetcher, arena, err));
     return moe_hardware_init(&s->hardware, options->cost,
                              (struct moe_hardware_size){ gpus, layers, options->first_gpu },
                              options->seed, options->noise, options->hardware, arena, err);
@@ -188,6 +209,24 @@ static void price_gpu(struct moe_step *s, size_t at, const struct moe_gpu_factor
     }
 }
 
+/* What the layer's transfers add to the dispatch of each of its GPUs. */
+static void price_fetches(struct moe_step *s, uint32_t layer, bool nominal)
+{
+    for (uint32_t gpu = 0; gpu < s->gpu_count; gpu++) {
+        const size_t at = (size_t) layer * s->gpu_count + gpu;
+        const struct moe_duration d =
+            moe_fetcher_exposed(s->fetcher, layer, gpu, &s->hardware.factor[gpu]);
+        s->dispatch.real[at] += d.ns;
+        if (d.ns > 0.0 && (uint8_t) d.provenance > s->dispatch_source[at]) {
+            s->dispatch_source[at] = (uint8_t) d.provenance; /* the worse of both */
+        }
+        if (nominal) {
+            s->dispatch.nominal[at] +=
+                moe_fetcher_exposed(s->fetcher, layer, gpu, &s->hardware.nominal).ns;
+        }
+    }
+}
+
 static struct moe_stretch_prices stretch(const struct moe_step *s,
                                          const struct moe_price_pair *pair, size_t row,
                                          uint32_t layer, enum moe_stretch kind)
@@ -241,6 +280,10 @@ static void round_layer(struct moe_step *s, uint32_t layer)
         s->times.combine[row + gpu] = moe_time_round_up(s->combine.real[row + gpu] *
                                                         jitter[MOE_STRETCH_COMBINE * gpus + gpu]);
     }
+    for (uint32_t gpu = 0; s->fetcher != NULL && gpu < gpus; gpu++) {
+        s->unhindered.dispatch[row + gpu] = moe_time_round_up(
+            s->exchange_ns[row + gpu] * jitter[MOE_STRETCH_DISPATCH * gpus + gpu]);
+    }
 }
 
 /* At the hardware's moment. straggler: NULL or who is told. */
@@ -268,6 +311,12 @@ static void price(struct moe_step *s, const struct moe_token_work *own,
         price_before(s, layer, nominal);
         for (uint32_t gpu = 0; gpu < gpus; gpu++) {
             price_gpu(s, row + gpu, &s->hardware.factor[gpu], nominal);
+        }
+        if (s->fetcher != NULL) {
+            memcpy(s->exchange_ns + row, s->dispatch.real + row, gpus * sizeof *s->exchange_ns);
+        }
+        if (s->fetcher != NULL && layer < counter->layer_count) { /* nothing is for drafts */
+            price_fetches(s, layer, nominal);
         }
         round_layer(s, layer);
         if (straggler != NULL) {
@@ -309,6 +358,13 @@ void moe_step_end_straggler(const struct moe_step *s, struct moe_straggler *stra
 moe_time_ns moe_step_play(struct moe_step *s)
 {
     return moe_timeline_run(&s->times, s->clock, s->barriers);
+}
+
+moe_time_ns moe_step_fetch_exposed(struct moe_step *s, moe_time_ns step_ns)
+{
+    return s->fetcher == NULL
+               ? 0
+               : step_ns - moe_timeline_run(&s->unhindered, s->clock, s->unhindered_barriers);
 }
 
 struct moe_step_prices moe_step_prices(const struct moe_step *s)

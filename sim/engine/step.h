@@ -7,6 +7,7 @@
  * Durations are price times jitter, rounded up to whole ns once (moe_time_round_up):
  *   before  moe_before_ns of attention, dense and gate    after  head + host
  *   shared, dispatch, expert, combine                     as priced
+ * What temporary copies of experts delay (fetcher.h) belongs to dispatch.
  * All-gather: see gather() in step.c; padded rows of graphs are gathered too.
  * Padded mode: every rank sends and receives, of each link class, what the largest of all
  * ranks' in and out is.
@@ -20,6 +21,7 @@
 #include "sim/base/arena.h"
 #include "sim/cost/cost.h"
 #include "sim/engine/drafts.h"
+#include "sim/engine/fetcher.h"
 #include "sim/engine/hardware.h"
 #include "sim/engine/route_counter.h"
 #include "sim/engine/sensitivity.h"
@@ -40,6 +42,7 @@ struct moe_step {
     uint32_t dense_layer_count;
     const struct moe_drafts *drafts; /* NULL: none */
     enum moe_exchange_mode exchange;
+    const struct moe_fetcher *fetcher; /* NULL: nothing is fetched */
     struct moe_hardware hardware;
     struct moe_step_times times;
     struct moe_barrier *barriers;
@@ -61,6 +64,11 @@ struct moe_step {
     uint8_t *expert_source;
     uint8_t *combine_source;
     moe_time_ns *clock; /* [gpu] scratch */
+
+    /* With a fetcher only: the step as if transfers took no time. */
+    double *exchange_ns;              /* [layer][gpu] what of dispatch.real is tokens' */
+    struct moe_step_times unhindered; /* shares every array with times but dispatch */
+    struct moe_barrier *unhindered_barriers;
 };
 
 struct moe_step_options {
@@ -74,6 +82,7 @@ struct moe_step_options {
     bool noise;
     const struct moe_hardware_options *hardware; /* or NULL */
     uint32_t first_gpu;                          /* of the deployment (hardware.h) */
+    const struct moe_fetcher *fetcher;           /* or NULL; outlives the step */
 };
 
 /* Errors: MOE_LIMIT when the arena is full. */
@@ -116,6 +125,9 @@ static inline moe_time_ns moe_step_length(const struct moe_step *step)
 {
     return step->barriers[(size_t) 2 * step->layer_count].open_ns;
 }
+/* By how much the played step would be shorter if what was fetched took no time; 0 without a
+ * fetcher. */
+moe_time_ns moe_step_fetch_exposed(struct moe_step *step, moe_time_ns step_ns);
 
 struct moe_step_prices moe_step_prices(const struct moe_step *step);
 struct moe_price_sources moe_step_sources(const struct moe_step *step);

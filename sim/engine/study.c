@@ -239,6 +239,7 @@ static enum moe_status run_all(struct owned_study *owned, const struct moe_study
             return err->status;
         }
     }
+    owned->study.audited = options->audit;
     return MOE_OK;
 }
 

@@ -107,6 +107,7 @@ struct moe_study {
     struct moe_flip *flips; /* [flip_count]; empty when attribution is off */
     uint32_t flip_count;
     bool sensitivity_known;
+    bool audited;        /* every step of every run, and nothing was found */
     double wall_seconds; /* of this program; never in a report that must repeat */
 };
 

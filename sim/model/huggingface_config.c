@@ -3,6 +3,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Four bits, and one byte of scale per 32 weights. */
+static const double MXFP4_BYTES = 0.5 + 1.0 / 32.0;
+
 const json_t *moe_config_get(const struct moe_config *c, const char *key)
 {
     const json_t *value = json_object_get(c->text, key);
@@ -73,6 +76,31 @@ enum moe_status moe_config_text(const struct moe_config *c, const char *key, con
         return moe_config_refuse(c, MOE_RANGE, key, "it must be a text");
     }
     *out = json_string_value(value);
+    return MOE_OK;
+}
+
+enum moe_status moe_config_count_layers(const struct moe_config *c, const char *key,
+                                        const char *other, const char *counted, uint32_t *out)
+{
+    const json_t *types = moe_config_get(c, key);
+    size_t i = 0;
+    const json_t *type = NULL;
+    uint32_t count = 0;
+    if (!json_is_array(types) || json_array_size(types) != c->model->layer_count) {
+        return moe_config_refuse(c, MOE_RANGE, key,
+                                 "it must be a list with one entry per hidden layer");
+    }
+    json_array_foreach(types, i, type)
+    {
+        const char *text = json_string_value(type);
+        if (text == NULL || (strcmp(text, counted) != 0 && strcmp(text, other) != 0)) {
+            return moe_fail(c->err, MOE_UNSUPPORTED,
+                            "%.200s: key %s: entry %zu is neither \"%s\" nor \"%s\"", c->path, key,
+                            i, other, counted);
+        }
+        count += strcmp(text, counted) == 0;
+    }
+    *out = count;
     return MOE_OK;
 }
 
@@ -147,12 +175,19 @@ enum moe_status moe_config_read_precision(const struct moe_config *c)
     }
     if (method != NULL && strcmp(method, "fp8") == 0) {
         /* One scale per block of 128 x 128 weights adds 0.02 %: left out. */
+        const char *experts = NULL;
+        MOE_TRY(moe_config_text(c, "expert_dtype", &experts));
+        if (experts != NULL && strcmp(experts, "fp4") != 0 && strcmp(experts, "fp8") != 0) {
+            return moe_config_refuse(c, MOE_UNSUPPORTED, "expert_dtype",
+                                     "only fp4 and fp8 are understood");
+        }
         c->model->dense_bytes_per_weight = 1.0;
-        c->model->expert_bytes_per_weight = 1.0;
+        c->model->expert_bytes_per_weight =
+            experts != NULL && strcmp(experts, "fp4") == 0 ? MXFP4_BYTES : 1.0;
         return MOE_OK;
     }
     if (method != NULL && strcmp(method, "mxfp4") == 0) {
-        c->model->expert_bytes_per_weight = 0.5 + 1.0 / 32.0;
+        c->model->expert_bytes_per_weight = MXFP4_BYTES;
         return MOE_OK;
     }
     if (method != NULL && strcmp(method, "compressed-tensors") == 0) {

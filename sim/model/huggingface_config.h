@@ -46,6 +46,18 @@ enum moe_status moe_config_flag(const struct moe_config *c, const char *key, boo
 enum moe_status moe_config_text(const struct moe_config *c, const char *key,
                                 const char **out) MOE_MUST_CHECK; /* NULL when absent */
 
+/* How many entries of the array at key are `counted`; the others must be `other`, and there must
+ * be one for each hidden layer. Errors: MOE_RANGE, MOE_UNSUPPORTED naming the entry. */
+enum moe_status moe_config_count_layers(const struct moe_config *c, const char *key,
+                                        const char *other, const char *counted,
+                                        uint32_t *out) MOE_MUST_CHECK;
+
+/* Sparse attention, after layers and heads were read (huggingface_sparse.c): an indexer beside
+ * MLA; compressed entries with all of the attention; blocks beside GQA. */
+enum moe_status moe_config_read_indexed_mla(const struct moe_config *c) MOE_MUST_CHECK;
+enum moe_status moe_config_read_compressed(const struct moe_config *c) MOE_MUST_CHECK;
+enum moe_status moe_config_read_sparse_blocks(const struct moe_config *c) MOE_MUST_CHECK;
+
 /* Bytes per weight of experts and of all else, from quantization_config and the dtype.
  * Errors: MOE_UNSUPPORTED for a method that is not understood; MOE_RANGE. */
 enum moe_status moe_config_read_precision(const struct moe_config *c) MOE_MUST_CHECK;

@@ -13,7 +13,7 @@ extern const unsigned moe_model_cards_count;
 
 enum { MODEL_FILE_BYTES = 4 << 20 };
 
-static const char *const attention_names[] = { "mha", "gqa", "mla", NULL };
+static const char *const attention_names[] = { "mha", "gqa", "mla", "shared", NULL };
 
 #define COUNT(key, field, low, high, text)                                                     \
     {                                                                                          \
@@ -56,6 +56,8 @@ static const struct moe_setting items[] = {
     NEEDED("hidden", hidden_size, 1, 1 << 20, "width of the residual stream"),
     NEEDED("vocabulary", vocabulary_size, 1, 1 << 24, "tokens of the vocabulary"),
     FLAG("tied_embeddings", tied_embeddings, "embedding and LM head are one table"),
+    COUNT("residual_streams", residual_streams, 0, 64,
+          "copies of the hidden state (hyper-connections); 0 = none"),
     NEEDED("experts.count", expert_count, 1, MOE_TRACE_EXPERT_LIMIT, "routed experts of a layer"),
     NEEDED("experts.top_k", top_k, 1, MOE_TRACE_TOP_K_LIMIT, "experts of one token"),
     COUNT("experts.groups", group_count, 1, MOE_TRACE_EXPERT_LIMIT,
@@ -79,14 +81,20 @@ static const struct moe_setting items[] = {
       .choices = attention_names,
       .help = "how K and V are kept" },
     NEEDED("attention.heads", head_count, 1, 65536, "query heads"),
-    NEEDED("attention.kv_heads", kv_head_count, 1, 65536, "KV heads; mla: as many as heads"),
+    NEEDED("attention.kv_heads", kv_head_count, 1, 65536,
+           "KV heads; mla: as many as heads; shared: 1"),
     NEEDED("attention.head_size", head_size, 1, 65536,
            "of K and V; mla: of K without rope_head_size"),
-    COUNT("attention.q_lora_rank", q_lora_rank, 0, 1 << 20, "mla; 0 = full-rank query projection"),
+    COUNT("attention.q_lora_rank", q_lora_rank, 0, 1 << 20,
+          "mla, shared; 0 = full-rank query projection"),
     COUNT("attention.kv_lora_rank", kv_lora_rank, 0, 1 << 20, "mla: latent per token"),
     COUNT("attention.rope_head_size", rope_head_size, 0, 65536,
           "mla: part of K shared by all heads"),
     COUNT("attention.value_head_size", value_head_size, 0, 65536, "mla: of V"),
+    COUNT("attention.output_rank", output_rank, 0, 1 << 20,
+          "shared: values that the output of a group of heads goes through; 0 = full rank"),
+    COUNT("attention.output_groups", output_groups, 0, 65536,
+          "shared: groups of heads with an output_rank each"),
     FLAG("attention.gated", gated_attention, "an output gate as large as the heads' output"),
     NEEDED("attention.kv_layers", kv_layer_count, 0, MOE_TRACE_LAYER_LIMIT,
            "layers whose KV grows with the context"),
@@ -99,6 +107,25 @@ static const struct moe_setting items[] = {
       .min = 0,
       .max = 1e12,
       .help = "attention weights of a remaining (linear) layer; 0 = as in the others" },
+    COUNT("attention.sparse_layers", sparse_layer_count, 0, MOE_TRACE_LAYER_LIMIT,
+          "of kv_layers: a query reads the entries that score best"),
+    COUNT("attention.sparse_entries", sparse_entries, 0, 1 << 24, "so many of them"),
+    COUNT("attention.sparse_ratio", sparse_ratio, 0, 1 << 16,
+          "tokens that an entry of theirs stands for; 1 = each its own"),
+    COUNT("attention.pooled_layers", pooled_layer_count, 0, MOE_TRACE_LAYER_LIMIT,
+          "of kv_layers: a query reads all entries, each of several tokens"),
+    COUNT("attention.pooled_ratio", pooled_ratio, 0, 1 << 16, "so many tokens"),
+    COUNT("attention.index_layers", index_layer_count, 0, MOE_TRACE_LAYER_LIMIT,
+          "of sparse_layers: score all entries; the others read what the last one chose"),
+    COUNT("attention.index_heads", index_head_count, 0, 65536, "queries that score an entry"),
+    COUNT("attention.index_head_size", index_head_size, 0, 65536, "of those, and of the key"),
+    COUNT("attention.index_block", index_block, 0, 1 << 16, "entries that are chosen together"),
+    { .path = "attention.index_bytes_per_value",
+      .kind = MOE_SETTING_REAL,
+      .offset = offsetof(struct moe_model, index_bytes_per_value),
+      .min = 0,
+      .max = 8,
+      .help = "of the keys; 2 bf16, 1.03125 fp8 with a float32 scale per key of 128" },
     BYTES("attention.kv_bytes_per_value", kv_bytes_per_value, "2 bf16, 1 fp8"),
 };
 
@@ -143,7 +170,7 @@ bool moe_model_ref_is_path(const char *name_or_path)
 static enum moe_status load_shipped(struct moe_model *model, const char *name,
                                     struct moe_error *err)
 {
-    char names[320] = "";
+    char names[512] = "";
     size_t used = 0;
     for (unsigned i = 0; i < moe_model_cards_count; i++) {
         const struct moe_embedded_file *card = &moe_model_cards[i];

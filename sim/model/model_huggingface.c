@@ -25,32 +25,6 @@
         (key), offsetof(struct moe_model, field), true \
     }
 
-/* How many entries of the array at key are name; its length must be the layers'. */
-static enum moe_status count_layers(const struct moe_config *c, const char *key, const char *name,
-                                    uint32_t *out)
-{
-    const json_t *types = moe_config_get(c, key);
-    size_t i = 0;
-    const json_t *type = NULL;
-    uint32_t count = 0;
-    if (!json_is_array(types) || json_array_size(types) != c->model->layer_count) {
-        return moe_config_refuse(c, MOE_RANGE, key,
-                                 "it must be a list with one entry per hidden layer");
-    }
-    json_array_foreach(types, i, type)
-    {
-        const char *text = json_string_value(type);
-        if (text == NULL || (strcmp(text, name) != 0 && strcmp(text, "full_attention") != 0)) {
-            return moe_fail(c->err, MOE_UNSUPPORTED,
-                            "%.200s: key %s: entry %zu is neither \"full_attention\" nor \"%s\"",
-                            c->path, key, i, name);
-        }
-        count += strcmp(text, name) == 0;
-    }
-    *out = count;
-    return MOE_OK;
-}
-
 /* GQA or MHA from heads, KV heads and head size (by default hidden / heads). */
 static enum moe_status read_heads(const struct moe_config *c)
 {
@@ -137,6 +111,31 @@ static enum moe_status read_deepseek(const struct moe_config *c)
     return read_mla(c);
 }
 
+static enum moe_status read_indexed(const struct moe_config *c)
+{
+    MOE_TRY(read_deepseek(c));
+    if (moe_config_get(c, "mlp_layer_types") != NULL) {
+        uint32_t sparse = 0;
+        MOE_TRY(moe_config_count_layers(c, "mlp_layer_types", "dense", "sparse", &sparse));
+        if (sparse != c->model->moe_layer_count) {
+            return moe_config_refuse(c, MOE_RANGE, "mlp_layer_types",
+                                     "first_k_dense_replace and moe_layer_freq give another "
+                                     "number of layers with experts");
+        }
+    }
+    return moe_config_read_indexed_mla(c);
+}
+
+/* DeepSeek-V4. Its first num_hash_layers choose experts by the token's id: which ones a trace
+ * says, and the work is the same. */
+static enum moe_status read_deepseek_v4(const struct moe_config *c)
+{
+    MOE_TRY(READ_SIZES(c, deepseek_keys));
+    MOE_TRY(read_groups(c, "n_group"));
+    MOE_TRY(read_late_experts(c, "n_shared_experts"));
+    return moe_config_read_compressed(c);
+}
+
 static enum moe_status read_glm4(const struct moe_config *c)
 {
     MOE_TRY(READ_SIZES(c, deepseek_keys));
@@ -193,7 +192,8 @@ static enum moe_status read_delta_net(const struct moe_config *c)
     uint32_t value_heads = 0;
     uint32_t value_size = 0;
     uint32_t linear = 0;
-    MOE_TRY(count_layers(c, "layer_types", "linear_attention", &linear));
+    MOE_TRY(
+        moe_config_count_layers(c, "layer_types", "full_attention", "linear_attention", &linear));
     MOE_TRY(moe_config_size(c, "linear_num_key_heads", false, 0, &key_heads));
     MOE_TRY(moe_config_size(c, "linear_key_head_dim", false, 0, &key_size));
     MOE_TRY(moe_config_size(c, "linear_num_value_heads", false, 0, &value_heads));
@@ -315,36 +315,87 @@ static enum moe_status read_gpt_oss(const struct moe_config *c)
     struct moe_model *model = c->model;
     uint32_t windowed = 0;
     MOE_TRY(read_mixtral(c));
-    MOE_TRY(count_layers(c, "layer_types", "sliding_attention", &windowed));
+    MOE_TRY(moe_config_count_layers(c, "layer_types", "full_attention", "sliding_attention",
+                                    &windowed));
     model->window_layer_count = windowed;
     model->kv_layer_count = model->layer_count - windowed;
     model->window_size = windowed == 0 ? 0 : model->window_size;
     return MOE_OK;
 }
 
+/* MiniMax-M3: moe_layer_freq says of each layer whether it has experts. */
+static enum moe_status read_minimax_m3(const struct moe_config *c)
+{
+    static const struct moe_config_size keys[] = {
+        KEY("num_local_experts", expert_count),
+        KEY("num_experts_per_tok", top_k),
+        KEY("moe_intermediate_size", expert_size),
+    };
+    struct moe_model *model = c->model;
+    const json_t *layers = moe_config_get(c, "moe_layer_freq");
+    uint32_t shared = 0;
+    uint32_t shared_size = 0;
+    MOE_TRY(READ_SIZES(c, keys));
+    MOE_TRY(moe_config_size(c, "n_shared_experts", true, 0, &shared));
+    MOE_TRY(moe_config_size(c, "shared_intermediate_size", shared == 0, 0, &shared_size));
+    if (shared > 64 || shared_size > 1 << 20) {
+        return moe_config_refuse(
+            c, MOE_RANGE, shared > 64 ? "n_shared_experts" : "shared_intermediate_size",
+            shared > 64 ? "it must be at most 64" : "it must be at most 1048576");
+    }
+    for (uint32_t layer = 0; layer < model->layer_count; layer++) {
+        const json_t *entry = json_array_get(layers, layer);
+        const json_int_t experts = json_is_integer(entry) ? json_integer_value(entry) : -1;
+        if (json_array_size(layers) != model->layer_count || (experts != 0 && experts != 1)) {
+            return moe_config_refuse(c, MOE_RANGE, "moe_layer_freq",
+                                     "it must be a list of 0 or 1 for each hidden layer");
+        }
+        model->moe_layer_count += (uint32_t) experts;
+    }
+    model->shared_size = shared * shared_size;
+    if (model->moe_layer_count < model->layer_count) {
+        MOE_TRY(moe_config_size(c, "dense_intermediate_size", false, 0, &model->dense_size));
+    }
+    MOE_TRY(read_heads(c));
+    MOE_TRY(moe_config_flag(c, "attention_output_gate", false, &model->gated_attention));
+    return moe_config_read_sparse_blocks(c);
+}
+
 static const struct {
     const char *model_type;
     enum moe_status (*read)(const struct moe_config *c);
+    const char *sparse; /* its key of sparse attention; NULL: none */
 } families[] = {
-    { "deepseek_v2", read_deepseek },    { "deepseek_v3", read_deepseek },
-    { "kimi_k2", read_deepseek },        { "kimi_linear", read_kimi_linear },
-    { "glm4_moe", read_glm4 },           { "qwen3_moe", read_qwen },
-    { "qwen3_5_moe_text", read_qwen35 }, { "llama4_text", read_llama4 },
-    { "mixtral", read_mixtral },         { "gpt_oss", read_gpt_oss },
+    { "deepseek_v2", read_deepseek, NULL },
+    { "deepseek_v3", read_deepseek, NULL },
+    { "deepseek_v32", read_indexed, "index_topk" },
+    { "deepseek_v4", read_deepseek_v4, "compress_ratios" },
+    { "kimi_k2", read_deepseek, NULL },
+    { "kimi_linear", read_kimi_linear, NULL },
+    { "glm4_moe", read_glm4, NULL },
+    { "glm_moe_dsa", read_indexed, "index_topk" },
+    { "qwen3_moe", read_qwen, NULL },
+    { "qwen3_5_moe_text", read_qwen35, NULL },
+    { "llama4_text", read_llama4, NULL },
+    { "minimax_m3", read_minimax_m3, "sparse_attention_config" },
+    { "mixtral", read_mixtral, NULL },
+    { "gpt_oss", read_gpt_oss, NULL },
 };
 
-/* Attention that reads a chosen part of the context cannot be told in struct moe_model:
- * better refused than priced as dense attention. */
-static enum moe_status refuse_sparse(const struct moe_config *c)
+/* Attention to a part of the context that a family is not known for: better refused than priced
+ * as dense attention. */
+static enum moe_status refuse_sparse(const struct moe_config *c, const char *known)
 {
     static const char *const keys[] = { "index_topk", "sparse_attention_config",
                                         "compress_ratios" };
     for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
-        if (moe_config_get(c, keys[i]) != NULL) {
-            return moe_config_refuse(
-                c, MOE_UNSUPPORTED, keys[i],
-                "attention to a chosen or compressed part of the context is not "
-                "modelled; a card (.yaml) can state sizes without it");
+        const bool indexes = known != NULL && strcmp(known, "compress_ratios") == 0 && i == 0;
+        if (moe_config_get(c, keys[i]) != NULL && !indexes &&
+            (known == NULL || strcmp(known, keys[i]) != 0)) {
+            return moe_config_refuse(c, MOE_UNSUPPORTED, keys[i],
+                                     "this model_type is not known for attention to a chosen or "
+                                     "compressed part of the context; a card (.yaml) can state "
+                                     "its sizes");
         }
     }
     return MOE_OK;
@@ -353,12 +404,12 @@ static enum moe_status refuse_sparse(const struct moe_config *c)
 static enum moe_status read_family(const struct moe_config *c)
 {
     const char *type = NULL;
-    char known[240] = "these are understood:";
+    char known[320] = "these are understood:";
     size_t used = strlen(known);
-    MOE_TRY(refuse_sparse(c));
     MOE_TRY(moe_config_text(c, "model_type", &type));
     for (size_t i = 0; i < sizeof families / sizeof families[0]; i++) {
         if (type != NULL && strcmp(families[i].model_type, type) == 0) {
+            MOE_TRY(refuse_sparse(c, families[i].sparse));
             return families[i].read(c);
         }
         used += (size_t) snprintf(known + used, sizeof known - used, " %s", families[i].model_type);

@@ -268,6 +268,25 @@ static struct moe_gpu_factor factor_of(const struct moe_gpu_factor *a,
     };
 }
 
+/* A what-if that lasts holds for both bounds; one that begins or ends for the one it moves. */
+static void apply_event(const struct moe_hardware_event *event, struct moe_finding_rank *rank)
+{
+    const bool lasts = event->begin_ns == 0 && event->end_ns == INT64_MAX;
+    const bool slows = event->factor > 1.0;
+    struct moe_gpu_factor *const bounds[] = { &rank->low, &rank->high };
+    for (uint32_t i = 0; i < 2; i++) {
+        if (!lasts && slows != (bounds[i] == &rank->high)) {
+            continue;
+        }
+        if (event->kind == MOE_HARDWARE_SLOW) {
+            bounds[i]->compute *= event->factor;
+            bounds[i]->memory *= event->factor;
+        } else if (event->kind == MOE_HARDWARE_LINK) {
+            bounds[i]->comm *= event->factor;
+        }
+    }
+}
+
 struct moe_finding_rank moe_finding_rank_of(const struct moe_study *study, uint32_t policy,
                                             uint32_t gpu)
 {
@@ -275,6 +294,7 @@ struct moe_finding_rank moe_finding_rank_of(const struct moe_study *study, uint3
         .gpu = gpu,
         .node = gpu / study->scenario->cluster.gpus_per_node,
     };
+    const struct moe_hardware_options *hardware = &study->scenario->hardware;
     for (uint32_t i = 0; i < study->seed_count; i++) {
         const struct moe_run_result *run = &study->policies[policy].runs[i];
         const struct moe_gpu_factor *f = &run->gpu_factor[gpu];
@@ -282,6 +302,11 @@ struct moe_finding_rank moe_finding_rank_of(const struct moe_study *study, uint3
         rank.lead_ns += run->gpu_lead_ns[gpu];
         rank.low = i == 0 ? *f : factor_of(&rank.low, f, false);
         rank.high = i == 0 ? *f : factor_of(&rank.high, f, true);
+    }
+    for (uint32_t i = 0; i < hardware->event_count; i++) {
+        if (hardware->event[i].gpu == gpu) {
+            apply_event(&hardware->event[i], &rank);
+        }
     }
     return rank;
 }

@@ -90,8 +90,8 @@ struct moe_finding_rank {
     uint32_t node;
     uint64_t last;              /* barriers at which it was the last */
     moe_time_ns lead_ns;        /* what that cost: its lead over the next */
-    struct moe_gpu_factor low;  /* its time factors, least over the seeds */
-    struct moe_gpu_factor high; /* and largest */
+    struct moe_gpu_factor low;  /* its time factors, what-ifs included, least over the seeds and */
+    struct moe_gpu_factor high; /* the run, and largest */
 };
 struct moe_finding_layer {
     uint32_t layer;

@@ -31,6 +31,9 @@
  *              pools: null, or {prefill: as runs, handover: {count, bytes, place_ns, queue_ns,
  *              send_ns, beside_ns, longest_ns} (sim/engine/pools/handover.h)}; the run itself is
  *              then the decode pool's,
+ *              fetch: {slots, near_copies, far_copies, near_bytes, far_bytes, layer_steps,
+ *              transfer_ns, exposed_ns, balance_without} (sim/engine/fetcher.h), null where the
+ *              dispatch does not fetch; balance_without: the mean of the layers and steps,
  *              moved_slots, idle_ns, causes_ns: {CAUSE: ns} or null,
  *              predicted: {window, steps}: each null, or {scored, error_share, wrong_share,
  *              hit_rate} (policies/predict_score.h)}], in seed order
@@ -273,6 +276,26 @@ static json_t *handover_json(struct moe_json *json, const struct moe_handover_ac
     return out;
 }
 
+static json_t *fetch_json(struct moe_json *json, const struct moe_run_result *run)
+{
+    const struct moe_fetch_account *a = &run->fetch;
+    if (a->slots == 0) {
+        return json_null();
+    }
+    json_t *out = json_object();
+    const double without = a->even_balance / (double) run->layer_steps;
+    moe_json_put(json, out, "slots", moe_json_count(a->slots));
+    moe_json_put(json, out, "near_copies", moe_json_count(a->near_copies));
+    moe_json_put(json, out, "far_copies", moe_json_count(a->far_copies));
+    moe_json_put(json, out, "near_bytes", moe_json_real((double) a->near_copies * a->expert_bytes));
+    moe_json_put(json, out, "far_bytes", moe_json_real((double) a->far_copies * a->expert_bytes));
+    moe_json_put(json, out, "layer_steps", moe_json_count(a->layer_steps));
+    moe_json_put(json, out, "transfer_ns", moe_json_real(a->transfer_ns));
+    moe_json_put(json, out, "exposed_ns", json_integer(a->exposed_ns));
+    moe_json_put(json, out, "balance_without", moe_json_real(without));
+    return out;
+}
+
 /* Of one run, or of one pool's. */
 static json_t *plain_run_json(struct moe_json *json, const struct moe_run_result *run)
 {
@@ -301,6 +324,7 @@ static json_t *plain_run_json(struct moe_json *json, const struct moe_run_result
     moe_json_put(json, out, "predicted", predicted);
     moe_json_put(json, out, "served", served_json(json, run));
     moe_json_put(json, out, "online", online_json(json, &run->online));
+    moe_json_put(json, out, "fetch", fetch_json(json, run));
     moe_json_put(json, out, "halves", halves_json(json, &run->halves));
     return out;
 }

@@ -41,6 +41,8 @@ void moe_section_pools(struct moe_page *page, const struct moe_study *study);
 /* Steps in two halves: how many, what they hide, and what they gain or cost against one piece;
  * nothing when the scenario asks for none. */
 void moe_section_overlap(struct moe_page *page, const struct moe_study *study);
+/* Temporary copies that dispatch policies fetched; nothing when none does. */
+void moe_section_fetches(struct moe_page *page, const struct moe_study *study);
 
 /* How far every policy's fullest GPUs are from what could have been. */
 void moe_section_bounds(struct moe_page *page, const struct moe_study *study);

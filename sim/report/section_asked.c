@@ -319,6 +319,11 @@ void moe_section_account(struct moe_page *page, const struct moe_study *study)
                    moe_figure_share((double) spans.unknown / (double) spans.all_assignments).text);
     say_dropped(page, study);
     say_lost(page, study);
+    if (study->audited) {
+        moe_page_field(page, "audit",
+                       "tokens, bytes, pages and time were conserved in every step of %u run%s",
+                       spans.runs, plural(spans.runs));
+    }
     if (moe_finding_all_accounted(study) && study->arrivals != NULL) {
         moe_page_field(page, "account",
                        "every token of the requests that came, %s under the first seed, was "

@@ -71,7 +71,10 @@ static enum moe_status read_event(const char *event, uint32_t gpu_count,
     }
     const bool dies = kind == MOE_HARDWARE_DEAD;
     if (words.gpu < 0.0 || words.gpu >= gpu_count || words.gpu > (uint32_t) words.gpu) {
-        return refuse(event, "names no GPU of the cluster", err);
+        char which[80];
+        (void) snprintf(which, sizeof which, "names no GPU of the cluster, which are 0 to %u",
+                        gpu_count - 1);
+        return refuse(event, which, err);
     }
     if (dies != (words.by < 0.0) || (dies && words.lasts >= 0.0)) {
         return refuse(event, dies ? "a dead GPU has neither by= nor for=" : "has no by=", err);

@@ -19,6 +19,7 @@
 #include "sim/base/error.h"
 #include "sim/model/model.h"
 #include "sim/scenario/arrival_options.h"
+#include "sim/scenario/fetch_options.h"
 #include "sim/scenario/hardware_options.h"
 #include "sim/scenario/online_options.h"
 #include "sim/scenario/pools_options.h"
@@ -131,6 +132,7 @@ struct moe_scenario {
     struct moe_hardware_options hardware;
     struct moe_online_options online;
     struct moe_pools_options pools; /* pools: */
+    struct moe_fetch_options fetch;
     uint32_t policy_count;
     /* policies: [contiguous, "craft:R=8+dispatch=lp"]: compositions, canonical once loaded */
     char policies[MOE_SCENARIO_POLICY_LIMIT][MOE_COMPOSITION_BYTES];

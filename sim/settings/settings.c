@@ -64,7 +64,8 @@ void moe_setting_describe(const struct moe_setting *setting, char *text, size_t 
         break;
     }
     case MOE_SETTING_LIST:
-        (void) snprintf(text, text_bytes, "a list of %.0f to %.0f names of 1 to %zu bytes",
+        (void) snprintf(text, text_bytes,
+                        "a list of %.0f to %.0f names of 1 to %zu bytes",
                         setting->min, setting->max, setting->text_bytes - 1);
         break;
     }
@@ -112,10 +113,39 @@ enum moe_status moe_setting_append(const struct moe_setting *setting, void *obje
     return MOE_OK;
 }
 
+/* "[a, b]", as YAML writes a list on one line, into "a,b"; false when it does not fit. */
+static bool unwrap_list(const char *text, char *out, size_t bytes)
+{
+    const size_t length = strlen(text);
+    size_t used = 0;
+    for (size_t i = 1; i + 1 < length; i++) {
+        const bool at_edge = used == 0 || out[used - 1] == ',';
+        const size_t rest = i + strspn(text + i, " ");
+        const bool before_edge = text[rest] == ',' || rest + 1 == length;
+        if (text[i] == ' ' && (at_edge || before_edge)) {
+            continue;
+        }
+        if (used + 1 >= bytes) {
+            return false;
+        }
+        out[used++] = text[i];
+    }
+    out[used] = '\0';
+    return true;
+}
+
 /* "a,b": first checked as a whole, so that a refused list leaves the old one. */
 static enum moe_status store_list(const struct moe_setting *setting, void *object, const char *text,
                                   const char *where, struct moe_error *err)
 {
+    char inner[4096];
+    const size_t whole = strlen(text);
+    if (whole >= 2 && text[0] == '[' && text[whole - 1] == ']') {
+        if (!unwrap_list(text, inner, sizeof inner)) {
+            return refuse(setting, text, where, err);
+        }
+        text = inner;
+    }
     uint32_t count = 0;
     const char *item = text;
     for (bool more = *text != '\0'; more; count++) {

@@ -52,7 +52,8 @@ struct moe_settings {
 /* The setting of that path; NULL when there is none. */
 const struct moe_setting *moe_settings_find(const struct moe_settings *settings, const char *path);
 
-/* Stores text into object; a list takes items parted by commas. where names the place in
+/* Stores text into object; a list takes items parted by commas,
+ * bare or in brackets as in YAML ("a,b", "[a, b]"). where names the place in
  * errors ("file.yaml:7: slots"). Errors: MOE_RANGE with the text and what is allowed;
  * object is then as it was. */
 enum moe_status moe_setting_store(const struct moe_setting *setting, void *object, const char *text,

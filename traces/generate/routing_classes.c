@@ -4,12 +4,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "sim/base/progress.h"
 #include "sim/base/random.h"
 #include "traces/generate/generate.h"
 #include "traces/generate/routing_model.h"
 #include "traces/trace_store.h"
 
-enum { ITERATION_LIMIT = 30 };
+enum { ITERATION_LIMIT = 30, PROGRESS_TOKENS = 256 };
 
 /* Choices that the overall popularity adds to each layer of a class, so that no expert is
  * impossible. */
@@ -30,6 +31,7 @@ struct search {
     float *distance;  /* [token], while beginning */
     double *share;    /* [class] of one token */
     uint16_t *class_of;
+    struct moe_progress progress;
 };
 
 static size_t choices_of(const struct moe_routing_sample *sample)
@@ -153,8 +155,8 @@ static double judge(struct search *s, uint64_t token, uint16_t *likeliest)
     return (double) score[best] + log(sum);
 }
 
-/* One round; the log likelihood of the sample before it. */
-static double iterate(struct search *s)
+/* One round, after so many tokens of earlier ones; the log likelihood of the sample before it. */
+static double iterate(struct search *s, uint64_t done)
 {
     const struct moe_routing_sample *sample = s->sample;
     double likelihood = 0.0;
@@ -163,6 +165,9 @@ static double iterate(struct search *s)
     double *weight = s->share + s->class_count; /* of the next round */
     memset(weight, 0, s->class_count * sizeof *weight);
     for (uint64_t t = 0; t < sample->token_count; t++) {
+        if (t % PROGRESS_TOKENS == 0) {
+            moe_progress_update(&s->progress, done + t);
+        }
         likelihood += judge(s, t, &s->class_of[t]);
         for (uint32_t c = 0; c < s->class_count; c++) {
             const double share = s->share[c];
@@ -195,7 +200,7 @@ static void finish_popularity(struct search *s, double *popularity)
 
 enum moe_status moe_routing_classes_find(const struct moe_routing_sample *sample,
                                          const double *overall, uint32_t class_count, uint64_t seed,
-                                         double *popularity, uint16_t *class_of,
+                                         double *popularity, uint16_t *class_of, FILE *progress,
                                          struct moe_error *err)
 {
     struct search s = {
@@ -219,13 +224,16 @@ enum moe_status moe_routing_classes_find(const struct moe_routing_sample *sample
     } else {
         begin(&s);
         double before = -INFINITY;
+        moe_progress_begin(&s.progress, progress, "finding classes, at most", "tokens", 0,
+                           ITERATION_LIMIT * sample->token_count);
         for (int i = 0; i < ITERATION_LIMIT; i++) {
-            const double now = iterate(&s);
+            const double now = iterate(&s, (uint64_t) i * sample->token_count);
             if (now - before < RELATIVE_GAIN * fabs(now)) {
                 break;
             }
             before = now;
         }
+        moe_progress_end(&s.progress);
         finish_popularity(&s, popularity);
     }
     free(s.counts);

@@ -7,6 +7,7 @@
 #define MOE_TRACES_GENERATE_ROUTING_CLASSES_H
 
 #include <stdint.h>
+#include <stdio.h>
 
 #include "sim/base/error.h"
 
@@ -19,12 +20,13 @@ struct moe_routing_sample {
 };
 
 /* Finds class_count classes: popularity[class][layer][expert], each layer's summing to 1; and each
- * token's class, the likeliest: class_of[token]. overall[layer][expert] is the popularity over
+ * token's class, the likeliest: class_of[token]. progress is a stream for
+ * how far the search is, or NULL. overall[layer][expert] is the popularity over
  * the whole trace, towards which a class with few tokens is drawn. Equal samples and seeds give
  * equal classes. Errors: MOE_LIMIT. */
 enum moe_status moe_routing_classes_find(const struct moe_routing_sample *sample,
                                          const double *overall, uint32_t class_count, uint64_t seed,
-                                         double *popularity, uint16_t *class_of,
+                                         double *popularity, uint16_t *class_of, FILE *progress,
                                          struct moe_error *err) MOE_MUST_CHECK;
 
 #endif

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "sim/base/progress.h"
 #include "sim/base/random.h"
 #include "traces/generate/generate.h"
 #include "traces/generate/routing_classes.h"
@@ -35,6 +36,7 @@ struct fit {
     uint16_t *class_of; /* [token]; owned */
     double *overall;    /* [layer][expert], sums to 1 over experts; owned */
     double *work;       /* whatever one step needs; owned */
+    FILE *progress;     /* NULL: silent */
     double spread;      /* of requests' class shares beyond chance, of the most possible */
 };
 
@@ -106,8 +108,12 @@ static enum moe_status read_all(struct fit *fit, struct moe_error *err)
                         (unsigned long long) longest);
     }
     enum moe_status status = MOE_OK;
+    struct moe_progress progress;
+    moe_progress_begin(&progress, fit->progress, "counting", "rows", 0,
+                       moe_trace_row_count(fit->trace));
     for (uint64_t i = 0; i < fit->request_count && status == MOE_OK; i++) {
         const struct moe_trace_request *r = &fit->requests[i];
+        moe_progress_update(&progress, r->first_row);
         const uint64_t count = moe_trace_request_rows(r);
         double *prefill = fit->out->popularity + (size_t) r->domain * MOE_ROUTING_PHASES * cells;
         status = moe_trace_read(fit->trace, r->first_row, count, rows, err);
@@ -123,6 +129,7 @@ static enum moe_status read_all(struct fit *fit, struct moe_error *err)
             next++;
         }
     }
+    moe_progress_end(&progress);
     free(rows);
     return status;
 }
@@ -458,7 +465,7 @@ static enum moe_status find_classes(struct fit *fit, uint64_t seed, struct moe_e
         .experts = fit->experts,
     };
     return moe_routing_classes_find(&sample, fit->overall, fit->out->class_count, seed,
-                                    fit->out->class_popularity, fit->class_of, err);
+                                    fit->out->class_popularity, fit->class_of, fit->progress, err);
 }
 
 static enum moe_status run(struct fit *fit, const struct moe_routing_fit_options *options,
@@ -496,6 +503,7 @@ enum moe_status moe_routing_fit(struct moe_routing_model *out, struct moe_trace 
         .requests = moe_trace_requests(trace),
         .request_count = model.request_count,
         .out = &model,
+        .progress = options->progress,
     };
     gsl_set_error_handler_off();
     enum moe_status status = moe_routing_model_allocate(&model, err);

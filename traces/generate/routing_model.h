@@ -18,6 +18,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include "sim/base/error.h"
 #include "traces/trace_store.h"
@@ -81,6 +82,7 @@ struct moe_routing_fit_options {
     uint32_t class_count; /* 1 .. MOE_ROUTING_CLASS_LIMIT */
     uint64_t token_limit; /* tokens that classes are found on; whole requests */
     uint64_t seed;
+    FILE *progress; /* where to say how far the fit is; NULL: nowhere */
 };
 
 /* Fits to a trace of routes. Classes by expectation maximisation of a mixture of multinomials,

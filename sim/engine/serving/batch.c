@@ -5,24 +5,36 @@
 
 #include "sim/base/no_malloc.h"
 
+/* Pairs of n rows, the first of which has `context` tokens before it, when each sees span of
+ * them and itself at most. */
+static double bounded_pairs(double context, double n, double span)
+{
+    const double growing = context >= span ? 0.0 : n < span - context ? n : span - context;
+    return growing * context + growing * (growing + 1.0) / 2.0 + (n - growing) * span;
+}
+
 void moe_batch_add_work(const struct moe_serving_state *s, struct moe_token_work *work,
                         uint32_t context, uint32_t rows, uint32_t sampled, bool decodes)
 {
     const double n = rows;
     const double last = (double) context + n;
+    const bool single = rows == 1 || decodes;
     work->tokens += n;
     work->sampled += sampled;
     work->kv_read += last;
     work->score_pairs += n * context + n * (n + 1.0) / 2.0;
-    work->decode_read += rows == 1 || decodes ? last : 0.0;
+    work->decode_read += single ? last : 0.0;
     if (s->setup.window_size > 0) {
         const double window = s->setup.window_size;
-        const double growing = context < s->setup.window_size
-                                   ? (n < window - context ? n : window - context)
-                                   : 0.0; /* rows that still see everything */
         work->window_read += last < window + n - 1.0 ? last : window + n - 1.0;
-        work->window_pairs +=
-            growing * context + growing * (growing + 1.0) / 2.0 + (n - growing) * window;
+        work->window_pairs += bounded_pairs(context, n, window);
+    }
+    if (s->setup.sparse_size > 0) {
+        const double span = (double) s->setup.sparse_size;
+        const double pairs = bounded_pairs(context, n, span);
+        work->sparse_read += last < pairs ? last : pairs;
+        work->sparse_pairs += pairs;
+        work->sparse_decode += !single ? 0.0 : last < span ? last : span;
     }
 }
 

@@ -10,7 +10,8 @@
  * is known can run: those of the prompt (from hit_tokens on, what a prefix cache holds need not
  * run), and after each sampled token one more. The row that is the last known one samples the next
  * token. What a row attends to is itself and all rows before it (windowed layers: the last
- * window_size of them); what a sequence reads in a step is the union of that over its rows. Whose
+ * window_size of them; sparse layers: sparse_size of them, which ones is not known); what a sequence
+ * reads in a step is the union of that over its rows, taken to be as large as it can be. Whose
  * routes they take, and how they are repeated for a longer request, says sim/arrival/arrival.h. A rank's rows are routed in the order of its
  * slots; with attention_ranks A the rank's i-th row starts from its GPU i mod A.
  *
@@ -107,10 +108,11 @@ struct moe_serving_setup {
     struct moe_trace *trace;
     struct moe_intake *intake;
     uint32_t rank_count;
-    uint64_t kv_tokens;                    /* KV pool of a rank */
-    uint32_t window_size;                  /* of the model's windowed layers; 0 = none */
-    uint64_t seed;                         /* of the draws of accepted drafts */
-    struct moe_waiting_room *room;         /* NULL: ranks are offered requests in turn */
+    uint64_t kv_tokens;            /* KV pool of a rank */
+    uint32_t window_size;          /* of the model's windowed layers; 0 = none */
+    uint64_t sparse_size;          /* tokens whose entries its sparse layers choose; 0 = none */
+    uint64_t seed;                 /* of the draws of accepted drafts */
+    struct moe_waiting_room *room; /* NULL: ranks are offered requests in turn */
     const struct moe_serving_moved *moved; /* NULL: prompts are read here */
 };
 
