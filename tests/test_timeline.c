@@ -302,8 +302,8 @@ Test(timeline, the_critical_path_sums_to_the_length_of_the_step)
         for (uint32_t i = 0; i < times.layer_count * times.gpu_count; i++) {
             source[i] = (uint8_t) below(&draw, MOE_PROVENANCE_COUNT);
         }
-        const struct moe_price_sources sources = { tokens, source, source, source,
-                                                   below(&draw, 4) };
+        const struct moe_price_sources sources = { tokens, source,          source,
+                                                   source, below(&draw, 4), { 0 } };
         const moe_time_ns step_ns = moe_timeline_run(&times, clock, barriers);
         struct moe_critical_path path = { 0 };
         moe_timeline_critical(&times, barriers, &sources, &path);
@@ -343,7 +343,7 @@ Test(timeline, the_critical_path_follows_what_was_waited_for)
         tokens[g].part[MOE_COST_HOST].ns = 19.5;
     }
     const uint8_t source[2] = { MOE_PROVENANCE_MEASURED, MOE_PROVENANCE_ASSUMED };
-    const struct moe_price_sources sources = { tokens, source, source, source, 0 };
+    const struct moe_price_sources sources = { tokens, source, source, source, 0, { 0 } };
     struct moe_barrier barriers[3];
     moe_time_ns clock[2];
 
