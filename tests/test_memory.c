@@ -143,7 +143,7 @@ Test(memory, compressed_entries_leave_room_for_windows_beside_the_pool)
     struct moe_error err = { 0 };
     cr_assert_eq(moe_model_load(&model, "deepseek-v4-flash", &err), MOE_OK, "%s", err.text);
     const struct moe_cluster cluster = { .node_count = 1, .gpus_per_node = 1 };
-    struct moe_memory_setup setup = { &model, &cluster, 1, 1e12, 0, 0, 10 };
+    struct moe_memory_setup setup = { &model, &cluster, 1, 1e12, 0, 10, 0 };
     const struct moe_placement_shape shape = {
         .layer_count = 1, .expert_count = 1, .slot_count = 1, .gpu_count = 1, .node_count = 1
     };

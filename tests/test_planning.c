@@ -157,8 +157,11 @@ static void expect_planning(uint64_t seed, uint32_t needs)
                                      &drive.setup, NULL),
                  MOE_OK);
     const uint32_t planned = moe_workload_planned_count(c.requests, c.plan_share);
-    const struct moe_planning_source source = { &drive.scenario,       &map, trace, planned,
-                                                MOE_PLANNING_ALL_ROWS, needs };
+    const struct moe_planning_source source = { .scenario = &drive.scenario,
+                                                .map = &map,
+                                                .trace = trace,
+                                                .planned_requests = planned,
+                                                .needs = needs };
     cr_assert_eq(moe_planning_init(&planning, &source, &err), MOE_OK, "%s", err.text);
     const uint32_t rows = c.first_row[planned];
     expect_loads(planning.load, 0, rows);

@@ -39,9 +39,9 @@ struct moe_memory_setup {
     const struct moe_cluster *cluster;
     uint32_t attention_ranks; /* >= 1 */
     double gpu_bytes;
-    uint32_t draft_layers; /* MoE layers of a module that drafts: their weights, slots and cache */
-    double buffer_bytes;   /* besides the reserve: staging of rebalancing, of prefetching */
+    double buffer_bytes;       /* besides the reserve: staging of rebalancing, of prefetching */
     uint32_t running_requests; /* of one GPU, or of those that share an attention */
+    uint32_t draft_layers;     /* MoE layers of a module that drafts: weights, slots and cache */
 };
 
 void moe_memory_of(const struct moe_memory_setup *setup, const struct moe_placement *placement,

@@ -156,16 +156,17 @@ enum moe_status moe_run_step(struct moe_run_state *run, uint64_t tokens, struct 
                          step_ns);
     if (scored) {
         const bool metered = result->account[MOE_PHASE_SCORED].steps % MOE_BOUND_STRIDE == 0;
-        const uint16_t *expert_of_slot =
-            run->fetcher.limit > 0 ? run->fetcher.wide.expert_of_slot : result->expert_of_slot;
-        moe_run_result_add_loads(result, &run->step, &run->counter, expert_of_slot,
+        const bool fetches = run->fetcher.limit > 0;
+        const uint16_t *experts =
+            fetches ? run->fetcher.wide.expert_of_slot : result->expert_of_slot;
+        moe_run_result_add_loads(result, &run->step, &run->counter, experts,
                                  metered ? &run->meter : NULL, run->expert_scratch);
         if (run->halves.now) {
             moe_run_result_add_halves(result, &run->step, &run->halves, step_ns);
         } else {
-            moe_run_result_add_step(result, &run->step, &run->counter, expert_of_slot, step_ns);
+            moe_run_result_add_step(result, &run->step, &run->counter, experts, step_ns);
         }
-        if (run->fetcher.limit > 0) {
+        if (fetches) {
             moe_fetcher_account(&run->fetcher, moe_step_fetch_exposed(&run->step, step_ns));
         }
     }

@@ -168,8 +168,8 @@ void moe_run_result_add_step(struct moe_run_result *r, const struct moe_step *st
         add_barrier(r, &pair[0]);
         add_barrier(r, &pair[1]);
         if (layer < r->layer_count) {
-            charge_expert(r, counter, expert_of_slot + (size_t) layer * counter->slot_count, layer,
-                          &pair[1]);
+            const uint16_t *row = expert_of_slot + (size_t) layer * counter->slot_count;
+            charge_expert(r, counter, row, layer, &pair[1]);
         }
         r->layer_idle_ns[own] += pair[0].idle_ns + pair[1].idle_ns;
     }

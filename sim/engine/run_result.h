@@ -14,8 +14,9 @@ enum moe_status moe_run_result_init(struct moe_run_result *result,
                                     const struct moe_placement_shape *shape,
                                     struct moe_arena *arena, struct moe_error *err) MOE_MUST_CHECK;
 
-/* Adds what a scored step that was priced and counted loads. meter: NULL unless the step's bounds
- * are taken. expert_of_slot[layer][slot] of the counter's slots; expert_scratch[expert_count]. */
+/* Adds what a scored step that was priced and counted loads, with expert_of_slot[layer][slot] of
+ * the counter's slots. meter: NULL unless the step's bounds are taken.
+ * expert_scratch[expert_count]. */
 void moe_run_result_add_loads(struct moe_run_result *result, const struct moe_step *step,
                               const struct moe_route_counter *counter,
                               const uint16_t *expert_of_slot, struct moe_bound_meter *meter,

@@ -56,9 +56,9 @@ size_t moe_run_work_bytes(const struct moe_run_input *input, const struct moe_tr
     return ((size_t) 32 << 20) + moe_online_bytes(&s) +
            (open ? moe_request_log_bytes(input->arrivals->total) + 64 * input->arrivals->total
                  : 0) +
+           (input->scenario->serving.overlap == MOE_OVERLAP_NONE ? 0 : moe_halves_bytes(&s)) +
            moe_bound_meter_bytes(&s) + moe_fetcher_bytes(input->scenario) +
            s.layer_count * gpus * (16 * (size_t) input->scenario->fetch.slots + 64) +
-           (input->scenario->serving.overlap == MOE_OVERLAP_NONE ? 0 : moe_halves_bytes(&s)) +
            moe_serving_bytes(&input->scenario->serving, s.gpu_count,
                              model->layer_count * model->top_k) +
            (s.layer_count + moe_drafts_layer_count(&input->scenario->serving)) * layer +
@@ -124,10 +124,10 @@ static void price_memory(struct moe_run_state *run, const struct moe_composition
         .cluster = &input->scenario->cluster,
         .attention_ranks = serving->attention_ranks,
         .gpu_bytes = moe_cost_memory_bytes(input->cost),
+        .draft_layers = serving->drafts > 0 ? serving->draft_layers : 0,
         .buffer_bytes = moe_online_buffer_bytes(input->scenario) +
                         moe_fetcher_buffer_bytes(input->scenario, composition),
         .running_requests = serving->running_per_gpu,
-        .draft_layers = serving->drafts > 0 ? serving->draft_layers : 0,
     };
     const uint64_t page = serving->kv == MOE_KV_PAGES ? serving->page_tokens : 1;
     const uint64_t longest = (input->longest_request + page - 1) / page;
@@ -243,6 +243,47 @@ static enum moe_status init_policies(struct moe_run_state *run, const struct moe
     return MOE_OK;
 }
 
+/* What counts a step's routes, prices it and plays it. */
+static enum moe_status init_steps(struct moe_run_state *run, const struct moe_placement *placement,
+                                  uint64_t seed, struct moe_arena *work, struct moe_error *err)
+{
+    const struct moe_scenario *scenario = run->input->scenario;
+    const struct moe_model *model = &scenario->model;
+    const struct moe_serving *serving = &scenario->serving;
+    const bool drafting = moe_drafts_layer_count(serving) > 0;
+    const struct moe_drafts_setup drafts = {
+        .options = serving,
+        .map = run->input->map,
+        .placement = placement,
+        .top_k = model->top_k,
+    };
+    const struct moe_step_options options = {
+        .drafts = drafting ? &run->drafts : NULL,
+        .cost = run->input->cost,
+        .serving = serving,
+        .layer_count = placement->shape.layer_count,
+        .gpu_count = placement->shape.gpu_count,
+        .dense_layer_count = model->layer_count - model->moe_layer_count,
+        .seed = seed,
+        .noise = scenario->noise,
+        .hardware = &scenario->hardware,
+        .first_gpu = scenario->cluster.first_gpu,
+        .fetcher = run->fetcher.limit > 0 ? &run->fetcher : NULL,
+    };
+    MOE_TRY(moe_route_counter_init(&run->counter, run->input->map, served(run, placement),
+                                   model->top_k, work, err));
+    if (serving->exchange == MOE_EXCHANGE_HIERARCHICAL) {
+        MOE_TRY(moe_route_counter_count_nodes(&run->counter, work, err));
+    } else if (serving->exchange == MOE_EXCHANGE_LOW_LATENCY) {
+        moe_route_counter_count_choices(&run->counter);
+    }
+    if (drafting) {
+        MOE_TRY(moe_drafts_init(&run->drafts, &drafts, work, err));
+    }
+    MOE_TRY(moe_step_init(&run->step, &options, work, err));
+    return moe_run_init_halves(run, &options, work, err);
+}
+
 static enum moe_status init_parts(struct moe_run_state *run, const struct moe_placement *placement,
                                   struct moe_trace *trace, uint64_t seed, struct moe_arena *work,
                                   struct moe_error *err)
@@ -251,27 +292,7 @@ static enum moe_status init_parts(struct moe_run_state *run, const struct moe_pl
     const struct moe_model *model = &scenario->model;
     const struct moe_serving *serving = &scenario->serving;
     const uint32_t gpus = placement->shape.gpu_count;
-    const uint32_t layers = placement->shape.layer_count;
-    const uint32_t all_layers = layers + moe_drafts_layer_count(serving);
-    const struct moe_drafts_setup drafts = {
-        .options = serving,
-        .map = run->input->map,
-        .placement = placement,
-        .top_k = model->top_k,
-    };
-    const struct moe_step_options options = {
-        .drafts = all_layers > layers ? &run->drafts : NULL,
-        .cost = run->input->cost,
-        .serving = serving,
-        .layer_count = layers,
-        .gpu_count = gpus,
-        .dense_layer_count = model->layer_count - model->moe_layer_count,
-        .seed = seed,
-        .noise = scenario->noise,
-        .hardware = &scenario->hardware,
-        .fetcher = run->fetcher.limit > 0 ? &run->fetcher : NULL,
-        .first_gpu = scenario->cluster.first_gpu,
-    };
+    const uint32_t all_layers = placement->shape.layer_count + moe_drafts_layer_count(serving);
     const struct moe_serving_setup serving_setup = {
         .options = serving,
         .trace = trace,
@@ -293,18 +314,7 @@ static enum moe_status init_parts(struct moe_run_state *run, const struct moe_pl
                                       run->input->arrivals->total, work, err));
     }
     MOE_TRY(moe_serving_init(&run->serving, &serving_setup, work, err));
-    MOE_TRY(moe_route_counter_init(&run->counter, run->input->map, served(run, placement),
-                                   model->top_k, work, err));
-    if (serving->exchange == MOE_EXCHANGE_HIERARCHICAL) {
-        MOE_TRY(moe_route_counter_count_nodes(&run->counter, work, err));
-    } else if (serving->exchange == MOE_EXCHANGE_LOW_LATENCY) {
-        moe_route_counter_count_choices(&run->counter);
-    }
-    if (all_layers > layers) {
-        MOE_TRY(moe_drafts_init(&run->drafts, &drafts, work, err));
-    }
-    MOE_TRY(moe_step_init(&run->step, &options, work, err));
-    MOE_TRY(moe_run_init_halves(run, &options, work, err));
+    MOE_TRY(init_steps(run, placement, seed, work, err));
     MOE_TRY(
         moe_bound_meter_init(&run->meter, placement, run->input->planning->future_load, work, err));
     if (scenario->attribution) {

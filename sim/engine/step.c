@@ -1,6 +1,7 @@
 #include "sim/engine/step.h"
 
 #include <assert.h>
+#include <string.h>
 
 #include "sim/base/no_malloc.h"
 
@@ -217,7 +218,6 @@ static void price_fetches(struct moe_step *s, uint32_t layer, bool nominal)
         const size_t at = (size_t) layer * s->gpu_count + gpu;
         const struct moe_duration d =
             moe_fetcher_exposed(s->fetcher, layer, gpu, &s->hardware.factor[gpu]);
-        s->exchange_ns[at] = s->dispatch.real[at];
         s->dispatch.real[at] += d.ns;
         if (d.ns > 0.0 && (uint8_t) d.provenance > s->dispatch_source[at]) {
             s->dispatch_source[at] = (uint8_t) d.provenance; /* the worse of both */
@@ -315,6 +315,9 @@ static void price(struct moe_step *s, const struct moe_token_work *own,
             price_gpu(s, row + gpu, &s->hardware.factor[gpu], nominal);
         }
         if (s->fetcher != NULL) {
+            memcpy(s->exchange_ns + row, s->dispatch.real + row, gpus * sizeof *s->exchange_ns);
+        }
+        if (s->fetcher != NULL && layer < counter->layer_count) { /* nothing is for drafts */
             price_fetches(s, layer, nominal);
         }
         round_layer(s, layer);

@@ -81,8 +81,8 @@ struct moe_step_options {
     uint64_t seed;
     bool noise;
     const struct moe_hardware_options *hardware; /* or NULL */
-    const struct moe_fetcher *fetcher;           /* or NULL; outlives the step */
     uint32_t first_gpu;                          /* of the deployment (hardware.h) */
+    const struct moe_fetcher *fetcher;           /* or NULL; outlives the step */
 };
 
 /* Errors: MOE_LIMIT when the arena is full. */
@@ -120,14 +120,14 @@ void moe_step_end_straggler(const struct moe_step *step, struct moe_straggler *s
 /* Plays the priced step: barriers filled, length returned. */
 moe_time_ns moe_step_play(struct moe_step *step);
 
-/* By how much the played step would be shorter if what was fetched took no time; 0 without a
- * fetcher. */
-moe_time_ns moe_step_fetch_exposed(struct moe_step *step, moe_time_ns step_ns);
 /* The length of the step last played. */
 static inline moe_time_ns moe_step_length(const struct moe_step *step)
 {
     return step->barriers[(size_t) 2 * step->layer_count].open_ns;
 }
+/* By how much the played step would be shorter if what was fetched took no time; 0 without a
+ * fetcher. */
+moe_time_ns moe_step_fetch_exposed(struct moe_step *step, moe_time_ns step_ns);
 
 struct moe_step_prices moe_step_prices(const struct moe_step *step);
 struct moe_price_sources moe_step_sources(const struct moe_step *step);

@@ -26,14 +26,14 @@
  *              online: {considered, plans, moved_slots, moved_near_bytes, moved_far_bytes,
  *              moved_host_bytes, planner_ns, move_ns, stall_ns, scored_stall_ns, moving_steps,
  *              gain_ns} (sim/engine/online/online.h),
- *              fetch: {slots, near_copies, far_copies, near_bytes, far_bytes, layer_steps,
- *              transfer_ns, exposed_ns, balance_without} (sim/engine/fetcher.h), null where the
- *              dispatch does not fetch; balance_without: the mean of the layers and steps,
  *              halves: null, or of the scored steps in two halves {steps, time_ns, one_piece_ns,
  *              exchange_ns, hidden_ns} (sim/engine/overlap/halves_step.h),
  *              pools: null, or {prefill: as runs, handover: {count, bytes, place_ns, queue_ns,
  *              send_ns, beside_ns, longest_ns} (sim/engine/pools/handover.h)}; the run itself is
  *              then the decode pool's,
+ *              fetch: {slots, near_copies, far_copies, near_bytes, far_bytes, layer_steps,
+ *              transfer_ns, exposed_ns, balance_without} (sim/engine/fetcher.h), null where the
+ *              dispatch does not fetch; balance_without: the mean of the layers and steps,
  *              moved_slots, idle_ns, causes_ns: {CAUSE: ns} or null,
  *              predicted: {window, steps}: each null, or {scored, error_share, wrong_share,
  *              hit_rate} (policies/predict_score.h)}], in seed order
@@ -249,26 +249,6 @@ static json_t *online_json(struct moe_json *json, const struct moe_online_accoun
     return out;
 }
 
-static json_t *fetch_json(struct moe_json *json, const struct moe_run_result *run)
-{
-    const struct moe_fetch_account *a = &run->fetch;
-    if (a->slots == 0) {
-        return json_null();
-    }
-    json_t *out = json_object();
-    const double without = a->even_balance / (double) run->layer_steps;
-    moe_json_put(json, out, "slots", moe_json_count(a->slots));
-    moe_json_put(json, out, "near_copies", moe_json_count(a->near_copies));
-    moe_json_put(json, out, "far_copies", moe_json_count(a->far_copies));
-    moe_json_put(json, out, "near_bytes", moe_json_real((double) a->near_copies * a->expert_bytes));
-    moe_json_put(json, out, "far_bytes", moe_json_real((double) a->far_copies * a->expert_bytes));
-    moe_json_put(json, out, "layer_steps", moe_json_count(a->layer_steps));
-    moe_json_put(json, out, "transfer_ns", moe_json_real(a->transfer_ns));
-    moe_json_put(json, out, "exposed_ns", json_integer(a->exposed_ns));
-    moe_json_put(json, out, "balance_without", moe_json_real(without));
-    return out;
-}
-
 static json_t *halves_json(struct moe_json *json, const struct moe_halves_account *a)
 {
     if (a->steps == 0) {
@@ -293,6 +273,26 @@ static json_t *handover_json(struct moe_json *json, const struct moe_handover_ac
     moe_json_put(json, out, "send_ns", json_integer(a->send_ns));
     moe_json_put(json, out, "beside_ns", json_integer(a->beside_ns));
     moe_json_put(json, out, "longest_ns", json_integer(a->longest_ns));
+    return out;
+}
+
+static json_t *fetch_json(struct moe_json *json, const struct moe_run_result *run)
+{
+    const struct moe_fetch_account *a = &run->fetch;
+    if (a->slots == 0) {
+        return json_null();
+    }
+    json_t *out = json_object();
+    const double without = a->even_balance / (double) run->layer_steps;
+    moe_json_put(json, out, "slots", moe_json_count(a->slots));
+    moe_json_put(json, out, "near_copies", moe_json_count(a->near_copies));
+    moe_json_put(json, out, "far_copies", moe_json_count(a->far_copies));
+    moe_json_put(json, out, "near_bytes", moe_json_real((double) a->near_copies * a->expert_bytes));
+    moe_json_put(json, out, "far_bytes", moe_json_real((double) a->far_copies * a->expert_bytes));
+    moe_json_put(json, out, "layer_steps", moe_json_count(a->layer_steps));
+    moe_json_put(json, out, "transfer_ns", moe_json_real(a->transfer_ns));
+    moe_json_put(json, out, "exposed_ns", json_integer(a->exposed_ns));
+    moe_json_put(json, out, "balance_without", moe_json_real(without));
     return out;
 }
 

@@ -24,8 +24,8 @@ void moe_section_all(struct moe_page *page, const struct moe_study *study,
     moe_section_service(page, study);
     moe_section_pools(page, study);
     moe_section_online(page, study);
-    moe_section_fetches(page, study);
     moe_section_overlap(page, study);
+    moe_section_fetches(page, study);
     if (options->overlay != NULL) {
         moe_section_overlay(page, study, options->overlay);
     }

@@ -33,8 +33,6 @@ void moe_section_throughput(struct moe_page *page, const struct moe_study *study
 /* Placements made anew while serving; nothing when they stay. */
 void moe_section_online(struct moe_page *page, const struct moe_study *study);
 
-/* Temporary copies that dispatch policies fetched; nothing when none does. */
-void moe_section_fetches(struct moe_page *page, const struct moe_study *study);
 /* Pools of GPUs: what was asked, as fields of the section before; and what each does, with the
  * hand-over between them. Nothing without pools. */
 void moe_section_pools_asked(struct moe_page *page, const struct moe_scenario *scenario);
@@ -43,6 +41,8 @@ void moe_section_pools(struct moe_page *page, const struct moe_study *study);
 /* Steps in two halves: how many, what they hide, and what they gain or cost against one piece;
  * nothing when the scenario asks for none. */
 void moe_section_overlap(struct moe_page *page, const struct moe_study *study);
+/* Temporary copies that dispatch policies fetched; nothing when none does. */
+void moe_section_fetches(struct moe_page *page, const struct moe_study *study);
 
 /* How far every policy's fullest GPUs are from what could have been. */
 void moe_section_bounds(struct moe_page *page, const struct moe_study *study);

@@ -131,8 +131,8 @@ struct moe_scenario {
     struct moe_slo slo;                  /* slo: */
     struct moe_hardware_options hardware;
     struct moe_online_options online;
-    struct moe_fetch_options fetch;
     struct moe_pools_options pools; /* pools: */
+    struct moe_fetch_options fetch;
     uint32_t policy_count;
     /* policies: [contiguous, "craft:R=8+dispatch=lp"]: compositions, canonical once loaded */
     char policies[MOE_SCENARIO_POLICY_LIMIT][MOE_COMPOSITION_BYTES];
