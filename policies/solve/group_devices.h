@@ -44,7 +44,7 @@ void moe_group_devices_cover(const struct moe_group_devices *devices, const floa
 #define MOE_GROUP_DEVICES_PARAMETER(text, from)                                             \
     {                                                                                       \
         .name = "devices", .kind = MOE_PARAMETER_CHOICE, .choices = moe_group_device_names, \
-        .standard = MOE_GROUP_DEVICE_AUTO, .help = text, .source = from                     \
+        .standard = MOE_GROUP_DEVICE_AUTO, .help = (text), .source = (from)                 \
     }
 
 static inline struct moe_group_home moe_group_devices_home(const struct moe_group_devices *devices,
