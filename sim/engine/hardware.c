@@ -67,6 +67,30 @@ static double normal(double u)
     return floor(gsl_cdf_ugaussian_Pinv(u) * 0x1p40 + 0.5) * 0x1p-40;
 }
 
+static void apply_event(const struct moe_hardware_event *event, struct moe_gpu_factor *factor)
+{
+    if (event->kind == MOE_HARDWARE_SLOW || event->kind == MOE_HARDWARE_CLOCK) {
+        factor->compute *= event->factor;
+    }
+    if (event->kind == MOE_HARDWARE_SLOW) {
+        factor->memory *= event->factor;
+    }
+    if (event->kind == MOE_HARDWARE_LINK) {
+        factor->comm *= event->factor;
+    }
+}
+
+void moe_hardware_apply_standing(const struct moe_hardware_options *options, uint32_t gpu,
+                                 struct moe_gpu_factor *factor)
+{
+    for (uint32_t i = 0; i < options->event_count; i++) {
+        const struct moe_hardware_event *e = &options->event[i];
+        if (e->gpu == gpu && e->begin_ns == 0 && e->end_ns == INT64_MAX) {
+            apply_event(e, factor);
+        }
+    }
+}
+
 /* Events of this moment. */
 static void apply_events(struct moe_hardware *h, moe_time_ns now_ns)
 {
@@ -81,12 +105,7 @@ static void apply_events(struct moe_hardware *h, moe_time_ns now_ns)
         if (now_ns < e->begin_ns || now_ns >= e->end_ns) {
             continue;
         }
-        if (e->kind == MOE_HARDWARE_SLOW) {
-            h->factor[e->gpu].compute *= e->factor;
-            h->factor[e->gpu].memory *= e->factor;
-        } else if (e->kind == MOE_HARDWARE_LINK) {
-            h->factor[e->gpu].comm *= e->factor;
-        }
+        apply_event(e, &h->factor[e->gpu]);
     }
 }
 

@@ -145,9 +145,9 @@ static const struct moe_setting items[] = {
     REAL("slo.tpot_ms", slo.tpot_ms, 0, 1e9, 1,
          "longest mean time per output token after the first, in ms; 0 = any"),
     REAL("slo.share", slo.share, 0.01, 1, 1, "share of the requests that must meet the SLO"),
-    LIST(
-        "hardware.events", hardware.events, hardware.event_count,
-        "what if: 'slow gpu=N by=FACTOR', 'link gpu=N by=FACTOR', 'dead gpu=N'; at=, for= seconds"),
+    LIST("hardware.events", hardware.events, hardware.event_count,
+         "what if: 'slow gpu=N by=FACTOR', likewise 'clock' and 'link', 'dead gpu=N'; at=, for= "
+         "seconds"),
     CHOICE("hardware.clock", hardware.clock, clock_names,
            "arithmetic as in bursts of milliseconds, or as under load that lasts"),
     REAL("hardware.sustained_factor", hardware.sustained_factor, 0, 10, 1,
