@@ -107,6 +107,7 @@ static void serve(uint64_t seed, struct seen *seen)
     draw_serving(&draw, &drive.scenario);
     draw_arrivals(&draw, &drive.scenario);
     draw_hardware(&draw, &drive.scenario);
+    drive.scenario.counted_layers = twin_below(&draw, 4) == 0; /* one of them, as a sample */
     /* A pool of at most so many tokens, so that pages run out. */
     drive.kv_limit = twin_below(&draw, 3) == 0 ? 0 : 70 + twin_below(&draw, 80);
     const enum moe_status status =

@@ -142,12 +142,13 @@ void moe_hardware_jitter(const struct moe_hardware *h, uint32_t layer, double *o
         return;
     }
     const uint64_t first = (h->step * (h->layer_count + 1) + layer) * h->gpu_count;
-    for (uint32_t gpu = 0; gpu < h->gpu_count; gpu++) {
-        for (uint32_t s = 0; s < MOE_STRETCH_COUNT; s++) {
-            const double u =
-                moe_random_uniform(h->jitter_key, (first + gpu) * MOE_STRETCH_COUNT + s);
-            const double drift = kind[s] == MOE_JITTER_COMM ? 1.0 : h->drift_factor[gpu];
-            out[s * h->gpu_count + gpu] = drift * moe_cost_jitter(h->cost, kind[s], u);
+    for (uint32_t s = 0; s < MOE_STRETCH_COUNT; s++) {
+        const struct moe_jitter_draws draws = { h->jitter_key, first * MOE_STRETCH_COUNT + s,
+                                                MOE_STRETCH_COUNT };
+        double *row = out + (size_t) s * h->gpu_count;
+        moe_cost_jitter_row(h->cost, kind[s], draws, h->gpu_count, row);
+        for (uint32_t gpu = 0; kind[s] != MOE_JITTER_COMM && gpu < h->gpu_count; gpu++) {
+            row[gpu] *= h->drift_factor[gpu];
         }
     }
 }

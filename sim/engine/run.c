@@ -127,6 +127,9 @@ static enum moe_status one_step(struct moe_run_state *run, uint64_t tokens, stru
         MOE_TRY(moe_audit_plan(&run->audit, &run->serving, run->rank, tokens, err));
     }
     spread_work(run);
+    if (run->counter.sample != NULL) {
+        moe_layer_sample_begin_step(&run->sample, run->step_number);
+    }
     moe_route_counter_begin_step(&run->counter);
     if (run->foresight.part != NULL) {
         moe_foresight_begin_step(&run->foresight, run->step_number, scored);

@@ -95,11 +95,12 @@ static double add_loads(struct moe_run_result *r, const struct moe_step *step,
     return max;
 }
 
+/* source: the layer whose counts stand for this one's. */
 static void add_copies(struct moe_run_result *r, const struct moe_step *step,
-                       const struct moe_route_counter *counter, uint32_t layer)
+                       const struct moe_route_counter *counter, uint32_t layer, uint32_t source)
 {
     const size_t gpus = r->gpu_count;
-    const uint32_t *pair = counter->pair_tokens + (size_t) layer * gpus * gpus;
+    const uint32_t *pair = counter->pair_tokens + (size_t) source * gpus * gpus;
     double near = 0.0;
     double far = 0.0;
     for (size_t gpu = 0; gpu < gpus; gpu++) {
@@ -142,14 +143,17 @@ void moe_run_result_add_step(struct moe_run_result *r, const struct moe_step *st
     const struct moe_price_sources sources = moe_step_sources(step);
     for (uint32_t layer = 0; layer < r->layer_count; layer++) {
         const struct moe_barrier *pair = &step->barriers[(size_t) 2 * layer];
-        const double max = add_loads(r, step, counter, layer, expert_scratch);
-        if (meter != NULL) {
-            moe_bound_meter_add(meter, layer, expert_scratch, max, &r->bound);
+        const uint32_t source = counter->sample == NULL ? layer : counter->sample->source[layer];
+        if (source == layer) { /* counted */
+            const double max = add_loads(r, step, counter, layer, expert_scratch);
+            if (meter != NULL) {
+                moe_bound_meter_add(meter, layer, expert_scratch, max, &r->bound);
+            }
+            charge_expert(r, counter, layer, &pair[1]);
         }
-        add_copies(r, step, counter, layer);
+        add_copies(r, step, counter, layer, source);
         add_barrier(r, &pair[0]);
         add_barrier(r, &pair[1]);
-        charge_expert(r, counter, layer, &pair[1]);
         r->layer_idle_ns[layer] += pair[0].idle_ns + pair[1].idle_ns;
     }
     add_barrier(r, &step->barriers[(size_t) 2 * r->layer_count]);

@@ -22,6 +22,7 @@ struct moe_run_state {
     struct moe_intake intake;
     struct moe_serving_state serving;
     struct moe_route_counter counter;
+    struct moe_layer_sample sample; /* with counted_layers only */
     struct moe_step step;
     struct moe_bound_meter meter;
     struct moe_straggler straggler;

@@ -188,6 +188,8 @@ static const struct moe_setting items[] = {
       .help = "seed of the first run; the others follow" },
     FLAG("attribution", attribution, "split the straggler excess; test the verdict at +-20 %"),
     FLAG("noise", noise, "hardware factors and jitter"),
+    COUNT("counted_layers", counted_layers, 0, 65535,
+          "for speed: layers whose routes are counted in each step, a sample; 0 = all"),
 };
 
 static const struct moe_settings settings = {
@@ -430,6 +432,17 @@ static enum moe_status check_serving(struct moe_scenario *scenario, struct moe_e
                                        moe_cluster_gpu_count(&scenario->cluster), err);
 }
 
+/* What a sample of the layers leaves out. */
+static enum moe_status check_sample(const struct moe_scenario *scenario, struct moe_error *err)
+{
+    return !moe_scenario_samples_layers(scenario) || scenario->online.every_steps == 0
+               ? MOE_OK
+               : moe_fail(err, MOE_RANGE,
+                          "counted_layers: %u counts some layers only, but online.every_steps %u "
+                          "plans on all; set one of them to 0",
+                          scenario->counted_layers, scenario->online.every_steps);
+}
+
 /* Loads the model, settles what depends on it, checks what no single key shows. */
 static enum moe_status complete(struct moe_scenario *scenario, struct moe_error *err)
 {
@@ -447,6 +460,7 @@ static enum moe_status complete(struct moe_scenario *scenario, struct moe_error 
     MOE_TRY(settle_policies(scenario, err));
     MOE_TRY(moe_model_load(&scenario->model, scenario->model_ref, err));
     MOE_TRY(check_shares(scenario, err));
+    MOE_TRY(check_sample(scenario, err));
     if (scenario->slot_count == 0) {
         scenario->slot_count = default_slots(scenario);
     }
