@@ -94,7 +94,8 @@ Test(layer_sample, each_layer_of_a_run_is_counted_equally_often)
             place++;
         }
         const uint32_t run = (place * 4 + 3) / LAYERS; /* runs begin at 0, 14, 29, 43 */
-        const double share = 1.0 / ((run + 1) * LAYERS / 4 - run * LAYERS / 4);
+        const uint32_t length = (run + 1) * LAYERS / 4 - run * LAYERS / 4;
+        const double share = 1.0 / length;
         const double spread = sqrt(STEPS * share * (1.0 - share));
         cr_expect_float_eq(times[layer], STEPS * share, 5.0 * spread, "layer %u: %u", layer,
                            times[layer]);

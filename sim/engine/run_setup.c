@@ -206,6 +206,27 @@ static enum moe_status init_policies(struct moe_run_state *run, const struct moe
     return MOE_OK;
 }
 
+static enum moe_status init_counter(struct moe_run_state *run,
+                                    const struct moe_placement *placement, uint64_t seed,
+                                    struct moe_arena *work, struct moe_error *err)
+{
+    const struct moe_scenario *scenario = run->input->scenario;
+    const struct moe_replay_map *map = run->input->map;
+    MOE_TRY(
+        moe_route_counter_init(&run->counter, map, placement, scenario->model.top_k, work, err));
+    if (scenario->serving.exchange == MOE_EXCHANGE_HIERARCHICAL) {
+        MOE_TRY(moe_route_counter_count_nodes(&run->counter, work, err));
+    } else if (scenario->serving.exchange == MOE_EXCHANGE_LOW_LATENCY) {
+        moe_route_counter_count_choices(&run->counter);
+    }
+    if (moe_scenario_samples_layers(scenario)) {
+        MOE_TRY(moe_layer_sample_init(&run->sample, map->layer_count, map->trace_layer_count,
+                                      scenario->counted_layers, seed, work, err));
+        run->counter.sample = &run->sample;
+    }
+    return MOE_OK;
+}
+
 static enum moe_status init_parts(struct moe_run_state *run, const struct moe_placement *placement,
                                   struct moe_trace *trace, uint64_t seed, struct moe_arena *work,
                                   struct moe_error *err)
@@ -245,18 +266,7 @@ static enum moe_status init_parts(struct moe_run_state *run, const struct moe_pl
                                       run->input->arrivals->total, work, err));
     }
     MOE_TRY(moe_serving_init(&run->serving, &serving_setup, work, err));
-    MOE_TRY(
-        moe_route_counter_init(&run->counter, run->input->map, placement, model->top_k, work, err));
-    if (serving->exchange == MOE_EXCHANGE_HIERARCHICAL) {
-        MOE_TRY(moe_route_counter_count_nodes(&run->counter, work, err));
-    } else if (serving->exchange == MOE_EXCHANGE_LOW_LATENCY) {
-        moe_route_counter_count_choices(&run->counter);
-    }
-    if (moe_scenario_samples_layers(scenario)) {
-        MOE_TRY(moe_layer_sample_init(&run->sample, layers, run->input->map->trace_layer_count,
-                                      scenario->counted_layers, seed, work, err));
-        run->counter.sample = &run->sample;
-    }
+    MOE_TRY(init_counter(run, placement, seed, work, err));
     MOE_TRY(moe_step_init(&run->step, &options, work, err));
     MOE_TRY(
         moe_bound_meter_init(&run->meter, placement, run->input->planning->future_load, work, err));
