@@ -157,6 +157,7 @@ static void serve(uint64_t seed, struct seen *seen)
     draw_hardware(&draw, &drive.scenario);
     draw_pools(&apart, &drive.scenario);
     drive.place = moe_deployment_has_pools(&drive.scenario) ? "contiguous" : NULL;
+    drive.scenario.counted_layers = twin_below(&apart, 4) == 0; /* one of them, as a sample */
     /* A pool of at most so many tokens, so that pages run out. */
     drive.kv_limit = twin_below(&draw, 3) == 0 ? 0 : 70 + twin_below(&draw, 80);
     const bool events =

@@ -121,6 +121,7 @@ Test(online, runs_are_conserved_and_stalls_are_time, .timeout = 300)
     uint64_t plans = 0;
     uint64_t moved = 0;
     uint64_t moving = 0;
+    uint64_t slowed = 0;
     cr_assert_not_null(file);
     table[fread(table, 1, sizeof table - 1, file)] = '\0';
     (void) fclose(file);
@@ -148,6 +149,13 @@ Test(online, runs_are_conserved_and_stalls_are_time, .timeout = 300)
         plans += a->plans;
         moved += a->moved_slots;
         moving += a->moving_steps;
+        slowed += (uint64_t) a->slowed_ns;
+        moe_time_ns time_ns = 0;
+        for (uint32_t phase = 0; phase < MOE_PHASE_COUNT; phase++) {
+            time_ns += result.account[phase].time_ns;
+        }
+        cr_assert_leq(2 * a->slowed_ns, time_ns, "half of the links is left to tokens");
+        cr_assert(a->slowed_ns == 0 || a->moving_steps > 0);
         cr_assert_leq(a->scored_stall_ns, a->stall_ns);
         cr_assert_leq(a->stall_ns, a->planner_ns + a->move_ns);
         if (options.mode == MOE_ONLINE_STALL) {
@@ -161,6 +169,7 @@ Test(online, runs_are_conserved_and_stalls_are_time, .timeout = 300)
                      options.source == MOE_ONLINE_PEERS && a->moved_slots > 0);
     }
     engine_drive_close(&drive);
+    cr_assert_gt(slowed, 0);
     cr_assert(plans > 200 && moved > 200 && moving > 50, "%" PRIu64 " %" PRIu64 " %" PRIu64, plans,
               moved, moving);
 }

@@ -104,7 +104,7 @@ Test(scenario, what_cannot_be_is_refused_before_any_trace_is_opened)
         { "gpus=32", "setting gpus: no such key (did you mean cluster.gpu?); allowed here: name "
                      "trace model calibration cluster slots replicas serving arrivals slo hardware "
                      "online fetch policies "
-                     "baseline seeds first_seed attribution noise" },
+                     "baseline seeds first_seed attribution noise counted_layers" },
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct moe_scenario scenario = { .slot_count = 77 };

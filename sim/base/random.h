@@ -24,10 +24,11 @@ enum moe_random_purpose {
     MOE_RANDOM_DRIFT,             /* slow part of the noise */
     MOE_RANDOM_POLICY,            /* decisions of randomised policies */
     MOE_RANDOM_TEST,
-    MOE_RANDOM_ARRIVALS,  /* requests of arrival files that state distributions */
-    MOE_RANDOM_GENERATE,  /* synthetic traces */
-    MOE_RANDOM_BOOTSTRAP, /* which points a replicate of a fit is made of */
-    MOE_RANDOM_DRAFTS,    /* which draft tokens are accepted */
+    MOE_RANDOM_ARRIVALS,     /* requests of arrival files that state distributions */
+    MOE_RANDOM_GENERATE,     /* synthetic traces */
+    MOE_RANDOM_BOOTSTRAP,    /* which points a replicate of a fit is made of */
+    MOE_RANDOM_DRAFTS,       /* which draft tokens are accepted */
+    MOE_RANDOM_LAYER_SAMPLE, /* which layers are counted in a step */
 };
 
 /* SplitMix64's finaliser: a bijection that spreads every bit. */

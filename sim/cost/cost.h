@@ -250,6 +250,15 @@ enum moe_jitter { MOE_JITTER_COMPUTE, MOE_JITTER_EXPERT, MOE_JITTER_COMM, MOE_JI
  * below 0.5. */
 double moe_cost_jitter(const struct moe_cost *cost, enum moe_jitter kind, double u);
 
+/* out[i] for the uniform draws first + i * stride of key, i < count. */
+struct moe_jitter_draws {
+    uint64_t key;
+    uint64_t first;
+    uint64_t stride;
+};
+void moe_cost_jitter_row(const struct moe_cost *cost, enum moe_jitter kind,
+                         struct moe_jitter_draws draws, uint32_t count, double *out);
+
 /* Slow drift of a GPU's speed: an AR(1) process per GPU and step in log time.
  * x' = phi * x + sigma * sqrt(1 - phi^2) * normal; the factor is exp(x). */
 struct moe_drift {

@@ -167,9 +167,8 @@ bool moe_cost_gpu_in_tail(const struct moe_cost *cost, uint64_t seed, uint32_t g
     return any;
 }
 
-double moe_cost_jitter(const struct moe_cost *cost, enum moe_jitter kind, double u)
+static inline double jitter_at(const struct moe_cost_quantile *lines, double u)
 {
-    assert(kind < MOE_JITTER_COUNT);
     assert(u >= 0.0);
     assert(u < 1.0);
     /* A sum of comparisons instead of a search: where u falls is not predictable. */
@@ -177,9 +176,25 @@ double moe_cost_jitter(const struct moe_cost *cost, enum moe_jitter kind, double
     for (uint32_t k = 1; k < MOE_COST_QUANTILE_COUNT; k++) {
         i += u >= quantile_at[k];
     }
-    const struct moe_cost_quantile *line = &cost->jitter[kind][i];
+    const struct moe_cost_quantile *line = &lines[i];
     const double value = line->value + (u - line->at) * line->slope;
     return value < least_jitter ? least_jitter : value;
+}
+
+double moe_cost_jitter(const struct moe_cost *cost, enum moe_jitter kind, double u)
+{
+    assert(kind < MOE_JITTER_COUNT);
+    return jitter_at(cost->jitter[kind], u);
+}
+
+void moe_cost_jitter_row(const struct moe_cost *cost, enum moe_jitter kind,
+                         struct moe_jitter_draws draws, uint32_t count, double *out)
+{
+    assert(kind < MOE_JITTER_COUNT);
+    const struct moe_cost_quantile *lines = cost->jitter[kind];
+    for (uint32_t i = 0; i < count; i++) {
+        out[i] = jitter_at(lines, moe_random_uniform(draws.key, draws.first + i * draws.stride));
+    }
 }
 
 struct moe_drift moe_cost_drift(const struct moe_cost *cost)

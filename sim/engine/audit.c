@@ -66,17 +66,22 @@ enum moe_status moe_audit_counts(struct moe_audit *a, const struct moe_route_cou
     const uint64_t choices = rows * counter->top_k;
     const uint64_t lost = counter->unknown - a->unknown_before + dropped - a->dropped_before;
     uint64_t in_slots = 0;
+    uint32_t counted = 0;
     for (uint32_t layer = 0; layer < counter->layer_count; layer++) {
+        if (counter->sample != NULL && !moe_layer_sample_counts(counter->sample, layer)) {
+            continue;
+        }
+        counted++;
         const uint32_t *slots = moe_route_counter_slots(counter, layer);
         for (uint32_t i = 0; i < counter->slot_count; i++) {
             in_slots += slots[i];
         }
     }
-    if (in_slots + lost != choices * counter->layer_count) {
+    if (in_slots + lost != choices * counted) {
         return BREACH(err,
                       "step %" PRIu64 ": %" PRIu64 " rows chose %" PRIu64 " experts; %" PRIu64
                       " are in slots, %" PRIu64 " unknown or dropped",
-                      a->steps, rows, choices * counter->layer_count, in_slots, lost);
+                      a->steps, rows, choices * counted, in_slots, lost);
     }
     a->unknown_before = counter->unknown;
     a->dropped_before = dropped;

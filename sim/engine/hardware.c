@@ -68,6 +68,30 @@ static double normal(double u)
     return floor(gsl_cdf_ugaussian_Pinv(u) * 0x1p40 + 0.5) * 0x1p-40;
 }
 
+static void apply_event(const struct moe_hardware_event *event, struct moe_gpu_factor *factor)
+{
+    if (event->kind == MOE_HARDWARE_SLOW || event->kind == MOE_HARDWARE_CLOCK) {
+        factor->compute *= event->factor;
+    }
+    if (event->kind == MOE_HARDWARE_SLOW) {
+        factor->memory *= event->factor;
+    }
+    if (event->kind == MOE_HARDWARE_LINK) {
+        factor->comm *= event->factor;
+    }
+}
+
+void moe_hardware_apply_standing(const struct moe_hardware_options *options, uint32_t gpu,
+                                 struct moe_gpu_factor *factor)
+{
+    for (uint32_t i = 0; i < options->event_count; i++) {
+        const struct moe_hardware_event *e = &options->event[i];
+        if (e->gpu == gpu && e->begin_ns == 0 && e->end_ns == INT64_MAX) {
+            apply_event(e, factor);
+        }
+    }
+}
+
 /* Events of this moment. */
 static void apply_events(struct moe_hardware *h, moe_time_ns now_ns)
 {
@@ -82,12 +106,7 @@ static void apply_events(struct moe_hardware *h, moe_time_ns now_ns)
         if (now_ns < e->begin_ns || now_ns >= e->end_ns) {
             continue;
         }
-        if (e->kind == MOE_HARDWARE_SLOW) {
-            h->factor[e->gpu].compute *= e->factor;
-            h->factor[e->gpu].memory *= e->factor;
-        } else if (e->kind == MOE_HARDWARE_LINK) {
-            h->factor[e->gpu].comm *= e->factor;
-        }
+        apply_event(e, &h->factor[e->gpu]);
     }
 }
 
@@ -124,12 +143,13 @@ void moe_hardware_jitter(const struct moe_hardware *h, uint32_t layer, double *o
         return;
     }
     const uint64_t first = (h->step * (h->layer_count + 1) + layer) * h->gpu_count;
-    for (uint32_t gpu = 0; gpu < h->gpu_count; gpu++) {
-        for (uint32_t s = 0; s < MOE_STRETCH_COUNT; s++) {
-            const double u =
-                moe_random_uniform(h->jitter_key, (first + gpu) * MOE_STRETCH_COUNT + s);
-            const double drift = kind[s] == MOE_JITTER_COMM ? 1.0 : h->drift_factor[gpu];
-            out[s * h->gpu_count + gpu] = drift * moe_cost_jitter(h->cost, kind[s], u);
+    for (uint32_t s = 0; s < MOE_STRETCH_COUNT; s++) {
+        const struct moe_jitter_draws draws = { h->jitter_key, first * MOE_STRETCH_COUNT + s,
+                                                MOE_STRETCH_COUNT };
+        double *row = out + (size_t) s * h->gpu_count;
+        moe_cost_jitter_row(h->cost, kind[s], draws, h->gpu_count, row);
+        for (uint32_t gpu = 0; kind[s] != MOE_JITTER_COMM && gpu < h->gpu_count; gpu++) {
+            row[gpu] *= h->drift_factor[gpu];
         }
     }
 }

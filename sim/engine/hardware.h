@@ -70,6 +70,11 @@ enum moe_status moe_hardware_init(struct moe_hardware *hardware, const struct mo
                                   const struct moe_hardware_options *options,
                                   struct moe_arena *arena, struct moe_error *err) MOE_MUST_CHECK;
 
+/* Multiplies a GPU's factors by what the what-ifs say of the whole run: what was there to be
+ * measured before it. */
+void moe_hardware_apply_standing(const struct moe_hardware_options *options, uint32_t gpu,
+                                 struct moe_gpu_factor *factor);
+
 /* Moves the drift on to step number step (0, 1, 2, ... in order), which begins at now_ns. */
 void moe_hardware_begin_step(struct moe_hardware *hardware, uint64_t step, moe_time_ns now_ns);
 

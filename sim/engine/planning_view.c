@@ -1,4 +1,5 @@
 /* What one run shows its policies beside the planning window: its GPUs, links and memory. */
+#include "sim/engine/hardware.h"
 #include "sim/engine/planning.h"
 
 #include "sim/base/no_malloc.h"
@@ -43,9 +44,11 @@ static enum moe_status measure_speed(struct moe_policy_speed *speed,
         tokens[i] = (double) (UINT64_C(1) << (i - 1));
     }
     for (uint32_t gpu = 0; gpu < gpus; gpu++) {
-        const struct moe_gpu_factor factor =
+        struct moe_gpu_factor factor =
             scenario->noise ? moe_cost_gpu_factor(cost, seed, scenario->cluster.first_gpu + gpu)
                             : nominal;
+        moe_hardware_apply_standing(&scenario->hardware, scenario->cluster.first_gpu + gpu,
+                                    &factor);
         double *row = time_ns + (size_t) gpu * MOE_PLANNING_SPEED_POINTS;
         for (uint32_t i = 0; i < MOE_PLANNING_SPEED_POINTS; i++) {
             const double ns = time_of(cost, tokens[i], slots, &factor);

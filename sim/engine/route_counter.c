@@ -65,7 +65,7 @@ enum moe_status moe_route_counter_init(struct moe_route_counter *c,
         .slot_tokens = MOE_NEW(arena, uint32_t, layers * shape->slot_count),
         .pair_tokens = MOE_NEW(arena, uint32_t, layers * pairs),
         .stamp = MOE_NEW(arena, uint64_t, shape->gpu_count),
-        .received = MOE_NEW(arena, uint32_t, shape->gpu_count),
+        .received = MOE_NEW(arena, uint32_t, (size_t) 2 * shape->gpu_count),
     };
     uint16_t *first = MOE_NEW(arena, uint16_t, (size_t) 2 * map->expert_count);
     if (c->turn == NULL || c->next_slot == NULL || c->gpu_of_slot == NULL ||
@@ -117,18 +117,29 @@ void moe_route_counter_count_choices(struct moe_route_counter *c)
     c->each_choice = true;
 }
 
+static bool is_counted(const struct moe_route_counter *c, uint32_t layer)
+{
+    return c->sample == NULL || moe_layer_sample_counts(c->sample, layer);
+}
+
 void moe_route_counter_begin_step(struct moe_route_counter *c)
 {
     if (c->split != NULL) {
         moe_route_split_begin(c->split);
     }
-    if (c->node_tokens != NULL) {
-        memset(c->node_tokens, 0,
-               (size_t) c->layer_count * c->gpu_count * node_count(c) * sizeof *c->node_tokens);
-    }
     const size_t pairs = (size_t) c->gpu_count * c->gpu_count;
-    memset(c->slot_tokens, 0, (size_t) c->layer_count * c->slot_count * sizeof *c->slot_tokens);
-    memset(c->pair_tokens, 0, c->layer_count * pairs * sizeof *c->pair_tokens);
+    const size_t cells = (size_t) c->gpu_count * node_count(c);
+    for (uint32_t layer = 0; layer < c->layer_count; layer++) {
+        if (!is_counted(c, layer)) {
+            continue;
+        }
+        if (c->node_tokens != NULL) {
+            memset(c->node_tokens + layer * cells, 0, cells * sizeof *c->node_tokens);
+        }
+        memset(c->slot_tokens + (size_t) layer * c->slot_count, 0,
+               c->slot_count * sizeof *c->slot_tokens);
+        memset(c->pair_tokens + layer * pairs, 0, pairs * sizeof *c->pair_tokens);
+    }
 }
 
 /* What the kernels of one layer work on. */
@@ -286,7 +297,6 @@ void moe_route_counter_add(struct moe_route_counter *c, uint32_t source_gpu,
                            const uint16_t *const *rows, uint32_t token_count)
 {
     const size_t pairs = (size_t) c->gpu_count * c->gpu_count;
-    uint32_t trace_layer = c->first_trace_layer;
     if (token_count == 0) {
         return;
     }
@@ -295,6 +305,9 @@ void moe_route_counter_add(struct moe_route_counter *c, uint32_t source_gpu,
         return;
     }
     for (uint32_t layer = 0; layer < c->layer_count; layer++) {
+        if (!is_counted(c, layer)) {
+            continue;
+        }
         const struct layer_view view = {
             .turn = c->turn + (size_t) layer * c->trace_expert_count,
             .next_slot = c->next_slot + (size_t) layer * c->slot_count,
@@ -308,7 +321,8 @@ void moe_route_counter_add(struct moe_route_counter *c, uint32_t source_gpu,
             .gpus_per_node = c->gpus_per_node,
             .node_count = node_count(c),
             .each_choice = c->each_choice,
-            .row_offset = (size_t) trace_layer * c->top_k,
+            .row_offset =
+                (size_t) ((c->first_trace_layer + layer) % c->trace_layer_count) * c->top_k,
             .top_k = c->top_k,
         };
         if (c->split != NULL) {
@@ -324,9 +338,8 @@ void moe_route_counter_add(struct moe_route_counter *c, uint32_t source_gpu,
                 count_general(&view, rows, token_count, c->stamp, c->node_stamp, c->stamp_next + 1);
             c->stamp_next += token_count;
         }
-        trace_layer = trace_layer + 1 == c->trace_layer_count ? 0 : trace_layer + 1;
+        c->assignments += (uint64_t) token_count * c->top_k;
     }
-    c->assignments += (uint64_t) token_count * c->layer_count * c->top_k;
 }
 
 static void expert_work(const struct moe_route_counter *c, uint32_t layer, uint32_t tile_tokens,
@@ -350,11 +363,15 @@ static void expert_work(const struct moe_route_counter *c, uint32_t layer, uint3
     }
 }
 
-/* Every copy goes straight to its GPU. */
+/* Every copy goes straight to its GPU. What GPUs receive is summed as whole numbers, row by row,
+ * before it is turned into work; a source without a token is passed over. */
 static void direct_exchange(const struct moe_route_counter *c, const uint32_t *pair,
                             struct moe_exchange_work *dispatch)
 {
     const uint32_t gpus = c->gpu_count;
+    uint32_t *all_in = c->received;
+    uint32_t *near_in = c->received + gpus;
+    memset(all_in, 0, (size_t) 2 * gpus * sizeof *all_in);
     for (uint32_t source = 0; source < gpus; source++, pair += gpus) {
         const uint32_t near_begin = source / c->gpus_per_node * c->gpus_per_node;
         const uint32_t near_end = near_begin + c->gpus_per_node;
@@ -362,16 +379,26 @@ static void direct_exchange(const struct moe_route_counter *c, const uint32_t *p
         uint32_t out = 0;
         for (uint32_t to = 0; to < gpus; to++) {
             out += pair[to];
-            dispatch[to].far_in += pair[to]; /* near ones are taken out below */
+        }
+        if (out == 0) {
+            continue;
+        }
+        for (uint32_t to = 0; to < gpus; to++) {
+            all_in[to] += pair[to];
         }
         for (uint32_t to = near_begin; to < near_end; to++) {
             near_out += pair[to];
-            dispatch[to].far_in -= pair[to];
-            dispatch[to].near_in += to == source ? 0 : pair[to];
+            near_in[to] += pair[to];
         }
-        dispatch[source].near_out += near_out - pair[source];
+        all_in[source] -= pair[source]; /* what stays is in neither */
+        near_in[source] -= pair[source];
+        dispatch[source].near_out = near_out - pair[source];
         dispatch[source].near_own = pair[source];
-        dispatch[source].far_out += out - near_out;
+        dispatch[source].far_out = out - near_out;
+    }
+    for (uint32_t gpu = 0; gpu < gpus; gpu++) {
+        dispatch[gpu].near_in = near_in[gpu];
+        dispatch[gpu].far_in = all_in[gpu] - near_in[gpu];
     }
 }
 

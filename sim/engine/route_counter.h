@@ -27,6 +27,7 @@
 #include "policies/placement.h"
 #include "sim/base/arena.h"
 #include "sim/cost/cost.h"
+#include "sim/engine/layer_sample.h"
 #include "sim/engine/replay_map.h"
 #include "sim/engine/route_split.h"
 
@@ -47,14 +48,16 @@ struct moe_route_counter {
     uint32_t *pair_tokens; /* [layer][source GPU][destination GPU], this step */
     uint32_t *node_tokens; /* [layer][source GPU][node] tokens with a destination there, each
                               once; NULL unless nodes are counted */
-    uint32_t *received;    /* [gpu] scratch of work */
+    uint32_t *received;    /* [2][gpu] scratch of work */
     uint16_t *scratch;     /* [2][trace expert] of replan */
     uint64_t *stamp;       /* [gpu]: last token seen there (general kernel) */
     uint64_t *node_stamp;  /* [node]: likewise; NULL unless nodes are counted */
     uint64_t stamp_next;
-    bool each_choice;              /* a copy for every (token, expert): not de-duplicated */
-    struct moe_route_split *split; /* NULL: copies in turn */
-    uint64_t assignments;          /* (token, layer, k) counted since init */
+    bool each_choice;                      /* a copy for every (token, expert): not de-duplicated */
+    struct moe_route_split *split;         /* NULL: copies in turn */
+    const struct moe_layer_sample *sample; /* whose layers alone are counted, and hold counts of
+                                            * this step; NULL: all */
+    uint64_t assignments;                  /* (token, layer, k) counted since init */
     uint64_t unknown; /* of them without an expert; split->dropped are further ones without a
                            * copy */
 };

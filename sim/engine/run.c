@@ -82,6 +82,24 @@ static enum moe_status play_events(struct moe_run_state *run, moe_time_ns step_n
     return MOE_OK;
 }
 
+/* What weights on the links have cost the step: the exchanges along its path took comm_load times
+ * as long. What would have been waited for without them may be less, so this is the most. */
+static void count_slowing(struct moe_run_state *run)
+{
+    const double load = run->step.hardware.comm_load;
+    struct moe_critical_path path = { 0 };
+    const struct moe_price_sources sources = moe_step_sources(&run->step);
+    moe_time_ns exchange_ns = 0;
+    if (load <= 1.0) {
+        return;
+    }
+    moe_timeline_critical(&run->step.times, run->step.barriers, &sources, &path);
+    for (uint32_t source = 0; source < MOE_PROVENANCE_COUNT; source++) {
+        exchange_ns += path.ns[MOE_COST_DISPATCH][source] + path.ns[MOE_COST_COMBINE][source];
+    }
+    run->online.account.slowed_ns += (moe_time_ns) ((double) exchange_ns * (1.0 - 1.0 / load));
+}
+
 /* Placements made anew: layers that changed, the time it stood still, links that are shared. */
 static enum moe_status go_online(struct moe_run_state *run, moe_time_ns step_ns, bool scored,
                                  struct moe_error *err)
@@ -92,6 +110,7 @@ static enum moe_status go_online(struct moe_run_state *run, moe_time_ns step_ns,
     if (!online->active) {
         return MOE_OK;
     }
+    count_slowing(run);
     MOE_TRY(moe_online_step(online, &run->counter, step_ns, scored, &stall_ns,
                             &run->step.hardware.comm_load, err));
     for (uint32_t layer = 0; layer < run->result->layer_count; layer++) {
@@ -124,6 +143,9 @@ enum moe_status moe_run_step(struct moe_run_state *run, uint64_t tokens, struct 
         MOE_TRY(moe_audit_plan(&run->audit, &run->serving, run->rank, tokens, err));
     }
     moe_halves_cut(&run->halves, &run->serving, run->rank);
+    if (run->counter.sample != NULL) {
+        moe_layer_sample_begin_step(&run->sample, run->step_number);
+    }
     moe_route_counter_begin_step(&run->counter);
     if (run->foresight.part != NULL) {
         moe_foresight_begin_step(&run->foresight, run->step_number, scored);

@@ -95,11 +95,12 @@ static double add_loads(struct moe_run_result *r, const struct moe_step *step,
     return max;
 }
 
+/* source: the layer whose counts stand for this one's. */
 static void add_copies(struct moe_run_result *r, const struct moe_step *step,
-                       const struct moe_route_counter *counter, uint32_t layer)
+                       const struct moe_route_counter *counter, uint32_t layer, uint32_t source)
 {
     const size_t gpus = r->gpu_count;
-    const uint32_t *pair = counter->pair_tokens + (size_t) layer * gpus * gpus;
+    const uint32_t *pair = counter->pair_tokens + (size_t) source * gpus * gpus;
     double near = 0.0;
     double far = 0.0;
     for (size_t gpu = 0; gpu < gpus; gpu++) {
@@ -142,12 +143,15 @@ void moe_run_result_add_loads(struct moe_run_result *r, const struct moe_step *s
                               uint32_t *expert_scratch)
 {
     for (uint32_t layer = 0; layer < r->layer_count; layer++) {
-        const uint16_t *row = expert_of_slot + (size_t) layer * counter->slot_count;
-        const double max = add_loads(r, step, counter, row, layer, expert_scratch);
-        if (meter != NULL) {
-            moe_bound_meter_add(meter, layer, expert_scratch, max, &r->bound);
+        const uint32_t source = counter->sample == NULL ? layer : counter->sample->source[layer];
+        if (source == layer) { /* counted */
+            const uint16_t *row = expert_of_slot + (size_t) layer * counter->slot_count;
+            const double max = add_loads(r, step, counter, row, layer, expert_scratch);
+            if (meter != NULL) {
+                moe_bound_meter_add(meter, layer, expert_scratch, max, &r->bound);
+            }
         }
-        add_copies(r, step, counter, layer);
+        add_copies(r, step, counter, layer, source);
     }
     for (size_t at = (size_t) r->layer_count * r->gpu_count;
          at < (size_t) step->layer_count * r->gpu_count; at++) { /* of layers that draft */
@@ -167,7 +171,8 @@ void moe_run_result_add_step(struct moe_run_result *r, const struct moe_step *st
         const uint32_t own = layer < r->layer_count ? layer : r->layer_count - 1;
         add_barrier(r, &pair[0]);
         add_barrier(r, &pair[1]);
-        if (layer < r->layer_count) {
+        if (layer < r->layer_count &&
+            (counter->sample == NULL || moe_layer_sample_counts(counter->sample, layer))) {
             const uint16_t *row = expert_of_slot + (size_t) layer * counter->slot_count;
             charge_expert(r, counter, row, layer, &pair[1]);
         }

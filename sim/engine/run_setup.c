@@ -221,6 +221,12 @@ static enum moe_status init_policies(struct moe_run_state *run, const struct moe
     if (!splits && !groups && !foresees) {
         return MOE_OK;
     }
+    if (moe_scenario_samples_layers(run->input->scenario) && (splits || foresees)) {
+        return moe_fail(err, MOE_POLICY,
+                        "policy %.100s decides on the counts of every layer, of which "
+                        "counted_layers: %u leaves some out; set it to 0",
+                        c->label, run->input->scenario->counted_layers);
+    }
     MOE_TRY(moe_arena_init(
         &run->state, moe_planning_scratch_bytes(run->input->planning, &split.placement->shape),
         err));
@@ -276,6 +282,12 @@ static enum moe_status init_steps(struct moe_run_state *run, const struct moe_pl
         MOE_TRY(moe_route_counter_count_nodes(&run->counter, work, err));
     } else if (serving->exchange == MOE_EXCHANGE_LOW_LATENCY) {
         moe_route_counter_count_choices(&run->counter);
+    }
+    if (moe_scenario_samples_layers(scenario)) {
+        MOE_TRY(moe_layer_sample_init(&run->sample, run->input->map->layer_count,
+                                      run->input->map->trace_layer_count, scenario->counted_layers,
+                                      seed, work, err));
+        run->counter.sample = &run->sample;
     }
     if (drafting) {
         MOE_TRY(moe_drafts_init(&run->drafts, &drafts, work, err));

@@ -23,7 +23,8 @@ struct moe_run_state {
     struct moe_intake intake;
     struct moe_serving_state serving;
     struct moe_route_counter counter;
-    struct moe_drafts drafts; /* layer_count 0: nothing is drafted at a cost */
+    struct moe_drafts drafts;       /* layer_count 0: nothing is drafted at a cost */
+    struct moe_layer_sample sample; /* with counted_layers only */
     struct moe_step step;
     struct moe_bound_meter meter;
     struct moe_halves_step halves; /* steps in two halves; not active: none are */

@@ -57,6 +57,7 @@ enum moe_status moe_step_init(struct moe_step *s, const struct moe_step_options 
         .expert_source = MOE_NEW(arena, uint8_t, all),
         .combine_source = MOE_NEW(arena, uint8_t, all),
         .clock = MOE_NEW(arena, moe_time_ns, gpus),
+        .priced = MOE_NEW(arena, struct moe_priced_work, gpus), /* factor 0: of nothing yet */
     };
     const bool pairs = new_pair(&s->before, arena, gpus) && new_pair(&s->shared, arena, gpus) &&
                        new_pair(&s->after, arena, gpus) && new_pair(&s->dispatch, arena, all) &&
@@ -64,7 +65,8 @@ enum moe_status moe_step_init(struct moe_step *s, const struct moe_step_options 
     if (!pairs || s->barriers == NULL || s->expert_work == NULL || s->dispatch_work == NULL ||
         s->tokens == NULL || s->tokens_nominal == NULL || s->drafted == NULL ||
         s->drafted_nominal == NULL || s->jitter == NULL || s->dispatch_source == NULL ||
-        s->expert_source == NULL || s->combine_source == NULL || s->clock == NULL) {
+        s->expert_source == NULL || s->combine_source == NULL || s->clock == NULL ||
+        s->priced == NULL) {
         return moe_fail(err, MOE_LIMIT, "no room for a step of %u layers on %u GPUs",
                         options->layer_count, gpus);
     }
@@ -92,12 +94,31 @@ static struct moe_draft_prices draft_prices(const struct moe_step *s, bool nomin
     };
 }
 
+static bool same_factor(const struct moe_gpu_factor *a, const struct moe_gpu_factor *b)
+{
+    return a->compute == b->compute && a->memory == b->memory && a->comm == b->comm;
+}
+
+/* A GPU that decodes has as many tokens as in the step before, with longer contexts. */
+static void price_own(struct moe_step *s, uint32_t gpu, const struct moe_token_work *work)
+{
+    const struct moe_gpu_factor *factor = &s->hardware.factor[gpu];
+    struct moe_priced_work *priced = &s->priced[gpu];
+    if (priced->tokens == work->tokens && priced->sampled == work->sampled &&
+        same_factor(&priced->factor, factor)) {
+        moe_token_prices_of_context(s->cost, work, factor, &s->tokens[gpu]);
+        return;
+    }
+    moe_token_prices(s->cost, work, factor, &s->tokens[gpu]);
+    *priced = (struct moe_priced_work){ work->tokens, work->sampled, *factor };
+}
+
 static void price_tokens(struct moe_step *s, const struct moe_token_work *own, bool nominal)
 {
     const bool drafts = s->drafts != NULL;
     for (uint32_t gpu = 0; gpu < s->gpu_count; gpu++) {
         const struct moe_gpu_factor *factor = &s->hardware.factor[gpu];
-        moe_token_prices(s->cost, &own[gpu], factor, &s->tokens[gpu]);
+        price_own(s, gpu, &own[gpu]);
         if (drafts) {
             moe_token_prices(s->cost, &s->drafts->own[gpu], factor, &s->drafted[gpu]);
         }
@@ -288,6 +309,57 @@ static void round_layer(struct moe_step *s, uint32_t layer)
     }
 }
 
+/* Tokens, copies and prices of a layer, from what was counted in it. */
+static void price_counted(struct moe_step *s, uint32_t layer, const struct moe_token_work *own,
+                          const struct moe_route_counter *counter, bool nominal)
+{
+    const uint32_t gpus = s->gpu_count;
+    const size_t row = (size_t) layer * gpus;
+    const bool further =
+        layer >= counter->layer_count && layer - counter->layer_count >= s->drafts->pass_layers;
+    const struct moe_route_counter *counted = further ? &s->drafts->counter : counter;
+    const uint32_t last = counted->layer_count - 1;
+    moe_route_counter_work(counted, layer < last ? layer : last, moe_cost_tile_tokens(s->cost),
+                           s->expert_work + row, s->dispatch_work + row);
+    if (s->exchange == MOE_EXCHANGE_PADDED) {
+        pad(s->dispatch_work + row, gpus);
+    } else if (s->exchange == MOE_EXCHANGE_ALL_GATHER) {
+        gather(s->dispatch_work + row, further ? s->drafts->own : own, gpus, counter->gpus_per_node,
+               moe_cost_attention_ranks(s->cost));
+    }
+    for (uint32_t gpu = 0; gpu < gpus; gpu++) {
+        price_gpu(s, row + gpu, &s->hardware.factor[gpu], nominal);
+    }
+    if (s->fetcher != NULL) {
+        memcpy(s->exchange_ns + row, s->dispatch.real + row, gpus * sizeof *s->exchange_ns);
+    }
+    if (s->fetcher != NULL && layer < counter->layer_count) { /* nothing is for drafts */
+        price_fetches(s, layer, nominal);
+    }
+}
+
+static void copy_pair(const struct moe_price_pair *pair, size_t to, size_t from, size_t count)
+{
+    memcpy(pair->real + to, pair->real + from, count * sizeof *pair->real);
+    memcpy(pair->nominal + to, pair->nominal + from, count * sizeof *pair->nominal);
+}
+
+/* The same of a layer that was not counted: those of the layer that stands for it. */
+static void copy_counted(struct moe_step *s, uint32_t layer, uint32_t source)
+{
+    const size_t gpus = s->gpu_count;
+    const size_t to = layer * gpus;
+    const size_t from = source * gpus;
+    memcpy(s->expert_work + to, s->expert_work + from, gpus * sizeof *s->expert_work);
+    memcpy(s->dispatch_work + to, s->dispatch_work + from, gpus * sizeof *s->dispatch_work);
+    copy_pair(&s->dispatch, to, from, gpus);
+    copy_pair(&s->expert, to, from, gpus);
+    copy_pair(&s->combine, to, from, gpus);
+    memcpy(s->dispatch_source + to, s->dispatch_source + from, gpus);
+    memcpy(s->expert_source + to, s->expert_source + from, gpus);
+    memcpy(s->combine_source + to, s->combine_source + from, gpus);
+}
+
 /* At the hardware's moment. straggler: NULL or who is told. */
 static void price(struct moe_step *s, const struct moe_token_work *own,
                   const struct moe_route_counter *counter, bool nominal,
@@ -295,31 +367,21 @@ static void price(struct moe_step *s, const struct moe_token_work *own,
 {
     const uint32_t gpus = s->gpu_count;
     price_tokens(s, own, nominal);
+    const struct moe_layer_sample *sample = counter->sample;
+    for (uint32_t layer = 0; sample != NULL && layer < s->layer_count; layer++) {
+        if (moe_layer_sample_counts(sample, layer)) {
+            price_counted(s, layer, own, counter, nominal);
+        }
+    }
     for (uint32_t layer = 0; layer < s->layer_count; layer++) {
         const size_t row = (size_t) layer * gpus;
-        const bool further =
-            layer >= counter->layer_count && layer - counter->layer_count >= s->drafts->pass_layers;
-        const struct moe_route_counter *counted = further ? &s->drafts->counter : counter;
-        const uint32_t last = counted->layer_count - 1;
         moe_hardware_jitter(&s->hardware, layer, s->jitter + row * MOE_STRETCH_COUNT);
-        moe_route_counter_work(counted, layer < last ? layer : last, moe_cost_tile_tokens(s->cost),
-                               s->expert_work + row, s->dispatch_work + row);
-        if (s->exchange == MOE_EXCHANGE_PADDED) {
-            pad(s->dispatch_work + row, gpus);
-        } else if (s->exchange == MOE_EXCHANGE_ALL_GATHER) {
-            gather(s->dispatch_work + row, further ? s->drafts->own : own, gpus,
-                   counter->gpus_per_node, moe_cost_attention_ranks(s->cost));
+        if (sample == NULL) {
+            price_counted(s, layer, own, counter, nominal);
+        } else if (!moe_layer_sample_counts(sample, layer)) {
+            copy_counted(s, layer, sample->source[layer]);
         }
         price_before(s, layer, nominal);
-        for (uint32_t gpu = 0; gpu < gpus; gpu++) {
-            price_gpu(s, row + gpu, &s->hardware.factor[gpu], nominal);
-        }
-        if (s->fetcher != NULL) {
-            memcpy(s->exchange_ns + row, s->dispatch.real + row, gpus * sizeof *s->exchange_ns);
-        }
-        if (s->fetcher != NULL && layer < counter->layer_count) { /* nothing is for drafts */
-            price_fetches(s, layer, nominal);
-        }
         round_layer(s, layer);
         if (straggler != NULL) {
             add_to_straggler(s, layer, straggler);

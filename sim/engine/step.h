@@ -35,6 +35,13 @@ struct moe_price_pair {
     double *nominal;
 };
 
+/* What a GPU's token prices were made of. */
+struct moe_priced_work {
+    double tokens;
+    double sampled;
+    struct moe_gpu_factor factor;
+};
+
 struct moe_step {
     const struct moe_cost *cost;
     uint32_t layer_count; /* with those that draft */
@@ -63,7 +70,8 @@ struct moe_step {
     uint8_t *dispatch_source;       /* [layer][gpu] enum moe_provenance */
     uint8_t *expert_source;
     uint8_t *combine_source;
-    moe_time_ns *clock; /* [gpu] scratch */
+    moe_time_ns *clock;             /* [gpu] scratch */
+    struct moe_priced_work *priced; /* [gpu] of `tokens`, in the step before */
 
     /* With a fetcher only: the step as if transfers took no time. */
     double *exchange_ns;              /* [layer][gpu] what of dispatch.real is tokens' */

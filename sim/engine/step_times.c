@@ -40,13 +40,20 @@ static struct moe_duration with_sum(const struct moe_cost *cost, const struct mo
     return part;
 }
 
+void moe_token_prices_of_context(const struct moe_cost *cost, const struct moe_token_work *work,
+                                 const struct moe_gpu_factor *factor,
+                                 struct moe_token_prices *prices)
+{
+    prices->part[MOE_COST_ATTENTION] =
+        with_sum(cost, work, factor, moe_cost_attention(cost, work, factor));
+}
+
 void moe_token_prices(const struct moe_cost *cost, const struct moe_token_work *work,
                       const struct moe_gpu_factor *factor, struct moe_token_prices *prices)
 {
     const double ranks = moe_cost_attention_ranks(cost);
     *prices = (struct moe_token_prices){ 0 };
-    prices->part[MOE_COST_ATTENTION] =
-        with_sum(cost, work, factor, moe_cost_attention(cost, work, factor));
+    moe_token_prices_of_context(cost, work, factor, prices);
     prices->part[MOE_COST_DENSE] =
         with_sum(cost, work, factor, moe_cost_dense(cost, work->tokens, factor));
     prices->part[MOE_COST_GATE] = moe_cost_gate(cost, work->tokens / ranks, factor);

@@ -116,4 +116,10 @@ static inline double moe_before_ns(double attention, double dense_ffn, double ga
 void moe_token_prices(const struct moe_cost *cost, const struct moe_token_work *work,
                       const struct moe_gpu_factor *factor, struct moe_token_prices *prices);
 
+/* The same where prices are of a work with as many tokens and sampled rows: only what depends on
+ * their context, attention, is priced anew. */
+void moe_token_prices_of_context(const struct moe_cost *cost, const struct moe_token_work *work,
+                                 const struct moe_gpu_factor *factor,
+                                 struct moe_token_prices *prices);
+
 #endif

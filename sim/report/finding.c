@@ -117,6 +117,9 @@ bool moe_finding_accounted(const struct moe_study *study, const struct moe_run_r
 {
     const struct moe_token_account sum = moe_finding_replayed(run);
     const struct moe_model *model = &study->scenario->model;
+    const uint32_t layers = moe_scenario_samples_layers(study->scenario)
+                                ? study->scenario->counted_layers
+                                : model->moe_layer_count;
     const bool closed = study->scenario->arrivals.kind == MOE_ARRIVAL_CLOSED;
     const uint64_t due = closed ? moe_finding_tokens_due(study) : run->served_rows;
     if (run->prefill != NULL && !moe_finding_accounted(study, run->prefill)) {
@@ -124,7 +127,7 @@ bool moe_finding_accounted(const struct moe_study *study, const struct moe_run_r
     }
     return sum.tokens ==
                due - run->hit_rows + run->recomputed_rows + run->rejected_rows + run->lost_rows &&
-           sum.assignments == sum.tokens * model->moe_layer_count * model->top_k;
+           sum.assignments == sum.tokens * layers * model->top_k;
 }
 
 bool moe_finding_all_accounted(const struct moe_study *study)

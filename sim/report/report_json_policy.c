@@ -25,7 +25,7 @@
  *              repeated_rows, padded_rows, lost_requests, lost_rows, dead_gpus},
  *              online: {considered, plans, moved_slots, moved_near_bytes, moved_far_bytes,
  *              moved_host_bytes, planner_ns, move_ns, stall_ns, scored_stall_ns, moving_steps,
- *              gain_ns} (sim/engine/online/online.h),
+ *              slowed_ns, gain_ns} (sim/engine/online/online.h),
  *              halves: null, or of the scored steps in two halves {steps, time_ns, one_piece_ns,
  *              exchange_ns, hidden_ns} (sim/engine/overlap/halves_step.h),
  *              pools: null, or {prefill: as runs, handover: {count, bytes, place_ns, queue_ns,
@@ -245,6 +245,7 @@ static json_t *online_json(struct moe_json *json, const struct moe_online_accoun
     moe_json_put(json, out, "stall_ns", json_integer(a->stall_ns));
     moe_json_put(json, out, "scored_stall_ns", json_integer(a->scored_stall_ns));
     moe_json_put(json, out, "moving_steps", moe_json_count(a->moving_steps));
+    moe_json_put(json, out, "slowed_ns", json_integer(a->slowed_ns));
     moe_json_put(json, out, "gain_ns", moe_json_real(a->gain_ns));
     return out;
 }

@@ -86,6 +86,12 @@ static void replay_notes(struct moe_page *page, const struct moe_study *study)
         moe_page_field(page, label, "assumed: the first %u of %u trace layers stand for the model",
                        m->moe_layer_count, t->layer_count);
     }
+    if (moe_scenario_samples_layers(study->scenario)) {
+        moe_page_field(page, "sample",
+                       "assumed: routes are counted in %u of %u layers, drawn anew in each step; "
+                       "each other layer has the work of one of them",
+                       study->scenario->counted_layers, m->moe_layer_count);
+    }
 }
 
 static const char *const exchange_words[] = {

@@ -9,6 +9,7 @@ struct online_means {
     double plans;
     double moved_bytes;
     double stall_ns;
+    double slowed_ns;
     double busy_ns;
     double gain_ns; /* per step and plan */
     double steps_between;
@@ -26,6 +27,7 @@ static struct online_means means_of(const struct moe_study *study, uint32_t poli
         m.plans += (double) a->plans;
         m.moved_bytes += a->moved_near_bytes + a->moved_far_bytes + a->moved_host_bytes;
         m.stall_ns += (double) a->stall_ns;
+        m.slowed_ns += (double) a->slowed_ns;
         m.busy_ns += (double) (a->planner_ns + a->move_ns);
         m.gain_ns += a->gain_ns;
         for (uint32_t phase = 0; phase < MOE_PHASE_COUNT; phase++) {
@@ -34,12 +36,13 @@ static struct online_means means_of(const struct moe_study *study, uint32_t poli
     }
     if (m.plans > 0.0) {
         m.gain_ns /= m.plans;
-        m.break_even = m.gain_ns > 0.0 ? m.stall_ns / m.plans / m.gain_ns : -1.0;
+        m.break_even = m.gain_ns > 0.0 ? (m.stall_ns + m.slowed_ns) / m.plans / m.gain_ns : -1.0;
         m.steps_between = steps / m.plans;
     }
     m.moved_bytes /= seeds;
     m.busy_ns /= seeds;
     m.stall_ns /= seeds;
+    m.slowed_ns /= seeds;
     m.plans /= seeds;
     return m;
 }
@@ -57,11 +60,8 @@ static void online_row(struct moe_grid *grid, const struct moe_study *study, uin
     moe_grid_cell(grid, moe_figure_real(m.busy_ns / m.plans / 1e6).text);
     moe_grid_cell(grid, moe_figure_real(m.stall_ns / m.plans / 1e6).text);
     moe_grid_cell(grid, moe_figure_real(m.gain_ns / 1e6).text);
-    if (study->scenario->online.mode == MOE_ONLINE_LAYERS) {
-        moe_grid_cell(grid, "-"); /* what sharing the links costs is in the steps */
-    } else {
-        moe_grid_cell(grid, m.break_even < 0.0 ? "never" : moe_figure_real(m.break_even).text);
-    }
+    moe_grid_cell(grid, moe_figure_real(m.slowed_ns / m.plans / 1e6).text);
+    moe_grid_cell(grid, m.break_even < 0.0 ? "never" : moe_figure_real(m.break_even).text);
     moe_grid_cell(grid, moe_figure_real(m.steps_between).text);
 }
 
@@ -81,8 +81,9 @@ void moe_section_online(struct moe_page *page, const struct moe_study *study)
     static const struct moe_grid_column columns[] = {
         { .upper = "", .head = "policy", .left = true }, { .upper = "", .head = "plans" },
         { .upper = "moved", .head = "GB each" },         { .upper = "takes", .head = "ms each" },
-        { .upper = "stalls", .head = "ms each" },        { .upper = "gains", .head = "ms a step" },
-        { .upper = "pays after", .head = "steps" },      { .upper = "between", .head = "steps" },
+        { .upper = "stalls", .head = "ms each" },        { .upper = "slows", .head = "ms each" },
+        { .upper = "gains", .head = "ms a step" },       { .upper = "pays after", .head = "steps" },
+        { .upper = "between", .head = "steps" },
     };
     moe_page_heading(page, "Placements made anew",
                      "means over seeds; gains: estimated, of experts");

@@ -10,6 +10,9 @@ enum { WORDS_BYTES = 240 };
 
 #define COUNT(value) moe_figure_count(value).text
 
+/* As goodput_report.c asks for. */
+static const double stays_enough = 5.0;
+
 static const char *plural(uint64_t count)
 {
     return count == 1 ? "" : "s";
@@ -203,6 +206,19 @@ static void say_warmup(struct moe_page *page, const struct moe_study *study)
                    COUNT(study->survey.count));
 }
 
+/* Who is served while others still come says what a policy can do only when that lasts for several
+ * times as long as one request takes, its waiting apart: before, few can have finished. */
+static bool is_too_short(const struct moe_policy_summary *p, uint32_t seeds, double *window_s,
+                         double *stay_s)
+{
+    *window_s = 0.0;
+    for (uint32_t seed = 0; seed < seeds; seed++) {
+        *window_s += p->runs[seed].service.window_s / seeds;
+    }
+    *stay_s = (p->metric[MOE_METRIC_E2E_MEAN].mean - p->metric[MOE_METRIC_QUEUE_MEAN].mean) / 1e3;
+    return *window_s < stays_enough * *stay_s;
+}
+
 /* A policy that does not keep up, and what would. */
 static void say_saturated(struct moe_page *page, const struct moe_study *study, uint32_t policy,
                           const char **label)
@@ -210,11 +226,27 @@ static void say_saturated(struct moe_page *page, const struct moe_study *study, 
     const struct moe_policy_summary *p = &study->policies[policy];
     const double come = p->metric[MOE_METRIC_OFFERED_RATE].mean;
     const double served = p->metric[MOE_METRIC_REQUEST_RATE].mean;
+    double window_s = 0.0;
+    double stay_s = 0.0;
     uint32_t seeds = 0;
     for (uint32_t seed = 0; seed < study->seed_count; seed++) {
         seeds += p->runs[seed].service.is_saturated;
     }
     if (seeds == 0) {
+        return;
+    }
+    if (is_too_short(p, study->seed_count, &window_s, &stay_s)) {
+        moe_page_field(page, *label,
+                       "%s does not keep up (%u of %u seed%s): %s requests/s come, and the waiting "
+                       "queue grows by %s/s. How many it could serve is not known: all come within "
+                       "%s s, and one takes %s s once it is admitted. At %.0f times the "
+                       "arrivals.requests it would be; `moesim goodput` searches for a rate",
+                       p->composition.label, seeds, study->seed_count, plural(study->seed_count),
+                       moe_figure_real(come).text,
+                       moe_figure_real(p->metric[MOE_METRIC_WAITING_GROWTH].mean).text,
+                       moe_figure_real(window_s).text, moe_figure_real(stay_s).text,
+                       ceil(stays_enough * stay_s / window_s));
+        *label = "";
         return;
     }
     moe_page_field(page, *label,

@@ -17,8 +17,9 @@ struct words {
 static enum moe_status refuse(const char *event, const char *what, struct moe_error *err)
 {
     return moe_fail(err, MOE_RANGE,
-                    "hardware.events: '%s': %s; an event is 'slow gpu=N by=FACTOR', 'link gpu=N "
-                    "by=FACTOR' or 'dead gpu=N', with at=SECONDS and for=SECONDS if wanted",
+                    "hardware.events: '%s': %s; an event is 'slow gpu=N by=FACTOR', 'clock gpu=N "
+                    "by=FACTOR', 'link gpu=N by=FACTOR' or 'dead gpu=N', with at=SECONDS and "
+                    "for=SECONDS if wanted",
                     event, what);
 }
 
@@ -52,16 +53,20 @@ static enum moe_status read_word(const char *event, const char *word, size_t len
 static enum moe_status read_event(const char *event, uint32_t gpu_count,
                                   struct moe_hardware_event *out, struct moe_error *err)
 {
-    static const char *const kinds[] = { "slow", "link", "dead" };
+    static const char *const kinds[] = { [MOE_HARDWARE_SLOW] = "slow",
+                                         [MOE_HARDWARE_LINK] = "link",
+                                         [MOE_HARDWARE_DEAD] = "dead",
+                                         [MOE_HARDWARE_CLOCK] = "clock" };
+    const uint32_t count = sizeof kinds / sizeof kinds[0];
     struct words words = { -1.0, -1.0, -1.0, -1.0 };
     uint32_t kind = 0;
     const char *at = event;
     const size_t first = strcspn(at, " ");
-    while (kind < 3 && (first != 4 || strncmp(at, kinds[kind], 4) != 0)) {
+    while (kind < count && (first != strlen(kinds[kind]) || strncmp(at, kinds[kind], first) != 0)) {
         kind++;
     }
-    if (kind == 3) {
-        return refuse(event, "its first word is none of slow, link, dead", err);
+    if (kind == count) {
+        return refuse(event, "its first word is none of slow, clock, link, dead", err);
     }
     for (at += first; *at == ' ';) {
         at++;

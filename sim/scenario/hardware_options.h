@@ -4,10 +4,13 @@
  *
  * An event is a text:
  *   "slow gpu=3 by=1.15"               its computing and memory take 1.15 times as long
+ *   "clock gpu=3 by=1.07"              its arithmetic takes 1.07 times as long, its memory does not
  *   "link gpu=3 by=2 at=10 for=5"      its links, from 10 s after the begin on, for 5 s
  *   "dead gpu=3 at=20"                 gone from 20 s on
  * at defaults to 0, for to the rest of the run. Factors of several events multiply. A link event
  * slows what the GPU sends and receives; others that wait for it wait at the barrier.
+ * What holds from the begin to the end has been measured before: policies that ask for the finish
+ * times of GPUs plan on it.
  */
 #ifndef MOE_SIM_SCENARIO_HARDWARE_OPTIONS_H
 #define MOE_SIM_SCENARIO_HARDWARE_OPTIONS_H
@@ -19,7 +22,12 @@
 
 enum { MOE_HARDWARE_EVENT_LIMIT = 32, MOE_HARDWARE_EVENT_BYTES = 64 };
 
-enum moe_hardware_event_kind { MOE_HARDWARE_SLOW, MOE_HARDWARE_LINK, MOE_HARDWARE_DEAD };
+enum moe_hardware_event_kind {
+    MOE_HARDWARE_SLOW,
+    MOE_HARDWARE_LINK,
+    MOE_HARDWARE_DEAD,
+    MOE_HARDWARE_CLOCK,
+};
 
 enum moe_clock_mode {
     MOE_CLOCK_BURST,     /* "burst": as calibrations measure, in bursts of milliseconds */

@@ -161,9 +161,9 @@ static const struct moe_setting items[] = {
     REAL("slo.tpot_ms", slo.tpot_ms, 0, 1e9, 1,
          "longest mean time per output token after the first, in ms; 0 = any"),
     REAL("slo.share", slo.share, 0.01, 1, 1, "share of the requests that must meet the SLO"),
-    LIST(
-        "hardware.events", hardware.events, hardware.event_count,
-        "what if: 'slow gpu=N by=FACTOR', 'link gpu=N by=FACTOR', 'dead gpu=N'; at=, for= seconds"),
+    LIST("hardware.events", hardware.events, hardware.event_count,
+         "what if: 'slow gpu=N by=FACTOR', likewise 'clock' and 'link', 'dead gpu=N'; at=, for= "
+         "seconds"),
     CHOICE("hardware.clock", hardware.clock, clock_names,
            "arithmetic as in bursts of milliseconds, or as under load that lasts"),
     REAL("hardware.sustained_factor", hardware.sustained_factor, 0, 10, 1,
@@ -225,6 +225,8 @@ static const struct moe_setting items[] = {
       .help = "seed of the first run; the others follow" },
     FLAG("attribution", attribution, "split the straggler excess; test the verdict at +-20 %"),
     FLAG("noise", noise, "hardware factors and jitter"),
+    COUNT("counted_layers", counted_layers, 0, 65535,
+          "for speed: layers whose routes are counted in each step, a sample; 0 = all"),
 };
 
 static const struct moe_settings settings = {
@@ -471,6 +473,28 @@ static enum moe_status check_serving(struct moe_scenario *scenario, struct moe_e
                                        moe_cluster_gpu_count(&scenario->cluster), err);
 }
 
+/* What a sample of the layers leaves out. */
+static enum moe_status check_sample(const struct moe_scenario *scenario, struct moe_error *err)
+{
+    if (!moe_scenario_samples_layers(scenario)) {
+        return MOE_OK;
+    }
+    if (scenario->serving.overlap != MOE_OVERLAP_NONE ||
+        (scenario->serving.drafts > 0 && scenario->serving.draft_layers > 0)) {
+        return moe_fail(err, MOE_RANGE,
+                        "counted_layers: %u counts some layers only, but %s needs all: set it to 0",
+                        scenario->counted_layers,
+                        scenario->serving.overlap != MOE_OVERLAP_NONE ? "serving.overlap"
+                                                                      : "serving.draft_layers");
+    }
+    return scenario->online.every_steps == 0
+               ? MOE_OK
+               : moe_fail(err, MOE_RANGE,
+                          "counted_layers: %u counts some layers only, but online.every_steps %u "
+                          "plans on all; set one of them to 0",
+                          scenario->counted_layers, scenario->online.every_steps);
+}
+
 /* Loads the model, settles what depends on it, checks what no single key shows. */
 static enum moe_status complete(struct moe_scenario *scenario, struct moe_error *err)
 {
@@ -490,6 +514,7 @@ static enum moe_status complete(struct moe_scenario *scenario, struct moe_error 
     MOE_TRY(check_shares(scenario, err));
     MOE_TRY(moe_deployment_check_overlap(scenario, err));
     MOE_TRY(moe_deployment_check_pools(scenario, err));
+    MOE_TRY(check_sample(scenario, err));
     if (scenario->slot_count == 0) {
         scenario->slot_count = default_slots(scenario);
     }

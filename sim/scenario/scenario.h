@@ -141,7 +141,15 @@ struct moe_scenario {
     uint64_t first_seed;                  /* first_seed: 1 */
     bool attribution;                     /* attribution: true (straggler split, +-20 %) */
     bool noise;                           /* noise: true (hardware factors and jitter) */
+    uint32_t counted_layers;              /* counted_layers: 0 (layer_sample.h; 0: all) */
 };
+
+/* Whether some layers are not counted in each step. */
+static inline bool moe_scenario_samples_layers(const struct moe_scenario *scenario)
+{
+    return scenario->counted_layers > 0 &&
+           scenario->counted_layers < scenario->model.moe_layer_count;
+}
 
 static inline uint32_t moe_cluster_gpu_count(const struct moe_cluster *cluster)
 {

@@ -19,7 +19,7 @@
  *             Meanwhile nothing is planned
  *   prefetch  planned and moved during the step before; what is longer than it stalls
  *
- * Break-even: the time lost over what a step gains. A step's gain is estimated from the same counts
+ * Break-even: the time lost, standing still or on shared links, over what a step gains. A step's gain is estimated from the same counts
  * under both placements: the slowest GPU's experts, summed over layers, at the mean tokens of a
  * step (copies share evenly; a slot with m < 1 tokens on average is active in m steps of one).
  */
@@ -49,6 +49,8 @@ struct moe_online_account {
     moe_time_ns stall_ns;        /* serving stood still */
     moe_time_ns scored_stall_ns; /* of it in the scored phase */
     uint64_t moving_steps;       /* steps on shared links */
+    moe_time_ns slowed_ns;       /* how much longer they took for it: of the exchanges along what
+                                  * their barriers waited for, the part that sharing adds */
     double gain_ns;              /* per step, summed over plans; may be negative */
     double balance_before;       /* of the steps planned on, summed over plans */
 };
