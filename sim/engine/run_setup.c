@@ -319,7 +319,6 @@ static enum moe_status init_parts(struct moe_run_state *run, const struct moe_pl
     if (!run->arrivals.is_closed_loop) {
         MOE_TRY(moe_request_log_init(&run->log, run->input->arrivals->total, work, err));
     }
-    run->spare = work;
     run->intake = (struct moe_intake){ .stream = &run->arrivals };
     if (scenario->arrivals.priority_count > 1 && !run->arrivals.is_closed_loop) {
         MOE_TRY(moe_intake_tell_apart(&run->intake, scenario->arrivals.priority_count,
@@ -370,6 +369,7 @@ enum moe_status moe_run_init(struct moe_run_state *run, const struct moe_composi
     };
     MOE_TRY(moe_fetcher_init(&run->fetcher, run->input->scenario, composition, placement,
                              run->input->cost, work, err));
+    run->spare = work;
     MOE_TRY(init_parts(run, placement, trace, seed, work, err));
     MOE_TRY(moe_online_init(&run->online, &online, work, err));
     MOE_TRY(init_policies(run, composition, placement, trace, err));
