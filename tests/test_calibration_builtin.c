@@ -242,6 +242,6 @@ Test(calibration_builtin, sparse_attention_pays_at_long_contexts)
     cr_expect(sparse[1] < 0.7 * full[1] && sparse[1] > 0.1 * full[1], "%g %g", sparse[1], full[1]);
     const double long_sparse = attention_ms("deepseek-v3.2", 1e6);
     const double compressed = attention_ms("deepseek-v4-pro", 1e6);
-    cr_expect(compressed < 0.7 * long_sparse && compressed > 0.1 * long_sparse, "%g %g",
-              compressed, long_sparse);
+    cr_expect(compressed < 0.7 * long_sparse && compressed > 0.1 * long_sparse, "%g %g", compressed,
+              long_sparse);
 }
