@@ -391,8 +391,13 @@ static enum moe_status run_stored(struct engine_drive *drive, const struct twin_
     };
     static struct moe_pools_input pools;
     if (moe_deployment_has_pools(&drive->scenario)) {
+        /* More than one request to plan on: some have a single token of output, and so no rows of
+         * decoding. */
         const struct moe_pools_source source = {
-            .whole = &input, .calibration = table, .trace = trace, .planned_requests = 1
+            .whole = &input,
+            .calibration = table,
+            .trace = trace,
+            .planned_requests = c->requests < 4 ? c->requests : 4,
         };
         MOE_TRY(moe_pools_input_init(&pools, &source, &drive->setup, err));
         input.pools = &pools.run;

@@ -7,6 +7,7 @@
 #include "sim/base/random.h"
 #include "tests/count_twin.h"
 #include "tests/fetch_twin.h"
+#include "tests/memory_twin.h"
 
 /* --- the run's state --- */
 
@@ -558,36 +559,6 @@ static bool one_step(struct run *run)
     return true;
 }
 
-/* KV tokens that fit beside the weights of the fullest GPU. */
-static void find_memory(const struct twin_case *c, uint32_t gpus, struct twin_result *r)
-{
-    const struct twin_model *m = &c->cost.model;
-    const uint32_t slots_per_gpu = c->slots / gpus;
-    uint32_t fullest = 0;
-    uint32_t longest = 0;
-    for (uint32_t g = 0; g < gpus; g++) {
-        uint32_t used = 0;
-        for (uint32_t l = 0; l < m->moe_layers; l++) {
-            for (uint32_t s = g * slots_per_gpu; s < (g + 1) * slots_per_gpu; s++) {
-                used += c->plan[l][s] != TWIN_EMPTY;
-            }
-        }
-        fullest = used > fullest ? used : fullest;
-    }
-    const double memory = c->memory_bytes > 0 ? c->memory_bytes : cost_twin_memory_bytes(&c->cost);
-    const uint32_t temporary = c->dispatch == TWIN_IN_TURN ? 0 : c->fetch_slots;
-    const double reserve = c->reserve_bytes + temporary * cost_twin_expert_bytes(m);
-    const double left = memory - cost_twin_nonexpert_bytes(m) -
-                        fullest * cost_twin_expert_bytes(m) - reserve -
-                        c->running_per_gpu * cost_twin_window_bytes(m);
-    for (uint32_t i = 0; i < c->requests; i++) {
-        longest = whole_length(c, i) > longest ? whole_length(c, i) : longest;
-    }
-    r->weights_fit = left > 0;
-    r->kv_tokens = left > 0 ? (uint64_t) floor(left / cost_twin_kv_bytes(m)) : 0;
-    r->fits = r->weights_fit && r->kv_tokens >= longest;
-}
-
 void engine_twin_run(const struct twin_case *c, struct twin_result *result)
 {
     static struct run run;
@@ -602,7 +573,7 @@ void engine_twin_run(const struct twin_case *c, struct twin_result *result)
     run.step.dense_layers = c->cost.model.layers - run.layers;
     run.step.common_exit = c->common_exit;
     run.step.serial = c->serial;
-    find_memory(c, run.gpus, result);
+    memory_twin_find(c, result);
     if (!result->fits) {
         return;
     }

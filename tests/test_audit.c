@@ -94,17 +94,27 @@ static void draw_hardware(struct twin_draw *draw, struct moe_scenario *scenario)
 {
     struct moe_hardware_options *h = &scenario->hardware;
     const uint32_t gpus = moe_cluster_gpu_count(&scenario->cluster);
-    h->event_count = twin_below(draw, 3) < 2 ? 1 + twin_below(draw, 2) : 0;
+    h->event_count = twin_below(draw, 3) == 0 ? 1 + twin_below(draw, 2) : 0;
     h->recovery_s = 1e-5;
     for (uint32_t i = 0; i < h->event_count; i++) {
+        const moe_time_ns within_ns = 200 * (moe_time_ns) twin_below(draw, 20);
         h->event[i] = (struct moe_hardware_event){
             .kind = (enum moe_hardware_event_kind)(2 - twin_below(draw, 5) % 3),
             .gpu = twin_below(draw, gpus),
             .factor = 1.0 + twin_below(draw, 3),
-            .begin_ns = 200 * (moe_time_ns) twin_below(draw, 2000),
+            .begin_ns = within_ns * twin_below(draw, 2000),
             .end_ns = INT64_MAX,
         };
     }
+}
+
+static bool someone_dies(const struct moe_scenario *scenario)
+{
+    bool dies = false;
+    for (uint32_t i = 0; i < scenario->hardware.event_count; i++) {
+        dies = dies || scenario->hardware.event[i].kind == MOE_HARDWARE_DEAD;
+    }
+    return dies;
 }
 
 /* Prefill and decode on GPUs of their own, where requests come over time and nobody dies. */
@@ -114,11 +124,8 @@ static void draw_pools(struct twin_draw *draw, struct moe_scenario *scenario)
     struct moe_pools_options *p = &scenario->pools;
     const uint32_t parts = cluster->node_count > 1 ? cluster->node_count : cluster->gpus_per_node;
     const uint32_t part = cluster->node_count > 1 ? cluster->gpus_per_node : 1;
-    bool deadly = scenario->arrivals.kind == MOE_ARRIVAL_CLOSED;
-    for (uint32_t i = 0; i < scenario->hardware.event_count; i++) {
-        deadly = deadly || scenario->hardware.event[i].kind == MOE_HARDWARE_DEAD;
-    }
-    if (twin_below(draw, 2) == 0 || deadly || parts < 2) {
+    const bool apart = scenario->arrivals.kind != MOE_ARRIVAL_CLOSED && !someone_dies(scenario);
+    if (twin_below(draw, 2) == 0 || !apart || parts < 2) {
         return;
     }
     scenario->cluster.memory_bytes = 1e15;
@@ -128,6 +135,30 @@ static void draw_pools(struct twin_draw *draw, struct moe_scenario *scenario)
     p->running[1] = 1 + twin_below(draw, 9);
     p->transfer = (enum moe_pool_transfer) twin_below(draw, 2);
     p->first_token = (enum moe_pool_first_token) twin_below(draw, 2);
+}
+
+/* Takes out what the scenario's keys rule out together, and, all but one time in eight, what is
+ * refused beside the rest: too few cases would be served otherwise. */
+static void reconcile(struct twin_draw *draw, struct moe_scenario *scenario, uint32_t *dispatch)
+{
+    const bool halves = scenario->serving.overlap != MOE_OVERLAP_NONE;
+    const bool charged = scenario->serving.drafts * scenario->serving.draft_layers > 0;
+    if (halves || charged) {
+        scenario->counted_layers = 0; /* both need all layers */
+    }
+    if (halves) {
+        scenario->fetch.slots = 0; /* not priced in halves */
+    }
+    if (twin_below(draw, 8) == 0) {
+        return;
+    }
+    /* A dispatch policy knows the first placement only, and the counts of all layers. */
+    if (someone_dies(scenario) || moe_scenario_samples_layers(scenario)) {
+        *dispatch = TWIN_IN_TURN;
+    }
+    if (charged) {
+        scenario->fetch.slots = 0; /* layers that draft have no temporary copies */
+    }
 }
 
 struct seen {
@@ -158,11 +189,9 @@ static void serve(uint64_t seed, struct seen *seen)
     draw_pools(&apart, &drive.scenario);
     drive.place = moe_deployment_has_pools(&drive.scenario) ? "contiguous" : NULL;
     drive.scenario.counted_layers = twin_below(&apart, 4) == 0; /* one of them, as a sample */
+    reconcile(&apart, &drive.scenario, &c.dispatch);
     /* A pool of at most so many tokens, so that pages run out. */
     drive.kv_limit = twin_below(&draw, 3) == 0 ? 0 : 70 + twin_below(&draw, 80);
-    if (drive.scenario.serving.overlap == MOE_OVERLAP_TWO_BATCH) {
-        drive.scenario.fetch.slots = 0; /* not priced in halves */
-    }
     const bool events =
         seed % 4 == 0 && drive.place == NULL && drive.scenario.serving.overlap == MOE_OVERLAP_NONE;
     const enum moe_status status = engine_drive_scene(&drive, &c, text, events, &result, &err);
@@ -200,15 +229,15 @@ Test(audit, random_scenarios_conserve_tokens_bytes_pages_and_time)
     for (uint64_t seed = 0; seed < CASES; seed++) {
         serve(seed, &seen);
     }
-    cr_assert_gt(seen.served, CASES / 3, "%u served, %u refused", seen.served, seen.refused);
+    cr_assert_gt(seen.served, CASES / 2, "%u served, %u refused", seen.served, seen.refused);
     cr_assert_gt(seen.preemptions, 150, "%" PRIu64 " preemptions, %u served", seen.preemptions,
                  seen.served);
-    cr_assert_gt(seen.lost, 0, "%" PRIu64 " lost", seen.lost);
+    cr_assert_gt(seen.lost, 5, "%" PRIu64 " lost", seen.lost);
     cr_assert_gt(seen.rejected, 200);
     cr_assert_gt(seen.padded, 200);
     cr_assert_gt(seen.repeated, 200);
     cr_assert_gt(seen.halved, 200);
-    cr_assert_gt(seen.moved, 500);
+    cr_assert_gt(seen.moved, 1000);
     cr_assert_gt(seen.charged, 10);
-    cr_assert_gt(seen.read_again, 0);
+    cr_assert_gt(seen.read_again, 200);
 }

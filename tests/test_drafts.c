@@ -8,7 +8,16 @@
 
 #include "sim/engine/study.h"
 
-enum { LAYERS = 8, GPUS = 2, STEPS = 64, DRAFTS = 3, OVERRIDES = 24, PROMPT = 60, OUTPUT = 30 };
+enum {
+    LAYERS = 8,
+    GPUS = 2,
+    STEPS = 64,
+    DRAFTS = 3,
+    OVERRIDES = 24,
+    PROMPT = 60,
+    OUTPUT = 30,
+    CELLS = 6
+};
 
 enum stretch { BEFORE, SHARED, DISPATCH, EXPERT, COMBINE, AFTER, STRETCHES };
 
@@ -24,8 +33,10 @@ static struct log drafted;
 
 static void load(const char *const *extra)
 {
+    static const char trace[] =
+        "trace=" MOE_SOURCE_ROOT "/results/quickstart/group256-sample.trace.db";
     static const char *const usual[] = {
-        "trace=" MOE_SOURCE_ROOT "/results/quickstart/group256-sample.trace.db",
+        trace,
         "model=group256",
         "cluster.nodes=1",
         "cluster.gpus_per_node=2",
@@ -55,6 +66,21 @@ static void load(const char *const *extra)
     cr_assert_eq(moe_scenario_load(&scenario, NULL, all, count, &err), MOE_OK, "%s", err.text);
 }
 
+/* The first cells of a line of numbers; false of any other line. */
+static bool cut(char *line, char *cell[CELLS])
+{
+    char *rest = line;
+    for (uint32_t i = 0; i < CELLS; i++) {
+        cell[i] = rest;
+        rest += strcspn(rest, ",\n");
+        if (*rest == '\0') {
+            return false;
+        }
+        *rest++ = '\0';
+    }
+    return line[0] >= '0' && line[0] <= '9';
+}
+
 static void read_log(FILE *file, struct log *log)
 {
     static const char *const names[] = { "before", "shared",  "dispatch",
@@ -63,22 +89,18 @@ static void read_log(FILE *file, struct log *log)
     memset(log, 0, sizeof *log);
     rewind(file);
     while (fgets(line, sizeof line, file) != NULL) {
-        unsigned step = 0;
-        unsigned gpu = 0;
-        unsigned layer = 0;
-        int64_t at = 0;
-        int64_t duration = 0;
-        char name[16] = "";
-        if (sscanf(line, "%u,%" SCNd64 ",%u,%u,%15[^,],%" SCNd64, &step, &at, &gpu, &layer, name,
-                   &duration) != 6 ||
-            step >= STEPS) {
+        char *cell[CELLS];
+        if (!cut(line, cell) || strtoul(cell[0], NULL, 10) >= STEPS) {
             continue;
         }
+        const uint32_t step = (uint32_t) strtoul(cell[0], NULL, 10);
+        const uint32_t gpu = (uint32_t) strtoul(cell[2], NULL, 10);
+        const uint32_t layer = (uint32_t) strtoul(cell[3], NULL, 10);
         cr_assert_lt(gpu, GPUS);
         cr_assert_leq(layer, LAYERS + DRAFTS);
         for (uint32_t i = 0; i < STRETCHES; i++) {
-            if (strcmp(name, names[i]) == 0) {
-                log->ns[step][layer][gpu][i] = duration;
+            if (strcmp(cell[4], names[i]) == 0) {
+                log->ns[step][layer][gpu][i] = strtoll(cell[5], NULL, 10);
             }
         }
         log->steps = step + 1 > log->steps ? step + 1 : log->steps;
@@ -159,8 +181,8 @@ Test(drafts, acceptance_is_by_position)
     for (uint32_t phase = 0; phase < MOE_PHASE_COUNT; phase++) {
         steps += result->account[phase].steps;
     }
-    cr_assert_eq(steps, 3 * (1 + 20));
-    cr_assert_eq(result->rejected_rows, 3 * 19 * 2); /* the last step has two rows left */
+    cr_assert_eq(steps, UINT64_C(3) * (1 + 20));
+    cr_assert_eq(result->rejected_rows, UINT64_C(3) * 19 * 2); /* the last step has two rows left */
     moe_study_destroy(study);
     study = run(all, NULL);
     cr_assert_eq(study->policies[0].runs[0].rejected_rows, 0);

@@ -19,8 +19,10 @@ static struct moe_arena arena;
 /* A small model on few GPUs, one request unless the overrides say more. */
 static enum moe_status load(const char *const *extra, struct moe_error *err)
 {
+    static const char trace[] =
+        "trace=" MOE_SOURCE_ROOT "/results/quickstart/group256-sample.trace.db";
     static const char *const usual[] = {
-        "trace=" MOE_SOURCE_ROOT "/results/quickstart/group256-sample.trace.db",
+        trace,
         "model=group256",
         "cluster.nodes=1",
         "policies=contiguous",
@@ -183,7 +185,7 @@ Test(pools, links_carry_one_cache_after_the_other)
     cr_assert_eq(moe_handover_init(&handover, &setup, &arena, &err), MOE_OK);
     moe_time_ns now = 0;
     for (uint32_t i = 0; i < SENT; i++) {
-        const uint32_t prompt = 1 + (uint32_t) moe_random_below(key, 4 * i, 3000);
+        const uint32_t prompt = 1 + (uint32_t) moe_random_below(key, UINT64_C(4) * i, 3000);
         from[i] = (uint32_t) moe_random_below(key, 4 * i + 1, RANKS);
         to[i] = (uint32_t) moe_random_below(key, 4 * i + 2, RANKS);
         now += (moe_time_ns) moe_random_below(key, 4 * i + 3, 100000);

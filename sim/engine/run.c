@@ -129,6 +129,25 @@ static enum moe_status go_online(struct moe_run_state *run, moe_time_ns step_ns,
     return MOE_OK;
 }
 
+/* Everything but the account of tokens and time, which steps of other phases have too. */
+static void score_step(struct moe_run_state *run, moe_time_ns step_ns)
+{
+    struct moe_run_result *result = run->result;
+    const bool metered = result->account[MOE_PHASE_SCORED].steps % MOE_BOUND_STRIDE == 0;
+    const bool fetches = run->fetcher.limit > 0;
+    const uint16_t *experts = fetches ? run->fetcher.wide.expert_of_slot : result->expert_of_slot;
+    moe_run_result_add_loads(result, &run->step, &run->counter, experts,
+                             metered ? &run->meter : NULL, run->expert_scratch);
+    if (run->halves.now) {
+        moe_run_result_add_halves(result, &run->step, &run->halves, step_ns);
+    } else {
+        moe_run_result_add_step(result, &run->step, &run->counter, experts, step_ns);
+    }
+    if (fetches) {
+        moe_fetcher_account(&run->fetcher, moe_step_fetch_exposed(&run->step, step_ns));
+    }
+}
+
 enum moe_status moe_run_step(struct moe_run_state *run, uint64_t tokens, struct moe_error *err)
 {
     struct moe_run_result *result = run->result;
@@ -177,20 +196,7 @@ enum moe_status moe_run_step(struct moe_run_state *run, uint64_t tokens, struct 
                          tokens == output_tokens ? MOE_STEP_DECODE : MOE_STEP_MIXED, tokens,
                          step_ns);
     if (scored) {
-        const bool metered = result->account[MOE_PHASE_SCORED].steps % MOE_BOUND_STRIDE == 0;
-        const bool fetches = run->fetcher.limit > 0;
-        const uint16_t *experts =
-            fetches ? run->fetcher.wide.expert_of_slot : result->expert_of_slot;
-        moe_run_result_add_loads(result, &run->step, &run->counter, experts,
-                                 metered ? &run->meter : NULL, run->expert_scratch);
-        if (run->halves.now) {
-            moe_run_result_add_halves(result, &run->step, &run->halves, step_ns);
-        } else {
-            moe_run_result_add_step(result, &run->step, &run->counter, experts, step_ns);
-        }
-        if (fetches) {
-            moe_fetcher_account(&run->fetcher, moe_step_fetch_exposed(&run->step, step_ns));
-        }
+        score_step(run, step_ns);
     }
     struct moe_token_account *account = &result->account[run->phase];
     account->steps++;

@@ -85,7 +85,8 @@ static inline bool moe_layer_has_head(const struct moe_draft_prices *drafts, uin
                                       uint32_t layer)
 {
     const uint32_t main_layers = layer_count - drafts->layer_count;
-    return layer >= main_layers && (layer - main_layers) % drafts->pass_layers == 0;
+    return drafts->pass_layers > 0 && layer >= main_layers &&
+           (layer - main_layers) % drafts->pass_layers == 0;
 }
 
 /* Dense layers before it; none before those that draft. */

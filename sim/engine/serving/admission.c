@@ -224,6 +224,7 @@ static enum moe_status admit_chosen(struct moe_serving_state *s, moe_time_ns now
                                     struct moe_token_work *work, struct moe_error *err)
 {
     struct moe_waiting_room *room = s->setup.room;
+    assert(s->setup.rank_count > 0);
     const uint32_t gpus = room->shape.gpu_count / s->setup.rank_count;
     uint64_t running = open_seats(s);
     for (;;) {
