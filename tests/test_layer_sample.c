@@ -117,11 +117,12 @@ Test(layer_sample, runs_count_what_they_say)
     table[fread(table, 1, sizeof table - 1, file)] = '\0';
     cr_assert_eq(fclose(file), 0);
     engine_drive_open(&drive);
-    for (uint64_t seed = 0; seed < 60; seed++) {
+    for (uint64_t seed = 0; seed < 160; seed++) {
         struct moe_token_account whole = { 0 };
         moe_time_ns idle_ns = 0;
         engine_case_make(seed, table, &c, text, sizeof text);
         engine_drive_scenario(&c, &drive.scenario);
+        drive.scenario.serving.draft_layers = 0; /* drafting needs all layers */
         const uint32_t layers = drive.scenario.model.moe_layer_count;
         const uint32_t counts[] = { 0, layers, 1 };
         for (uint32_t i = 0; i < 3; i++) {
