@@ -1,8 +1,12 @@
 /* A plug-in that in every second layer fetches the first missing expert to every GPU, and gives all
- * tokens to the last copy of their expert. PLUGIN_WRONG: 0 keeps the contract, each other value breaks one rule of it. */
+ * tokens to the last copy of their expert. PLUGIN_WRONG: NOTHING keeps the contract, each other
+ * value breaks one rule of it. */
 #include "policies/policy.h"
 
 enum wrong { NOTHING, NO_SUCH_GPU, TWICE, RESIDENT, OVERFULL, BY_ADDRESS, STALE };
+
+/* A variable, since with the macro one build would compare a constant with itself. */
+static const enum wrong broken = PLUGIN_WRONG;
 
 struct memory {
     uint32_t copy; /* number of the last copy of expert 0 that was there */
@@ -34,21 +38,21 @@ static enum moe_status fetch(void *state, const struct moe_dispatch_view *view,
 {
     const uint32_t gpus = view->shape.gpu_count;
     const uint32_t odd = (uint32_t) ((uintptr_t) state >> 4 & 1);
-    const uint32_t most = PLUGIN_WRONG == OVERFULL ? view->fetch_limit + 1 : 1;
+    const uint32_t most = broken == OVERFULL ? view->fetch_limit + 1 : 1;
     (void) err;
     if ((view->step + view->layer) % 2 == 1) {
         return MOE_OK;
     }
-    for (uint32_t gpu = PLUGIN_WRONG == BY_ADDRESS ? odd : 0; gpu < gpus; gpu++) {
+    for (uint32_t gpu = broken == BY_ADDRESS ? odd : 0; gpu < gpus; gpu++) {
         uint32_t here = 0;
         for (uint32_t e = 0; e < view->shape.expert_count && here < most; e++) {
-            if (!holds(view, e, gpu) || PLUGIN_WRONG == RESIDENT) {
-                const uint32_t to = PLUGIN_WRONG == NO_SUCH_GPU ? gpus : gpu;
+            if (!holds(view, e, gpu) || broken == RESIDENT) {
+                const uint32_t to = broken == NO_SUCH_GPU ? gpus : gpu;
                 copies[(*count)++] = (struct moe_dispatch_fetch){ (uint16_t) e, (uint16_t) to };
                 here++;
             }
         }
-        if (PLUGIN_WRONG == TWICE && here == 1 && view->fetch_limit > 1) {
+        if (broken == TWICE && here == 1 && view->fetch_limit > 1) {
             copies[*count] = copies[*count - 1];
             *count += 1;
         }
@@ -72,7 +76,7 @@ static enum moe_status split(void *state, const struct moe_dispatch_view *view, 
         uint32_t *row = quota + (size_t) source * view->copy_count;
         for (uint32_t e = 0; e < experts; e++) {
             uint32_t copy = view->first_copy[e + 1] - 1;
-            if (PLUGIN_WRONG == STALE && e == 0 && memory->copy < view->copy_count) {
+            if (broken == STALE && e == 0 && memory->copy < view->copy_count) {
                 copy = memory->copy;
             }
             row[copy] += demand[e];

@@ -64,8 +64,7 @@ void moe_setting_describe(const struct moe_setting *setting, char *text, size_t 
         break;
     }
     case MOE_SETTING_LIST:
-        (void) snprintf(text, text_bytes,
-                        "a list of %.0f to %.0f names of 1 to %zu bytes",
+        (void) snprintf(text, text_bytes, "a list of %.0f to %.0f names of 1 to %zu bytes",
                         setting->min, setting->max, setting->text_bytes - 1);
         break;
     }
