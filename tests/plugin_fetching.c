@@ -37,13 +37,13 @@ static enum moe_status fetch(void *state, const struct moe_dispatch_view *view,
                              struct moe_error *err)
 {
     const uint32_t gpus = view->shape.gpu_count;
-    const uint32_t odd = (uint32_t) ((uintptr_t) state >> 4 & 1);
+    const uint32_t first = broken == BY_ADDRESS ? (uint32_t) ((uintptr_t) state >> 4 & 1) : 0;
     const uint32_t most = broken == OVERFULL ? view->fetch_limit + 1 : 1;
     (void) err;
     if ((view->step + view->layer) % 2 == 1) {
         return MOE_OK;
     }
-    for (uint32_t gpu = broken == BY_ADDRESS ? odd : 0; gpu < gpus; gpu++) {
+    for (uint32_t gpu = first; gpu < gpus; gpu++) {
         uint32_t here = 0;
         for (uint32_t e = 0; e < view->shape.expert_count && here < most; e++) {
             if (!holds(view, e, gpu) || broken == RESIDENT) {

@@ -18,10 +18,9 @@ static size_t cells_of(const struct moe_placement_shape *shape)
 
 double moe_online_buffer_bytes(const struct moe_scenario *scenario)
 {
-    const uint32_t gpus = moe_cluster_gpu_count(&scenario->cluster);
-    return scenario->online.every_steps == 0
-               ? 0.0
-               : (double) (scenario->slot_count / gpus) * moe_model_expert_bytes(&scenario->model);
+    const uint32_t slots = scenario->slot_count / moe_cluster_gpu_count(&scenario->cluster);
+    return scenario->online.every_steps == 0 ? 0.0
+                                             : slots * moe_model_expert_bytes(&scenario->model);
 }
 
 size_t moe_online_bytes(const struct moe_placement_shape *shape)
