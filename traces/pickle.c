@@ -233,7 +233,8 @@ static enum moe_status make_tuple(struct moe_pickle_machine *machine, size_t cou
         return moe_pickle_refuse(machine, "a tuple of more values than there are");
     }
     machine->stack.count -= count;
-    return push_tuple(machine, machine->stack.items + machine->stack.count, count);
+    return push_tuple(machine, count == 0 ? NULL : machine->stack.items + machine->stack.count,
+                      count);
 }
 
 static enum moe_status make_marked_tuple(struct moe_pickle_machine *machine)
