@@ -40,6 +40,13 @@ grep -q '"complete": true' one.json || complain 'tokens are missing'
 rm one.*
 expect_files s.yaml t.db
 
+# ---- fetched copies beside what is priced without them ----
+set -- run s.yaml --set policies=eplb+dispatch=ultraep --set baseline=eplb+dispatch=ultraep --set seeds=1
+expect 2 'steps in two halves do not: set serving.overlap' "$moesim" "$@" \
+    --set serving.overlap=two_batch --set serving.shared_expert=serial
+expect 2 'layers that draft do not: set serving.draft_layers' "$moesim" "$@" --set serving.drafts=1
+expect 0 '1 run in ' "$moesim" "$@" --set serving.drafts=1 --set serving.draft_layers=0
+
 # ---- run.db, repeat ----
 expect 0 '' "$moesim" run s.yaml -o run.db --detail events.csv --detail-steps 2
 [ "$(cut -d, -f1 events.csv | sort -u | tr '\n' ' ')" = '0 1 step ' ] || complain 'steps of --detail'

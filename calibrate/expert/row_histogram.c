@@ -17,7 +17,7 @@ const char *moe_row_histogram_name(enum moe_row_histogram kind)
     return names[kind];
 }
 
-static void zipf_shares(int32_t expert_count, double *shares)
+void moe_row_zipf_shares(int32_t expert_count, double exponent, double *shares)
 {
     int32_t order[EXPERT_LIMIT];
     const uint64_t key = moe_random_key(ORDER_SEED, MOE_RANDOM_TEST);
@@ -31,14 +31,14 @@ static void zipf_shares(int32_t expert_count, double *shares)
         order[j] = moved;
     }
     for (int32_t rank = 0; rank < expert_count; rank++) {
-        shares[order[rank]] = pow((double) rank + 1.0, -1.2);
+        shares[order[rank]] = pow((double) rank + 1.0, -exponent);
     }
 }
 
 static void shares_of(enum moe_row_histogram kind, int32_t expert_count, double *shares)
 {
     if (kind == MOE_ROW_ZIPF) {
-        zipf_shares(expert_count, shares);
+        moe_row_zipf_shares(expert_count, 1.2, shares);
         return;
     }
     for (int32_t e = 0; e < expert_count; e++) {

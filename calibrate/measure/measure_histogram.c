@@ -9,8 +9,6 @@
 
 enum { EXPERT_LIMIT = 1024 };
 
-static const uint64_t ORDER_SEED = 1; /* of the Zipf ranks: the same in every run */
-
 void moe_measure_histogram_spread(int32_t expert_count, int32_t active, int32_t rows_each,
                                   int32_t *rows)
 {
@@ -19,24 +17,6 @@ void moe_measure_histogram_spread(int32_t expert_count, int32_t active, int32_t 
     memset(rows, 0, (size_t) expert_count * sizeof *rows);
     for (int32_t i = 0; i < active; i++) {
         rows[(int64_t) i * expert_count / active] = rows_each;
-    }
-}
-
-static void zipf_shares(int32_t expert_count, double exponent, double *shares)
-{
-    int32_t order[EXPERT_LIMIT];
-    const uint64_t key = moe_random_key(ORDER_SEED, MOE_RANDOM_TEST);
-    for (int32_t i = 0; i < expert_count; i++) {
-        order[i] = i;
-    }
-    for (int32_t i = expert_count - 1; i > 0; i--) { /* Fisher and Yates */
-        const int32_t j = (int32_t) moe_random_below(key, (uint64_t) i, (uint64_t) i + 1);
-        const int32_t moved = order[i];
-        order[i] = order[j];
-        order[j] = moved;
-    }
-    for (int32_t rank = 0; rank < expert_count; rank++) {
-        shares[order[rank]] = pow((double) rank + 1.0, -exponent);
     }
 }
 
@@ -56,7 +36,7 @@ static void shares_of(const char *name, int32_t expert_count, double *shares)
         return;
     }
     if (strncmp(name, "zipf", 4) == 0) {
-        zipf_shares(expert_count, strcmp(name, "zipf1.0") == 0 ? 1.0 : 1.2, shares);
+        moe_row_zipf_shares(expert_count, strcmp(name, "zipf1.0") == 0 ? 1.0 : 1.2, shares);
         return;
     }
     const int half_empty = strcmp(name, "half-empty") == 0;

@@ -21,11 +21,6 @@ enum moe_status moe_run_init_halves(struct moe_run_state *run,
         return moe_fail(err, MOE_UNSUPPORTED,
                         "--detail writes steps in one piece; set serving.overlap to none");
     }
-    if (options->fetcher != NULL) {
-        return moe_fail(err, MOE_UNSUPPORTED,
-                        "serving.overlap: fetched copies are not priced in two halves; set "
-                        "fetch.slots to 0, or serving.overlap to none");
-    }
     if (options->drafts != NULL) {
         return moe_fail(err, MOE_UNSUPPORTED,
                         "serving.overlap: drafting runs in one piece; set serving.draft_layers to "

@@ -332,8 +332,6 @@ static void price_counted(struct moe_step *s, uint32_t layer, const struct moe_t
     }
     if (s->fetcher != NULL) {
         memcpy(s->exchange_ns + row, s->dispatch.real + row, gpus * sizeof *s->exchange_ns);
-    }
-    if (s->fetcher != NULL && layer < counter->layer_count) { /* nothing is for drafts */
         price_fetches(s, layer, nominal);
     }
 }
