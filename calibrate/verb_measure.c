@@ -11,6 +11,7 @@
 #include "calibrate/measure/measure_link.h"
 #include "calibrate/measure/measure_options.h"
 #include "calibrate/verb.h"
+#include "sim/base/wall_clock.h"
 
 static struct moe_measure_run run; /* too large for the stack, and what a signal reaches */
 static struct moe_measure_plan plan;
@@ -37,7 +38,7 @@ static void summarise(const struct moe_measure_options *options)
     const unsigned wrong = atomic_load(&run.wrong_count);
     (void) printf("%u samples of %u series on %u GPU%s in %.1f s, in %s\n", samples,
                   plan.series_count, run.gpu_count, run.gpu_count == 1 ? "" : "s",
-                  moe_measure_now() - run.begin_s, options->output);
+                  moe_wall_clock_s() - run.begin_s, options->output);
     if (skipped > 0) {
         (void) printf("%u visits were left out for the time limit of %.0f s\n", skipped,
                       run.limit_s);
@@ -118,7 +119,7 @@ enum moe_status moe_verb_measure(int argc, char **argv, struct moe_error *err)
 {
     static char command[1024];
     struct moe_measure_options options = { 0 };
-    run.begin_s = moe_measure_now();
+    run.begin_s = moe_wall_clock_s();
     run.plan = &plan;
     run.limit_s = 480.0;
     run.soak_s = 8.0;

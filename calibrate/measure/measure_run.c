@@ -9,21 +9,15 @@
 #include "calibrate/blas/blas.h"
 #include "calibrate/measure/measure_gpu.h"
 #include "calibrate/measure/nvml_sampler.h"
+#include "sim/base/wall_clock.h"
 
 enum { REFINED_PER_SERIES = 4 };
 
 static const double END_S = 3.0; /* sentinels, giving memory back, the store's last page */
 
-double moe_measure_now(void)
-{
-    struct timespec now;
-    (void) clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double) now.tv_sec + (double) now.tv_nsec * 1e-9;
-}
-
 double moe_measure_run_left_s(const struct moe_measure_run *run)
 {
-    return run->limit_s - run->reserve_s - END_S - (moe_measure_now() - run->begin_s);
+    return run->limit_s - run->reserve_s - END_S - (moe_wall_clock_s() - run->begin_s);
 }
 
 void moe_measure_run_note(struct moe_measure_run *run, uint32_t point, const char *what)
@@ -453,5 +447,5 @@ enum moe_status moe_measure_run_end(struct moe_measure_run *run, struct moe_erro
         return moe_sample_store_commit(run->store, err);
     }
     return moe_sample_end_run(run->store, run->id,
-                              moe_measure_now() - run->begin_s + run->earlier_s, err);
+                              moe_wall_clock_s() - run->begin_s + run->earlier_s, err);
 }

@@ -32,7 +32,7 @@ struct moe_measure_run {
     uint32_t devices[MOE_MEASURE_GPU_LIMIT]; /* CUDA's numbers */
     const char *command;                     /* as sample_run.command */
     const char *version;                     /* of moecal */
-    double begin_s;                          /* when the program began, of moe_measure_now */
+    double begin_s;                          /* when the program began, of moe_wall_clock_s */
     double limit_s;                          /* of everything since begin_s */
     double reserve_s;                        /* of it, for what comes after this part */
     double soak_s;                           /* of a sustained visit */
@@ -71,8 +71,6 @@ struct moe_measure_run {
     char note[400]; /* the first thing that went wrong without ending the run; "" */
     struct moe_progress progress;
 };
-
-double moe_measure_now(void);
 
 /* Looks at the devices, opens the run in the store (or an unfinished one of the same plan on the
  * same GPUs) and stores the plan. On error nothing is held.
