@@ -7,6 +7,8 @@
 #include <string.h>
 
 #include "calibrate/measure/measure_options.h"
+#include "calibrate/measure/measure_planner.h"
+#include "calibrate/measure/measure_threads.h"
 #include "calibrate/verb.h"
 #include "sim/base/wall_clock.h"
 
@@ -78,7 +80,7 @@ static enum moe_status print_gpu(struct moe_measure_run *run, uint32_t rank, str
 static enum moe_status measure(struct moe_measure_run *run, struct moe_error *err)
 {
     MOE_TRY(moe_measure_run_open(run, err));
-    enum moe_status status = moe_measure_run_all(run, err);
+    enum moe_status status = moe_measure_threads_run(run, err);
     if (status == MOE_OK) {
         status = moe_measure_run_end(run, err);
     }

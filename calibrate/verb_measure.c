@@ -10,6 +10,8 @@
 #include "calibrate/measure/measure_backend.h"
 #include "calibrate/measure/measure_link.h"
 #include "calibrate/measure/measure_options.h"
+#include "calibrate/measure/measure_planner.h"
+#include "calibrate/measure/measure_threads.h"
 #include "calibrate/verb.h"
 #include "sim/base/wall_clock.h"
 
@@ -80,7 +82,7 @@ static enum moe_status measure(const struct moe_measure_options *options, struct
         (void) fprintf(stderr, "moecal: going on with run %lld of %s\n", (long long) run.id,
                        options->output);
     }
-    status = moe_measure_run_all(&run, err);
+    status = moe_measure_threads_run(&run, err);
     if (status == MOE_OK && options->collectives && !atomic_load(&run.stop)) {
         status = moe_measure_link(&run, &stop_signal, err);
     }

@@ -7,11 +7,12 @@
 #include <string.h>
 
 #include "calibrate/bench/ceilings.h"
+#include "calibrate/measure/measure_grid.h"
 #include "calibrate/measure/measure_refine.h"
 #include "calibrate/timing/launch_cost.h"
 #include "sim/base/wall_clock.h"
 
-enum { REFINE_ROUNDS = 3, FIRST_TIER_AFTER_REFINE = 6, AGAIN_LIMIT = 4096 };
+enum { REFINE_ROUNDS = 3, AGAIN_LIMIT = 4096 };
 
 static const double SENTINEL_EVERY_S = 30.0;
 static const double DRIFT = 0.02;
@@ -341,7 +342,7 @@ static enum moe_status follow(struct course *course, struct moe_error *err)
         if (gpu->rank == 0 && i > 0 && planned->tier != planned[-1].tier) {
             tell_tier(gpu, planned[-1].tier);
         }
-        if (!refined && planned->tier >= FIRST_TIER_AFTER_REFINE) {
+        if (!refined && planned->tier > MOE_TIER_REFINE) {
             MOE_TRY(refine(course, err));
             refined = true;
         }

@@ -2,9 +2,9 @@
  * Measure run: a plan carried out on some GPUs at once, a thread for each, its samples in a store.
  *
  * All GPUs visit the same points in the same order. What the threads share is here; what belongs to
- * one GPU is in measure_gpu.h. The time limit holds for everything from moe_measure_run on: before
- * a visit its estimate, corrected by how the visits before kept to theirs, must fit into what is
- * left.
+ * one GPU is in measure_gpu.h, and who starts them in measure_threads.h. The time limit holds for
+ * everything from begin_s on: before a visit its estimate, corrected by how the visits before kept
+ * to theirs, must fit into what is left.
  */
 #ifndef MOE_CALIBRATE_MEASURE_RUN_H
 #define MOE_CALIBRATE_MEASURE_RUN_H
@@ -56,7 +56,8 @@ struct moe_measure_run {
     bool resumed;
 
     /* Shared by the threads. */
-    int64_t *point_ids; /* [plan->point_count]; room for refinement */
+    uint32_t point_room; /* points of the plan, and those that refinement may add */
+    int64_t *point_ids;  /* [point_room], plan->point_count of them stored */
     int64_t *series_ids;
     pthread_mutex_t lock;
     pthread_cond_t arrived;
@@ -78,11 +79,6 @@ struct moe_measure_run {
  * of GPUs; as the store's. */
 enum moe_status moe_measure_run_open(struct moe_measure_run *run,
                                      struct moe_error *err) MOE_MUST_CHECK;
-
-/* Measures until done, stopped or out of time. Errors: MOE_DEVICE when a GPU is lost; what was
- * measured is in the store. */
-enum moe_status moe_measure_run_all(struct moe_measure_run *run,
-                                    struct moe_error *err) MOE_MUST_CHECK;
 
 /* Ends the run in the store when it was whole. Errors: the store's. */
 enum moe_status moe_measure_run_end(struct moe_measure_run *run,
