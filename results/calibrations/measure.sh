@@ -2,7 +2,8 @@
 # Measures all GPUs of this node for one calibration, in ten minutes from start to end:
 #   sh results/calibrations/measure.sh FOLDER [SECONDS]
 # FOLDER takes a store for each part, what each printed, and whole.cal.db where build/moesim is
-# there. MOECAL and MOESIM name other programs, SEED (1) draws what is held out. What each step may take, of SECONDS (580 without):
+# there. MOECAL and MOESIM name other programs, SEED (1) draws what is held out. What each step may
+# take, of SECONDS (580 without):
 #   card      40 s, all GPUs         where each stands among others of its kind
 #   measure   what is left           experts of large models; of small ones and what stands around
 #                                    experts on GPUs of their own, from 4 GPUs on
@@ -62,7 +63,8 @@ small=qwen3-30b-a3b,deepseek-v2-lite,switch-base-128,switch-base-256,fine64,grou
 around=gemm,permute,combine,gate,kv_gqa,kv_mla,stream,launch
 if [ "$gpus" -lt 4 ]; then
     step large measure --gpus "$(numbers 0 $((gpus - 1)))" --models "$large" --ep 8,16,32,64 \
-        --dtype bf16,fp8 --kinds expert --no-collectives --seed "$seed" --limit "$main_s" || failed="$failed large"
+        --dtype bf16,fp8 --kinds expert --no-collectives --seed "$seed" --limit "$main_s" ||
+        failed="$failed large"
 else
     step large measure --gpus "$(numbers 0 $((gpus - 3)))" --models "$large" --ep 8,16,32,64 \
         --dtype bf16,fp8 --kinds expert --no-collectives --seed "$seed" --limit "$main_s" &
