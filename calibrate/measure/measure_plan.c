@@ -223,8 +223,8 @@ void moe_measure_plan_print(FILE *out, const struct moe_measure_plan *plan,
                             const struct moe_measure_request *request, double limit_s)
 {
     static const char *const tiers[MOE_TIER_COUNT] = {
-        "own kernels", "around them", "libraries",   "uneven rows",
-        "bursts",      "refinement",  "second pass", "sustained",
+        "own kernels", "around them", "libraries",  "uneven rows",
+        "second pass", "bursts",      "refinement", "sustained",
     };
     (void) fprintf(out, "%-44s %6s %7s %6s %8s %8s\n", "series", "anchor", "heldout", "other",
                    "seconds", "GiB");
