@@ -387,8 +387,8 @@ Test(fit_samples, clocks_are_taken_off)
     cr_expect_gt(even, 0.95 * repeats, "%u of %u", even, repeats);
 }
 
-/* The largest distance of a row of table point from what was measured at it; but for 256 rows, where
- * the sentinel, at a clock of its own, is a second point of the same place. */
+/* The largest distance of a row of table point from what was measured at it; but for 256 rows,
+ * where the sentinel, at a clock of its own, is a second point of the same place. */
 static double largest_distance(void)
 {
     const struct moe_calibration *made = &fit.builder.calibration;

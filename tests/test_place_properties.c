@@ -98,8 +98,8 @@ static int by_number(const void *a, const void *b)
     return (int) *(const uint16_t *) a - (int) *(const uint16_t *) b;
 }
 
-/* Other names of the experts rename what each GPU holds and change nothing else. One slot per GPU is left
- * out: EPLB then keeps the order of the experts. */
+/* Other names of the experts rename what each GPU holds and change nothing else. One slot per GPU
+ * is left out: EPLB then keeps the order of the experts. */
 static bool renaming_renames(struct draws *draws, void *context, char why[PROPERTY_TEXT_LIMIT])
 {
     static struct place_case c;
@@ -169,8 +169,8 @@ Test(place_properties, renaming_experts_renames_the_plan)
     for_policies(renaming_renames, names, CASES);
 }
 
-/* Other numbers of the GPUs renumber the plan, as far as anything tells GPUs apart: their speeds, or
- * what they hold already. What a GPU's slots hold may come in another order. */
+/* Other numbers of the GPUs renumber the plan, as far as anything tells GPUs apart: their speeds,
+ * or what they hold already. What a GPU's slots hold may come in another order. */
 static bool renaming_gpus_renames(struct draws *draws, void *context, char why[PROPERTY_TEXT_LIMIT])
 {
     static struct place_case c;

@@ -1,6 +1,6 @@
 /* What policies/policy.h promises, held against every registered policy over made-up worlds
- * (policies/check/policy_check.h). A new policy is covered by its line in registry.def. The rest shows
- * that each rule can be broken: a policy that breaks it is caught, and its case shrunk. */
+ * (policies/check/policy_check.h). A new policy is covered by its line in registry.def. The rest
+ * shows that each rule can be broken: a policy that breaks it is caught, and its case shrunk. */
 #include <criterion/criterion.h>
 #include <string.h>
 

@@ -7,8 +7,8 @@
 #include "calibrate/collective/exchange.h"
 #include "sim/base/wall_clock.h"
 
-/* Of the limit, at most; what the whole plan takes on two H200 (9 s) and room, more for each further
- * GPU: pairs become coarse from four on (collective_plan.h). */
+/* Of the limit, at most; what the whole plan takes on two H200 (9 s) and room, more for each
+ * further GPU: pairs become coarse from four on (collective_plan.h). */
 static const double SHARE = 0.25;
 static const double TWO_S = 16.0;
 static const double FURTHER_S = 20.0;

@@ -154,7 +154,8 @@ static void clear(struct moe_graph_work *work)
     work->throttle = 0;
 }
 
-/* Keeps the GPU at it until it is as warm and as slow as it gets, then forgets what was measured. */
+/* Keeps the GPU at it until it is as warm and as slow as it gets, then forgets what was
+ * measured. */
 static enum moe_status soak(struct moe_measure_gpu *gpu, double seconds, struct moe_error *err)
 {
     const double end_s = moe_wall_clock_s() + seconds;
@@ -178,7 +179,8 @@ static void rest(double seconds)
     }
 }
 
-/* Work that arithmetic does not hold up keeps its clock; it is settled sooner and timed for less. */
+/* Work that arithmetic does not hold up keeps its clock; it is settled sooner and timed for
+ * less. */
 static bool is_light(const struct moe_measure_gpu *gpu, uint32_t point)
 {
     const struct moe_measure_plan *plan = gpu->run->plan;
@@ -236,8 +238,8 @@ static void add_flag(char *flags, size_t size, const char *flag)
     (void) snprintf(flags + used, size - used, "%s%s", used == 0 ? "" : " ", flag);
 }
 
-/* Arithmetic that the SMs could do at the clock they had, if that is known of this kind of GPU; else
- * what the largest product of this run did, and a little more. */
+/* Arithmetic that the SMs could do at the clock they had, if that is known of this kind of GPU;
+ * else what the largest product of this run did, and a little more. */
 static double flops_most(const struct moe_measure_gpu *gpu, const struct moe_measure_series *series)
 {
     const struct moe_device *device = &gpu->run->gpus[gpu->rank];
@@ -250,7 +252,8 @@ static double flops_most(const struct moe_measure_gpu *gpu, const struct moe_mea
     return FLOP_SLACK * (fp8 ? gpu->ceilings.fp8_flops_per_s : gpu->ceilings.bf16_flops_per_s);
 }
 
-/* True when the time says that memory was read, or products were taken, faster than this GPU can. */
+/* True when the time says that memory was read, or products were taken, faster than this GPU
+ * can. */
 static bool unphysical(const struct moe_measure_gpu *gpu, const struct moe_measure_point *point,
                        const struct moe_measure_series *series, double median_us)
 {

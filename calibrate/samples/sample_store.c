@@ -101,8 +101,8 @@ static enum moe_status begin(struct moe_sample_store *store, struct moe_error *e
     return MOE_OK;
 }
 
-/* Binds the values of a statement. kinds has a letter per value: i int64_t, d double (one that is no
- * number becomes NULL), t const char *, b const void * and size_t (a NULL pointer: NULL). */
+/* Binds the values of a statement. kinds has a letter per value: i int64_t, d double (one that is
+ * no number becomes NULL), t const char *, b const void * and size_t (a NULL pointer: NULL). */
 static enum moe_status bind(struct moe_sample_store *store, struct moe_error *err,
                             enum statement which, const char *kinds, ...)
 {

@@ -6,9 +6,9 @@
  * (moe_shape_foretell), by the shape alone where it was measured at several counts of active
  * experts, else by all shapes of one backend together. Points at several counts also tell how
  * much the fullest expert adds (table fullest), since with few experts its tiles are not hidden
- * behind others'; where there are none that stays 0. The clock of the points, where it was measured, enters the rate of arithmetic. What the roofline does not
- * say, the ratio at each point does (curve.h), so a point is met exactly and only what lies
- * between is a prediction.
+ * behind others'; where there are none that stays 0. The clock of the points, where it was
+ * measured, enters the rate of arithmetic. What the roofline does not say, the ratio at each point
+ * does (curve.h), so a point is met exactly and only what lies between is a prediction.
  */
 #ifndef MOE_SIM_CALIBRATION_SHAPE_FIT_H
 #define MOE_SIM_CALIBRATION_SHAPE_FIT_H
