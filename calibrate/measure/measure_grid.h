@@ -18,4 +18,9 @@ enum moe_status moe_measure_grid_add(const struct moe_measure_request *request,
                                      struct moe_measure_plan *plan, uint32_t series,
                                      struct moe_error *err);
 
+/* A point of a kind other than experts: tokens and context as the columns; the rest is derived. */
+enum moe_status moe_measure_plain_point(struct moe_measure_plan *plan, uint32_t series,
+                                        enum moe_measure_role role, double tokens, double context,
+                                        uint32_t *index, struct moe_error *err) MOE_MUST_CHECK;
+
 #endif

@@ -11,6 +11,7 @@
 #include "calibrate/measure/measure_series.h"
 #include "calibrate/timing/graph_settle.h"
 #include "sim/base/random.h"
+#include "sim/base/wall_clock.h"
 
 /* Free memory that opening a series leaves to backends, references and the driver; what a series of
  * unknown size is taken for. */
@@ -156,8 +157,8 @@ static void clear(struct moe_graph_work *work)
 /* Keeps the GPU at it until it is as warm and as slow as it gets, then forgets what was measured. */
 static enum moe_status soak(struct moe_measure_gpu *gpu, double seconds, struct moe_error *err)
 {
-    const double end_s = moe_measure_now() + seconds;
-    while (moe_measure_now() < end_s && !atomic_load(&gpu->run->stop)) {
+    const double end_s = moe_wall_clock_s() + seconds;
+    while (moe_wall_clock_s() < end_s && !atomic_load(&gpu->run->stop)) {
         if (gpu->work.count + MOE_GRAPH_BATCH > MOE_TIMING_LIMIT) {
             clear(&gpu->work);
         }
@@ -411,7 +412,7 @@ enum moe_status moe_measure_gpu_visit(struct moe_measure_gpu *gpu, uint32_t poin
     struct moe_measure_launch launch = { 0 };
     struct moe_measure_verdict verdict = { .error = -1.0 };
     struct moe_error own = { 0 };
-    const double begin_s = moe_measure_now() - run->begin_s + run->earlier_s;
+    const double begin_s = moe_wall_clock_s() - run->begin_s + run->earlier_s;
     char all[48];
     double found_us = 0.0;
     bool settled = true;
