@@ -289,6 +289,61 @@ static void write_permutes(struct writer *writer)
     }
 }
 
+/* Rows of tests/data/decode-h200.csv, those of one series together: times without noise. */
+static void write_decode(struct writer *writer)
+{
+    char line[200];
+    char last[80] = "";
+    char name[80];
+    char kind[16];
+    char role[16];
+    int64_t series = 0;
+    FILE *file = fopen(writer->world->decode_csv, "r");
+    assert(file != NULL);
+    while (fgets(line, sizeof line, file) != NULL) {
+        int heads = 0;
+        int kv_heads = 0;
+        int size = 0;
+        double sequences = 0.0;
+        double context = 0.0;
+        double us = 0.0;
+        if (line[0] == '#') {
+            continue;
+        }
+        const int read = sscanf(line, "%79[^,],%15[^,],%d,%d,%d,%15[^,],%lf,%lf,%lf", name, kind,
+                                &heads, &kv_heads, &size, role, &sequences, &context, &us);
+        assert(read == 9);
+        (void) read;
+        if (strcmp(name, last) != 0) {
+            (void) snprintf(last, sizeof last, "%s", name);
+            series = add_series(writer, (struct moe_sample_series){ .name = name,
+                                                                    .kind = kind,
+                                                                    .hidden = size,
+                                                                    .inter = kv_heads,
+                                                                    .units = heads,
+                                                                    .dtype = "bf16",
+                                                                    .activation = "",
+                                                                    .backend = "own" });
+        }
+        const bool latent = strcmp(kind, "kv_mla") == 0;
+        const double tokens = sequences * context;
+        const struct moe_sample_point point = {
+            .series = series,
+            .role = role,
+            .tokens = sequences,
+            .context = context,
+            .active = 1,
+            .bytes = tokens * size * (latent ? 2.0 : 4.0 * kv_heads) + sequences * heads * size * 4,
+            .flops = tokens * heads * (latent ? 2176.0 : 4.0 * size),
+            .histogram = "",
+        };
+        int64_t id = 0;
+        ok(moe_sample_add_point(writer->store, &point, &id, NULL));
+        add_sample(writer, id, 0, 1, us * 1e3 * scale_of(writer, role));
+    }
+    (void) fclose(file);
+}
+
 /* Two ranks' uneven all-to-all: each rank by its fuller direction, less what the other one saves,
  * or by what it keeps. */
 static double uneven_ns(const int64_t *matrix)
@@ -500,6 +555,9 @@ void sample_world_write(const struct sample_world *world, const char *path)
     ok(moe_sample_begin_run(writer.store, &run, &writer.run, NULL));
     write_gpus(&writer);
     write_experts(&writer);
+    if (world->decode_csv != NULL) {
+        write_decode(&writer);
+    }
     if (!world->experts_only) {
         write_permutes(&writer);
         if (world->gpu_count >= 2) {
