@@ -343,7 +343,8 @@ static struct twin_duration core(const struct cost_twin *twin, const struct twin
     struct twin_duration sum =
         cost_twin_decode(twin, work->decode_sequences, decode / work->decode_sequences, factor);
     if (read > decode) {
-        sum.ns += core_ns(twin, work->tokens, read - decode, pairs - decode, 0, factor);
+        sum.ns += cost_twin_decode_t0(twin) +
+                  core_ns(twin, work->tokens, read - decode, pairs - decode, 0, factor);
         sum.source = worse(sum.source, rates_source(twin));
     }
     return sum;

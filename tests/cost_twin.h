@@ -109,6 +109,7 @@ struct cost_twin {
 /* Whether the model's decode attention has a series of its own, and so many sequences of so much
  * context by that. */
 bool cost_twin_has_decode(const struct cost_twin *twin);
+double cost_twin_decode_t0(const struct cost_twin *twin);
 struct twin_duration cost_twin_decode(const struct cost_twin *twin, double sequences,
                                       double context, struct twin_factor factor);
 

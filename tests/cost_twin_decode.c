@@ -164,6 +164,11 @@ bool cost_twin_has_decode(const struct cost_twin *twin)
     return find(twin) != NULL;
 }
 
+double cost_twin_decode_t0(const struct cost_twin *twin)
+{
+    return twin_number(find(twin), "t0_ns");
+}
+
 struct twin_duration cost_twin_decode(const struct cost_twin *twin, double sequences,
                                       double context, struct twin_factor factor)
 {

@@ -198,11 +198,11 @@ Test(decode, a_step_prices_decoding_apart_from_prompts_and_drafts)
         .tokens = 3, .kv_read = 120, .score_pairs = 120, .decode_read = 120, .decode_sequences = 3
     };
     cr_expect_float_eq(change(&work, &model), three - 120 * (256 + pair), 1e-6);
-    /* A prompt of 10 besides goes by the rates, in a kernel of its own. */
+    /* A prompt of 10 besides goes by the rates, in a kernel of its own with the series' t0. */
     work.tokens = 13;
     work.kv_read = 130;
     work.score_pairs = 175;
-    cr_expect_float_eq(change(&work, &model), three - 120 * (256 + pair), 1e-6);
+    cr_expect_float_eq(change(&work, &model), three + 1000 - 120 * (256 + pair), 1e-6);
     /* Drafts: pairs without reads of their own. */
     work = (struct moe_token_work){
         .tokens = 6, .kv_read = 120, .score_pairs = 237, .decode_read = 120, .decode_sequences = 3

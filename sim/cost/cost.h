@@ -44,7 +44,7 @@
  *              Latent models take attention.mla_* instead where those were measured. Where table
  *              decode has the model's shape (KV of bf16), sequences with one row take that instead
  *              (decode.h), by their number and mean context; rows of prompts the rest of the bytes
- *              and FLOPs as above, and t0 of their own; windowed layers likewise in a step that only
+ *              and FLOPs as above, with the t0 of that row; windowed layers likewise in a step that only
  *              decodes
  *   sparse     (never measured: assumed) a sparse layer's core reads what its rows choose instead;
  *              MLA's rows of prompts that, absorbed, or everything, expanded and masked. A pooled

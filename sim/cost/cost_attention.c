@@ -301,8 +301,9 @@ static void add_plain(struct moe_duration *sum, const struct moe_cost *cost, dou
     double ns = moe_decode_ns(&cost->decode, work->decode_sequences,
                               seen->decode_read / work->decode_sequences, factor->memory,
                               factor->compute, &provenance);
-    if (read > 0.0) {
-        ns += plain_ns(cost, work, read, pairs, 0.0, factor);
+    if (read > 0.0) { /* a kernel of their own: its fixed time is the series', which knows rounds */
+        ns += plain_ns(cost, work, read, pairs, 0.0, factor) - cost->core_t0_ns +
+              cost->decode.fit.t0_ns;
     } else if (pairs > 0.0) { /* of drafts, which read what their sequence reads anyway */
         ns += pairs * cost->pair_ns * factor->compute;
     }
