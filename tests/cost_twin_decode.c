@@ -16,7 +16,8 @@ static struct launch plan(const struct twin_row *row, double sequences, double t
     const double slots = twin_number(row, "slots");
     struct launch best = { 0, 0, 0 };
     double least = INFINITY;
-    for (double splits = 1; splits <= fmin(tiles, 256); splits++) {
+    for (int i = 1; i <= 256 && i <= tiles; i++) {
+        const double splits = i;
         const double blocks = ceil(sequences) * twin_number(row, "blocks") * splits;
         const double each = ceil(tiles / splits);
         const double cost = ceil(blocks / slots) * (each + 2);
@@ -41,9 +42,10 @@ static double fitted(const struct twin_row *row, double sequences, double contex
     const double p = twin_number(row, "p");
     const struct launch launch = plan(row, sequences, ceil(ceil(context) / tile));
     double ns = twin_number(row, "t0_ns") + rows * 2 * (size + value) * ns_per_byte;
-    for (double left = launch.blocks; left > 0; left -= twin_number(row, "slots")) {
-        const double bytes =
-            fmin(left, twin_number(row, "slots")) * tile * cache / twin_number(row, "blocks");
+    const double slots = twin_number(row, "slots");
+    for (int round = 0; round * slots < launch.blocks; round++) {
+        const double blocks = fmin(launch.blocks - round * slots, slots);
+        const double bytes = blocks * tile * cache / twin_number(row, "blocks");
         ns += twin_number(row, "round_ns") +
               launch.each * pow(pow(twin_number(row, "tile_ns") * factor.compute, p) +
                                     pow(bytes * ns_per_byte, p),

@@ -4,6 +4,7 @@
 #include <gsl/gsl_cdf.h>
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "calibrate/samples/sample_store.h"
@@ -289,57 +290,64 @@ static void write_permutes(struct writer *writer)
     }
 }
 
+/* Cuts line at its commas. */
+static void split_line(char *line, char **cells, int count)
+{
+    for (int i = 0; i < count; i++) {
+        assert(*line != '\0');
+        cells[i] = line;
+        line += strcspn(line, ",\n");
+        *line++ = '\0';
+    }
+}
+
 /* Rows of tests/data/decode-h200.csv, those of one series together: times without noise. */
 static void write_decode(struct writer *writer)
 {
+    enum { NAME, KIND, HEADS, KV_HEADS, SIZE, ROLE, SEQUENCES, CONTEXT, MEDIAN_US, CELLS };
     char line[200];
     char last[80] = "";
-    char name[80];
-    char kind[16];
-    char role[16];
     int64_t series = 0;
     FILE *file = fopen(writer->world->decode_csv, "r");
     assert(file != NULL);
     while (fgets(line, sizeof line, file) != NULL) {
-        int heads = 0;
-        int kv_heads = 0;
-        int size = 0;
-        double sequences = 0.0;
-        double context = 0.0;
-        double us = 0.0;
+        char *cells[CELLS];
+        int64_t id = 0;
         if (line[0] == '#') {
             continue;
         }
-        const int read = sscanf(line, "%79[^,],%15[^,],%d,%d,%d,%15[^,],%lf,%lf,%lf", name, kind,
-                                &heads, &kv_heads, &size, role, &sequences, &context, &us);
-        assert(read == 9);
-        (void) read;
-        if (strcmp(name, last) != 0) {
-            (void) snprintf(last, sizeof last, "%s", name);
-            series = add_series(writer, (struct moe_sample_series){ .name = name,
-                                                                    .kind = kind,
-                                                                    .hidden = size,
-                                                                    .inter = kv_heads,
-                                                                    .units = heads,
+        split_line(line, cells, CELLS);
+        const double heads = strtod(cells[HEADS], NULL);
+        const double kv_heads = strtod(cells[KV_HEADS], NULL);
+        const double size = strtod(cells[SIZE], NULL);
+        const double sequences = strtod(cells[SEQUENCES], NULL);
+        const double context = strtod(cells[CONTEXT], NULL);
+        if (strcmp(cells[NAME], last) != 0) {
+            (void) snprintf(last, sizeof last, "%s", cells[NAME]);
+            series = add_series(writer, (struct moe_sample_series){ .name = cells[NAME],
+                                                                    .kind = cells[KIND],
+                                                                    .hidden = (int32_t) size,
+                                                                    .inter = (int32_t) kv_heads,
+                                                                    .units = (int32_t) heads,
                                                                     .dtype = "bf16",
                                                                     .activation = "",
                                                                     .backend = "own" });
         }
-        const bool latent = strcmp(kind, "kv_mla") == 0;
-        const double tokens = sequences * context;
+        const bool latent = strcmp(cells[KIND], "kv_mla") == 0;
+        const double cached = size * (latent ? 2.0 : 4.0 * kv_heads);
         const struct moe_sample_point point = {
             .series = series,
-            .role = role,
+            .role = cells[ROLE],
             .tokens = sequences,
             .context = context,
             .active = 1,
-            .bytes = tokens * size * (latent ? 2.0 : 4.0 * kv_heads) + sequences * heads * size * 4,
-            .flops = tokens * heads * (latent ? 2176.0 : 4.0 * size),
+            .bytes = sequences * (context * cached + heads * size * 4.0),
+            .flops = sequences * context * heads * (latent ? 2176.0 : 4.0 * size),
             .histogram = "",
         };
-        int64_t id = 0;
         ok(moe_sample_add_point(writer->store, &point, &id, NULL));
-        add_sample(writer, id, 0, 1, us * 1e3 * scale_of(writer, role));
+        add_sample(writer, id, 0, 1,
+                   strtod(cells[MEDIAN_US], NULL) * 1e3 * scale_of(writer, cells[ROLE]));
     }
     (void) fclose(file);
 }

@@ -229,34 +229,41 @@ static bool is_left_out(const struct fold *fold, const struct moe_calibration_de
                                : point->context == fold->context;
 }
 
-/* Adds the errors of one fold to *sum and *count. kept[problem->count] and plans are scratch. */
-static enum moe_status try_fold(const struct fold *fold, const struct moe_calibration_decode *start,
-                                const struct moe_decode_problem *problem,
-                                struct moe_calibration_decode_point *kept,
-                                struct moe_decode_plan *plans, double *sum, uint32_t *count,
-                                struct moe_arena *arena, struct moe_error *err)
+struct foretelling {
+    const struct moe_decode_problem *problem;
+    const struct moe_calibration_decode *start;
+    struct moe_calibration_decode_point *kept; /* [problem->count], scratch as plans are */
+    struct moe_decode_plan *plans;
+    struct moe_arena *arena;
+    double sum; /* of errors */
+    uint32_t count;
+};
+
+static enum moe_status try_fold(struct foretelling *all, const struct fold *fold,
+                                struct moe_error *err)
 {
-    struct moe_calibration_decode row = *start;
+    const struct moe_decode_problem *problem = all->problem;
+    struct moe_calibration_decode row = *all->start;
     struct moe_decode_problem rest = *problem;
     struct moe_decode decode = { 0 };
-    rest.points = kept;
+    rest.points = all->kept;
     rest.count = 0;
     for (uint32_t i = 0; i < problem->count; i++) {
         if (!is_left_out(fold, &problem->points[i])) {
-            kept[rest.count++] = problem->points[i];
+            all->kept[rest.count++] = problem->points[i];
         }
     }
-    MOE_TRY(search_fit(&row, &rest, true, plans, err));
+    MOE_TRY(search_fit(&row, &rest, true, all->plans, err));
     moe_decode_from_row(&decode.fit, &row);
-    MOE_TRY(moe_decode_correct(&decode, kept, rest.count, arena, err));
+    MOE_TRY(moe_decode_correct(&decode, all->kept, rest.count, all->arena, err));
     for (uint32_t i = 0; i < problem->count; i++) {
         const struct moe_calibration_decode_point *point = &problem->points[i];
         if (is_left_out(fold, point)) {
             enum moe_provenance provenance = MOE_PROVENANCE_MEASURED;
             const double ns =
                 moe_decode_ns(&decode, point->sequences, point->context, 1.0, 1.0, &provenance);
-            *sum += fabs(log(ns / point->median_ns));
-            (*count)++;
+            all->sum += fabs(log(ns / point->median_ns));
+            all->count++;
         }
     }
     return MOE_OK;
@@ -285,12 +292,14 @@ enum moe_status moe_decode_foretell(double *error, const struct moe_calibration_
                                     const struct moe_decode_problem *problem,
                                     struct moe_arena *arena, struct moe_error *err)
 {
-    struct moe_calibration_decode_point *kept =
-        MOE_NEW(arena, struct moe_calibration_decode_point, problem->count);
-    struct moe_decode_plan *plans = reserve_plans(problem, arena, err);
-    double sum = 0.0;
-    uint32_t count = 0;
-    if (kept == NULL || plans == NULL) {
+    struct foretelling all = {
+        .problem = problem,
+        .start = row,
+        .kept = MOE_NEW(arena, struct moe_calibration_decode_point, problem->count),
+        .plans = reserve_plans(problem, arena, err),
+        .arena = arena,
+    };
+    if (all.kept == NULL || all.plans == NULL) {
         return moe_fail(err, MOE_LIMIT, "no memory for a fit of %u points", problem->count);
     }
     for (uint32_t i = 0; i < problem->count; i++) {
@@ -299,11 +308,11 @@ enum moe_status moe_decode_foretell(double *error, const struct moe_calibration_
                                       { .context = point->context } };
         for (int by = 0; by < 2; by++) {
             if (is_fold(problem, i, by == 1)) {
-                MOE_TRY(try_fold(&folds[by], row, problem, kept, plans, &sum, &count, arena, err));
+                MOE_TRY(try_fold(&all, &folds[by], err));
             }
         }
     }
-    *error = count == 0 ? INFINITY : sum / count;
+    *error = all.count == 0 ? INFINITY : all.sum / all.count;
     return MOE_OK;
 }
 
