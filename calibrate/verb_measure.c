@@ -122,7 +122,7 @@ enum moe_status moe_verb_measure(int argc, char **argv, struct moe_error *err)
     run.plan = &plan;
     run.limit_s = 480.0;
     run.soak_s = 8.0;
-    run.settle_s = 0.4;
+    run.settle_s = 0.2;
     run.raw_share = 0.02;
     run.product_size = 8192;
     run.version = MOE_VERSION;

@@ -10,7 +10,7 @@
 #include "calibrate/measure/measure_refine.h"
 #include "calibrate/timing/launch_cost.h"
 
-enum { REFINE_ROUNDS = 3, FIRST_TIER_AFTER_REFINE = 6, AGAIN_LIMIT = 4096 };
+enum { REFINE_ROUNDS = 3, FIRST_TIER_AFTER_REFINE = 7, AGAIN_LIMIT = 4096 };
 
 static const double SENTINEL_EVERY_S = 30.0;
 static const double DRIFT = 0.02;

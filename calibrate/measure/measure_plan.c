@@ -20,9 +20,9 @@ enum {
     TIER_AROUND,
     TIER_LIBRARY,
     TIER_SKEW,
+    TIER_SECOND,
     TIER_BURST,
     TIER_REFINE,
-    TIER_SECOND,
     TIER_SUSTAINED,
     TIER_COUNT
 };
@@ -501,8 +501,8 @@ void moe_measure_plan_print(FILE *out, const struct moe_measure_plan *plan,
                             const struct moe_measure_request *request, double limit_s)
 {
     static const char *const tiers[TIER_COUNT] = {
-        "own kernels", "around them", "libraries",   "uneven rows",
-        "bursts",      "refinement",  "second pass", "sustained",
+        "own kernels", "around them", "libraries",  "uneven rows",
+        "second pass", "bursts",      "refinement", "sustained",
     };
     (void) fprintf(out, "%-44s %6s %7s %6s %8s %8s\n", "series", "anchor", "heldout", "other",
                    "seconds", "GiB");

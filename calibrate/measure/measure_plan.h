@@ -3,13 +3,13 @@
  * anything is measured, and in which order.
  *
  * Roles. anchor: what a table is fitted to. heldout: drawn by seed, about a fifth, never fitted.
- * skew: uneven rows. sentinel: the same few points every 30 s, to see drift and to tie runs
+ * uneven: a few uneven rows to fit by; skew: uneven rows to test by. sentinel: the same few points every 30 s, to see drift and to tie runs
  * together. sustained: after the GPU has been kept at it for seconds. refine: chosen while the run
  * lasts, where interpolation is least sure (measure_refine.h); no such point is planned here.
  *
  * Order. Visits come in tiers, most important first, so that a run that ends early has what matters
  * most: anchors and held-out points of our kernels, of what stands around the experts, of the
- * libraries; skew; bursts; refinement; repeats of 30 % of the points (pass 2); sustained points. Inside
+ * libraries; skew; repeats of 30 % of the points (pass 2); bursts; refinement; sustained points. Inside
  * a tier series come in random order, and the points of a series (which share weights) one after
  * the other: the light and the heavy ones each in random order, in turn first.
  */
@@ -47,6 +47,7 @@ enum moe_measure_role {
     MOE_ROLE_SENTINEL,
     MOE_ROLE_SUSTAINED,
     MOE_ROLE_BURST,
+    MOE_ROLE_UNEVEN,
     MOE_ROLE_COUNT
 };
 

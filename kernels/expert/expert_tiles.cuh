@@ -27,7 +27,9 @@ struct alignas(16) expert_tile {
 };
 
 /* row_tile_start[expert_count + 1], row tiles of the experts before each, and in the wide launch
- * split[expert_count], in shared memory: filled by one full warp. */
+ * split[expert_count]: filled by one full warp. All in shared memory, row_offset too: read from
+ * global memory here, 32 experts at a time, the rows of 256 experts would cost eight of its
+ * latencies before the first weight is asked for. */
 template <bool Wide>
 static __device__ __forceinline__ void
 expert_tiles_count(int32_t *row_tile_start, moe_expert_split *split, const int32_t *row_offset,
