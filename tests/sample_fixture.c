@@ -4,6 +4,7 @@
 #include <gsl/gsl_cdf.h>
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "calibrate/samples/sample_store.h"
@@ -289,6 +290,68 @@ static void write_permutes(struct writer *writer)
     }
 }
 
+/* Cuts line at its commas. */
+static void split_line(char *line, char **cells, int count)
+{
+    for (int i = 0; i < count; i++) {
+        assert(*line != '\0');
+        cells[i] = line;
+        line += strcspn(line, ",\n");
+        *line++ = '\0';
+    }
+}
+
+/* Rows of tests/data/decode-h200.csv, those of one series together: times without noise. */
+static void write_decode(struct writer *writer)
+{
+    enum { NAME, KIND, HEADS, KV_HEADS, SIZE, ROLE, SEQUENCES, CONTEXT, MEDIAN_US, CELLS };
+    char line[200];
+    char last[80] = "";
+    int64_t series = 0;
+    FILE *file = fopen(writer->world->decode_csv, "r");
+    assert(file != NULL);
+    while (fgets(line, sizeof line, file) != NULL) {
+        char *cells[CELLS];
+        int64_t id = 0;
+        if (line[0] == '#') {
+            continue;
+        }
+        split_line(line, cells, CELLS);
+        const double heads = strtod(cells[HEADS], NULL);
+        const double kv_heads = strtod(cells[KV_HEADS], NULL);
+        const double size = strtod(cells[SIZE], NULL);
+        const double sequences = strtod(cells[SEQUENCES], NULL);
+        const double context = strtod(cells[CONTEXT], NULL);
+        if (strcmp(cells[NAME], last) != 0) {
+            (void) snprintf(last, sizeof last, "%s", cells[NAME]);
+            series = add_series(writer, (struct moe_sample_series){ .name = cells[NAME],
+                                                                    .kind = cells[KIND],
+                                                                    .hidden = (int32_t) size,
+                                                                    .inter = (int32_t) kv_heads,
+                                                                    .units = (int32_t) heads,
+                                                                    .dtype = "bf16",
+                                                                    .activation = "",
+                                                                    .backend = "own" });
+        }
+        const bool latent = strcmp(cells[KIND], "kv_mla") == 0;
+        const double cached = size * (latent ? 2.0 : 4.0 * kv_heads);
+        const struct moe_sample_point point = {
+            .series = series,
+            .role = cells[ROLE],
+            .tokens = sequences,
+            .context = context,
+            .active = 1,
+            .bytes = sequences * (context * cached + heads * size * 4.0),
+            .flops = sequences * context * heads * (latent ? 2176.0 : 4.0 * size),
+            .histogram = "",
+        };
+        ok(moe_sample_add_point(writer->store, &point, &id, NULL));
+        add_sample(writer, id, 0, 1,
+                   strtod(cells[MEDIAN_US], NULL) * 1e3 * scale_of(writer, cells[ROLE]));
+    }
+    (void) fclose(file);
+}
+
 /* Two ranks' uneven all-to-all: each rank by its fuller direction, less what the other one saves,
  * or by what it keeps. */
 static double uneven_ns(const int64_t *matrix)
@@ -500,6 +563,9 @@ void sample_world_write(const struct sample_world *world, const char *path)
     ok(moe_sample_begin_run(writer.store, &run, &writer.run, NULL));
     write_gpus(&writer);
     write_experts(&writer);
+    if (world->decode_csv != NULL) {
+        write_decode(&writer);
+    }
     if (!world->experts_only) {
         write_permutes(&writer);
         if (world->gpu_count >= 2) {

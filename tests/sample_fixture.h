@@ -21,7 +21,8 @@ struct sample_world {
     bool settled;        /* the run says that it waited for clocks: one for all visits of a point */
     bool kernel_switch;  /* between 66 and 95 rows 25 % slower, where no anchor lies */
     bool experts_only;   /* no other series */
-    double heldout_scale; /* multiplies held-out and skew times; 1: honest */
+    const char *decode_csv; /* decode attention besides, as such a table has it; NULL: none */
+    double heldout_scale;   /* multiplies held-out and skew times; 1: honest */
     const char *started_at;
     uint32_t first_gpu; /* number in the made-up UUIDs */
     const char *driver;

@@ -136,6 +136,48 @@ static void print_quality(const struct moe_calibration *calibration, bool markdo
     }
 }
 
+static uint32_t count_points(const struct moe_calibration *calibration, const char *series)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < calibration->decode_point_count; i++) {
+        count += strcmp(calibration->decode_point_rows[i].series, series) == 0 ? 1 : 0;
+    }
+    return count;
+}
+
+static void print_decodes(const struct moe_calibration *calibration, bool markdown, FILE *out)
+{
+    static const int widths[] = { -30, 6, 6, 5, 7, 8, 7, 7, 5, 7, 8, 6, -12 };
+    static const char *const heads[] = { "series",   "points",  "blocks",    "slots", "t0 us",
+                                         "round us", "tile us", "GB/s",      "p",     "join us",
+                                         "split ns", "row ns",  "provenance" };
+    char cells[13][80];
+    print_heading(out, markdown,
+                  "Decode attention: blocks of a sequence, slots that the GPU runs at once");
+    for (uint32_t i = 0; i < 13; i++) {
+        CELL(i, "%s", heads[i]);
+    }
+    print_row(out, markdown, widths, (const char(*)[80]) cells, 13);
+    print_rule(out, markdown, 13);
+    for (uint32_t i = 0; i < calibration->decode_count; i++) {
+        const struct moe_calibration_decode *row = &calibration->decode_rows[i];
+        CELL(0, "%s", row->series);
+        CELL(1, "%u", count_points(calibration, row->series));
+        CELL(2, "%u", row->blocks);
+        CELL(3, "%u", row->slots);
+        CELL(4, "%.2f", row->t0_ns * 1e-3);
+        CELL(5, "%.2f", row->round_ns * 1e-3);
+        CELL(6, "%.3f", row->tile_ns * 1e-3);
+        CELL(7, "%.0f", row->bandwidth_bytes_s * 1e-9);
+        CELL(8, "%.2f", row->p);
+        CELL(9, "%.2f", row->join_ns * 1e-3);
+        CELL(10, "%.1f", row->split_ns);
+        CELL(11, "%.2f", row->row_ns);
+        CELL(12, "%s", moe_provenance_name((enum moe_provenance) row->provenance));
+        print_row(out, markdown, widths, (const char(*)[80]) cells, 13);
+    }
+}
+
 static void print_factors(const struct moe_calibration *calibration, bool markdown, FILE *out)
 {
     static const char *const classes[] = { "compute", "memory", "comm" };
@@ -173,6 +215,9 @@ void moe_fit_report_tables(const struct moe_calibration *calibration, bool markd
 {
     if (calibration->fit_quality_count > 0) {
         print_quality(calibration, markdown, out);
+    }
+    if (calibration->decode_count > 0) {
+        print_decodes(calibration, markdown, out);
     }
     if (calibration->gpu_interval_count > 0) {
         print_factors(calibration, markdown, out);
@@ -289,6 +334,10 @@ enum moe_status moe_fit_report_details(struct moe_sample_fit *fit, bool markdown
         (void) fprintf(out, "drift: none beyond noise in %u sentinels\n", fitter->sentinel_visits);
     }
     print_left_out(fitter, out);
+    for (uint32_t i = 0; i < fitter->decode_count; i++) {
+        (void) fprintf(out, "%s: points that were left out are foretold within %.2f %%, mean\n",
+                       fitter->decodes[i].row.series, 100.0 * fitter->decodes[i].left_out);
+    }
     (void) fprintf(out, "%u of %u rows calibrated, %u missed their gate, %u unchecked\n",
                    fit->quality_count - fit->missed - fit->unchecked, fit->quality_count,
                    fit->missed, fit->unchecked);

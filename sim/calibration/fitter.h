@@ -11,6 +11,7 @@
 #ifndef MOE_SIM_CALIBRATION_FITTER_H
 #define MOE_SIM_CALIBRATION_FITTER_H
 
+#include "sim/calibration/decode_fit.h"
 #include "sim/calibration/drift_fit.h"
 #include "sim/calibration/evidence.h"
 #include "sim/calibration/observation.h"
@@ -47,6 +48,15 @@ struct moe_fitter_line {
     uint32_t first_series; /* MOE_FITTER_NONE: of all series of the kind together */
     struct moe_roofline roofline;
     uint32_t fitted;
+};
+
+/* Decode attention of one shape. */
+struct moe_fitter_decode {
+    struct moe_calibration_decode row; /* but for provenance and source, as the points are */
+    const struct moe_calibration_decode_point *points; /* [count] */
+    uint32_t count;
+    struct moe_decode decode;
+    double left_out; /* mean error of left-out points: what slots were chosen by */
 };
 
 struct moe_fitter_gpu {
@@ -92,6 +102,9 @@ struct moe_fitter {
     uint32_t *line_of;
     struct moe_fitter_line *lines;
     uint32_t line_count;
+    uint32_t *decode_of; /* [series_count], MOE_FITTER_NONE: none; NULL: only lines are asked */
+    struct moe_fitter_decode *decodes;
+    uint32_t decode_count;
 
     struct moe_fitter_gpu *gpus; /* [gpu_count], as they are, each at the clock that it reaches */
     struct moe_fitter_gpu *gpus_at_clock; /* all at one clock */
@@ -117,6 +130,9 @@ enum moe_status moe_fitter_fit_shapes(struct moe_fitter *fitter,
                                       struct moe_error *err) MOE_MUST_CHECK;
 enum moe_status moe_fitter_fit_lines(struct moe_fitter *fitter,
                                      struct moe_error *err) MOE_MUST_CHECK;
+/* Attention's cores by shape, after all that their points' centres depend on. */
+enum moe_status moe_fitter_fit_decodes(struct moe_fitter *fitter,
+                                       struct moe_error *err) MOE_MUST_CHECK;
 enum moe_status moe_fitter_fit_clock(struct moe_fitter *fitter,
                                      struct moe_error *err) MOE_MUST_CHECK;
 /* The clock that a point stands at after that, by a sample of it at mhz. */
@@ -150,6 +166,15 @@ bool moe_fitter_predict(const struct moe_fitter *fitter, uint32_t index, uint32_
  * false when nobody measured it. */
 bool moe_fitter_as_measured(const struct moe_fitter *fitter, uint32_t index, double *log_ns,
                             double *mhz);
+
+/* The table of decode attention that a series has; NULL: none. */
+static inline const struct moe_fitter_decode *moe_fitter_decode_of(const struct moe_fitter *fitter,
+                                                                   uint32_t series)
+{
+    return fitter->decode_of == NULL || fitter->decode_of[series] == MOE_FITTER_NONE
+               ? NULL
+               : &fitter->decodes[fitter->decode_of[series]];
+}
 
 /* What an expert point computes in tiles of tile rows, exactly where its rows are stored. */
 struct moe_shape_work moe_fitter_work(const struct moe_fitter *fitter, uint32_t index, double tile);

@@ -160,6 +160,9 @@ static uint32_t fitted_points(const struct moe_fitter *fitter, uint32_t series)
     if (fitter->exchange_of[series] != MOE_FITTER_NONE) {
         return fitter->exchanges[fitter->exchange_of[series]].fitted;
     }
+    if (moe_fitter_decode_of(fitter, series) != NULL) {
+        return moe_fitter_decode_of(fitter, series)->count;
+    }
     if (fitter->line_of[series] != MOE_FITTER_NONE) {
         return fitter->lines[fitter->line_of[series]].fitted;
     }
