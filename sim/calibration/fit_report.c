@@ -254,31 +254,59 @@ static void print_left_out(const struct moe_fitter *fitter, FILE *out)
                    fitter->held_back, fitter->uneven);
 }
 
+static void fill_repeats(char (*cells)[80], const char *what, const struct moe_repeats *repeats)
+{
+    CELL(0, "%s", what);
+    CELL(1, "%u", repeats->count);
+    CELL(2, "%.1f", 100.0 * repeats->agreeing / repeats->count);
+    CELL(3, "%.1f", 100.0 * repeats->in_cycles / repeats->count);
+}
+
+void moe_fit_report_repeats(const struct moe_repeats *kinds, const struct moe_repeats *all,
+                            bool markdown, FILE *out)
+{
+    static const int widths[] = { -15, 7, 15, 18 };
+    static const char *const heads[] = { "kind", "repeats", "us % (90 asked)", "cycles at cap %" };
+    char cells[4][80];
+    if (all->count == 0) {
+        (void) fputs("\nrepeats: none was measured\n", out);
+        return;
+    }
+    print_heading(out, markdown,
+                  "Repeats in a later pass within 1.5 %: as measured, and with cycles compared "
+                  "where both ran at the power cap and a floor of 0.1 us");
+    for (uint32_t i = 0; i < 4; i++) {
+        CELL(i, "%s", heads[i]);
+    }
+    print_row(out, markdown, widths, (const char(*)[80]) cells, 4);
+    print_rule(out, markdown, 4);
+    for (uint32_t kind = 0; kind < MOE_EVIDENCE_KIND_COUNT; kind++) {
+        if (kinds[kind].count > 0) {
+            fill_repeats(cells, moe_evidence_kind_name((enum moe_evidence_kind) kind),
+                         &kinds[kind]);
+            print_row(out, markdown, widths, (const char(*)[80]) cells, 4);
+        }
+    }
+    fill_repeats(cells, "all", all);
+    print_row(out, markdown, widths, (const char(*)[80]) cells, 4);
+    (void) fputc('\n', out);
+}
+
 enum moe_status moe_fit_report_details(struct moe_sample_fit *fit, bool markdown, FILE *out,
                                        struct moe_error *err)
 {
     const struct moe_fitter *fitter = &fit->fitter;
-    uint32_t repeats = 0;
-    uint32_t agreeing = 0;
-    uint32_t at_clock = 0;
+    const struct moe_evidence *evidence = fitter->evidence;
+    struct moe_repeats kinds[MOE_EVIDENCE_KIND_COUNT];
+    struct moe_repeats *series =
+        MOE_NEW(fitter->arena, struct moe_repeats, (size_t) evidence->series_count + 1);
+    if (series == NULL) {
+        return moe_fail(err, MOE_LIMIT, "%s: no memory for its repeats", evidence->name);
+    }
     MOE_TRY(print_by_gpu(fit, markdown, out, err));
-    (void) fputc('\n', out);
-    for (uint32_t i = 0; i < fitter->seen.count; i++) {
-        repeats += fitter->seen.items[i].repeats;
-        agreeing += fitter->seen.items[i].agreeing;
-    }
-    for (uint32_t i = 0; i < fitter->even.count; i++) {
-        at_clock += fitter->even.items[i].agreeing;
-    }
-    if (repeats > 0) {
-        (void) fprintf(out, "repeats: %.1f %% of %u within 1.5 %% (90 %% asked)",
-                       100.0 * agreeing / repeats, repeats);
-        if (fitter->reference_mhz > 0.0) {
-            (void) fprintf(out, "; %.1f %% at one clock, %.0f MHz", 100.0 * at_clock / repeats,
-                           fitter->reference_mhz);
-        }
-        (void) fputc('\n', out);
-    }
+    MOE_TRY(moe_repeats_count(series, evidence, fitter->arena, err));
+    const struct moe_repeats all = moe_repeats_by_kind(kinds, series, evidence);
+    moe_fit_report_repeats(kinds, &all, markdown, out);
     if (fitter->drift.found) {
         (void) fprintf(out,
                        "drift: %.2f %% sd, time constant %.0f s, noise %.2f %%, from %u "
