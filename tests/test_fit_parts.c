@@ -249,13 +249,13 @@ Test(fit_parts, the_fullest_expert_is_told_from_the_tiles)
         for (uint32_t t = 0; t < MOE_SHAPE_TILES; t++) {
             cr_expect_geq(errors[t], errors[4], "tile %u beats 64", moe_shape_tiles[t]);
         }
-        cr_assert_eq(moe_shape_fit(&fit, &shape, 64, &arena, NULL), MOE_OK);
+        cr_assert_eq(moe_shape_fit(&fit, &shape, 64, MOE_ROOFLINE_STARTS, &arena, NULL), MOE_OK);
         cr_expect(fabs(fit.roofline.weight - weights[i]) < 1.0, "%g, not %g", fit.roofline.weight,
                   weights[i]);
         shape.count = 2 * TOKEN_POINTS; /* two counts: both could be the tiles' doing */
         cr_assert_eq(moe_shape_foretell(errors, &by_rows, &shape, &arena, NULL), MOE_OK);
         cr_expect(!by_rows);
-        cr_assert_eq(moe_shape_fit(&fit, &shape, 64, &arena, NULL), MOE_OK);
+        cr_assert_eq(moe_shape_fit(&fit, &shape, 64, MOE_ROOFLINE_STARTS, &arena, NULL), MOE_OK);
         cr_expect_eq(fit.roofline.weight, 0.0);
     }
 }

@@ -228,6 +228,24 @@ static enum moe_status print_by_gpu(struct moe_sample_fit *fit, bool markdown, F
     return MOE_OK;
 }
 
+/* Weights of the fullest expert that uneven anchors had a say in. */
+static void print_fullest(const struct moe_fitter *fitter, FILE *out)
+{
+    for (uint32_t i = 0; i < fitter->shape_count; i++) {
+        const struct moe_fitter_shape *shape = &fitter->shapes[i];
+        const struct moe_fitter_fullest *fullest = &shape->fullest;
+        if (fullest->rms_before > 0.0) {
+            (void) fprintf(
+                out,
+                "%s: the fullest expert counts %.3g times by even rows, RMS %.2f %% over "
+                "%u uneven anchors; %.2f %% left out one by one: %s %.3g times\n",
+                shape->shape.name, fullest->weight_before, 100.0 * fullest->rms_before,
+                fullest->loads, 100.0 * fullest->rms_left_out,
+                fullest->is_used ? "fitted," : "stays", shape->fit.roofline.weight);
+        }
+    }
+}
+
 static void print_left_out(const struct moe_fitter *fitter, FILE *out)
 {
     if (fitter->wrong > 0) {
@@ -316,6 +334,7 @@ enum moe_status moe_fit_report_details(struct moe_sample_fit *fit, bool markdown
     } else {
         (void) fprintf(out, "drift: none beyond noise in %u sentinels\n", fitter->sentinel_visits);
     }
+    print_fullest(fitter, out);
     print_left_out(fitter, out);
     (void) fprintf(out, "%u of %u rows calibrated, %u missed their gate, %u unchecked\n",
                    fit->quality_count - fit->missed - fit->unchecked, fit->quality_count,
