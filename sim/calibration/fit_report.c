@@ -179,6 +179,8 @@ void moe_fit_report_tables(const struct moe_calibration *calibration, bool markd
     }
 }
 
+static const int rows_widths[] = { -44, 7, 8, 7, 8, 7, 8 };
+
 struct tally {
     double sum;
     uint32_t count;
@@ -272,6 +274,78 @@ static void print_left_out(const struct moe_fitter *fitter, FILE *out)
                    fitter->held_back, fitter->uneven);
 }
 
+/* How an expert point's rows lie. */
+enum rows_kind { ROWS_UNIFORM, ROWS_SOME, ROWS_RANDOM, ROWS_KINDS };
+
+static enum rows_kind rows_kind_of(const struct moe_evidence_point *point)
+{
+    if (strcmp(point->histogram, "uniform") == 0) {
+        return ROWS_UNIFORM;
+    }
+    return strncmp(point->histogram, "random", 6) == 0 ? ROWS_RANDOM : ROWS_SOME;
+}
+
+static void print_rows_row(const char *name, const struct tally *tallies, bool markdown, FILE *out)
+{
+    char cells[7][80];
+    CELL(0, "%s", name);
+    for (uint32_t k = 0; k < ROWS_KINDS; k++) {
+        CELL(1 + 2 * k, "%u", tallies[k].count);
+        CELL(2 + 2 * k, tallies[k].count > 0 ? "%.2f" : "-",
+             100.0 * tallies[k].sum / tallies[k].count);
+    }
+    print_row(out, markdown, rows_widths, (const char(*)[80]) cells, 7);
+}
+
+/* Held-out errors of experts by how rows lie; gates are on all of them together. */
+static enum moe_status print_by_rows(struct moe_sample_fit *fit, bool markdown, FILE *out,
+                                     struct moe_error *err)
+{
+    static const char *const heads[] = { "experts held out", "uniform", "MAPE %", "some",
+                                         "MAPE %",           "random",  "MAPE %" };
+    struct moe_fitter *fitter = &fit->fitter;
+    const struct moe_evidence *evidence = fitter->evidence;
+    const size_t count = (size_t) fitter->seen.count + 1;
+    double *errors = MOE_NEW(fitter->arena, double, count);
+    uint32_t *points = MOE_NEW(fitter->arena, uint32_t, count);
+    uint32_t *gpus = MOE_NEW(fitter->arena, uint32_t, count);
+    struct tally all[ROWS_KINDS] = { 0 };
+    char cells[7][80];
+    if (errors == NULL || points == NULL || gpus == NULL) {
+        return moe_fail(err, MOE_LIMIT, "%s: no memory for its errors", evidence->name);
+    }
+    print_heading(out, markdown,
+                  "Held-out error of experts by their rows: all alike, some experts without any, "
+                  "drawn at random");
+    for (uint32_t i = 0; i < 7; i++) {
+        CELL(i, "%s", heads[i]);
+    }
+    print_row(out, markdown, rows_widths, (const char(*)[80]) cells, 7);
+    print_rule(out, markdown, 7);
+    for (uint32_t i = 0; i < fitter->shape_count; i++) {
+        struct tally tallies[ROWS_KINDS] = { 0 };
+        for (uint32_t s = 0; s < evidence->series_count; s++) {
+            const uint32_t n =
+                fitter->shape_of[s] == i && evidence->series[s].kind == MOE_EVIDENCE_EXPERT
+                    ? moe_quality_errors(fitter, s, MOE_FIT_HELDOUT, errors, points, gpus)
+                    : 0;
+            for (uint32_t e = 0; e < n; e++) {
+                const enum rows_kind kind = rows_kind_of(&evidence->points[points[e]]);
+                tallies[kind].sum += fabs(errors[e]);
+                tallies[kind].count++;
+                all[kind].sum += fabs(errors[e]);
+                all[kind].count++;
+            }
+        }
+        if (tallies[ROWS_UNIFORM].count + tallies[ROWS_SOME].count + tallies[ROWS_RANDOM].count >
+            0) {
+            print_rows_row(fitter->shapes[i].shape.name, tallies, markdown, out);
+        }
+    }
+    print_rows_row("all", all, markdown, out);
+    return MOE_OK;
+}
+
 static void fill_repeats(char (*cells)[80], const char *what, const struct moe_repeats *repeats)
 {
     CELL(0, "%s", what);
@@ -322,6 +396,7 @@ enum moe_status moe_fit_report_details(struct moe_sample_fit *fit, bool markdown
         return moe_fail(err, MOE_LIMIT, "%s: no memory for its repeats", evidence->name);
     }
     MOE_TRY(print_by_gpu(fit, markdown, out, err));
+    MOE_TRY(print_by_rows(fit, markdown, out, err));
     MOE_TRY(moe_repeats_count(series, evidence, fitter->arena, err));
     const struct moe_repeats all = moe_repeats_by_kind(kinds, series, evidence);
     moe_fit_report_repeats(kinds, &all, markdown, out);
