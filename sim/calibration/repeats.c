@@ -86,7 +86,7 @@ static bool agree_in_cycles(const struct event *a, const struct event *b, double
     const bool capped = a->mhz > 0.0 && b->mhz > 0.0 && a->mhz < capped_share * highest_mhz &&
                         b->mhz < capped_share * highest_mhz;
     const double apart = log(b->us / a->us) + (capped ? log(b->mhz / a->mhz) : 0.0);
-    return fabs(apart) <= within || fabs(b->us - a->us) <= timer_floor_us;
+    return fabs(apart) <= within || a->us * expm1(fabs(apart)) <= timer_floor_us;
 }
 
 static double *highest_clocks(const struct moe_evidence *evidence, struct moe_arena *arena)
