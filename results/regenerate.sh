@@ -18,6 +18,7 @@ page() {
 }
 
 study quickstart
+page pools
 page overlap
 if [ $# -gt 0 ]; then
     trace=results/switch128/switch128.trace.db
