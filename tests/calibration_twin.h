@@ -26,7 +26,7 @@ struct twin_factor {
     double comm;
 };
 
-enum { TWIN_ROWS = 160, TWIN_CELLS = 16, TWIN_CELL_BYTES = 40 };
+enum { TWIN_ROWS = 160, TWIN_CELLS = 24, TWIN_CELL_BYTES = 40 };
 
 struct twin_row {
     char table[TWIN_CELL_BYTES];

@@ -324,6 +324,37 @@ static double core_ns(const struct cost_twin *twin, double tokens, double read, 
     return read_and_compute(twin, read * cost_twin_entry_values(m) * m->kv_bytes, flops, factor);
 }
 
+static enum twin_source rates_source(const struct cost_twin *twin)
+{
+    return worse(
+        parameter_source(twin, "attention.bytes_s"),
+        worse(parameter_source(twin, "attention.flop_s"), parameter_source(twin, "attention.p")));
+}
+
+/* Decoding by its series, if it has one and is known; the rest by the rates. */
+static struct twin_duration core(const struct cost_twin *twin, const struct twin_tokens *work,
+                                 double read, double pairs, double decode,
+                                 struct twin_factor factor)
+{
+    if (!cost_twin_has_decode(twin) || decode == 0) {
+        return (struct twin_duration){ core_ns(twin, work->tokens, read, pairs, decode, factor),
+                                       rates_source(twin) };
+    }
+    struct twin_duration sum =
+        cost_twin_decode(twin, work->decode_sequences, decode / work->decode_sequences, factor);
+    if (read > decode) {
+        sum.ns += cost_twin_decode_t0(twin) +
+                  core_ns(twin, work->tokens, read - decode, pairs - decode, 0, factor);
+        sum.source = worse(sum.source, rates_source(twin));
+    }
+    return sum;
+}
+
+static struct twin_duration part_of(double share, struct twin_duration whole)
+{
+    return (struct twin_duration){ share * whole.ns, share > 0 ? whole.source : TWIN_MEASURED };
+}
+
 static double sparse_core_ns(const struct cost_twin *twin, const struct twin_tokens *work,
                              struct twin_factor factor)
 {
@@ -479,13 +510,16 @@ static struct twin_duration attention(const struct cost_twin *twin, const struct
     if (m->sparse_layers + m->pooled_layers > 0) {
         sum = plus(sum, sparse(twin, work, factor));
     }
-    sum.ns += (m->kv_layers - m->sparse_layers - m->pooled_layers) / layers *
-              core_ns(twin, work->tokens, work->read, work->pairs, work->decode_read, factor);
-    sum.ns += m->window_layers / layers *
-              core_ns(twin, work->tokens, work->window_read, work->window_pairs, 0, factor);
-    sum.source = worse(sum.source, worse(parameter_source(twin, "attention.bytes_s"),
-                                         worse(parameter_source(twin, "attention.flop_s"),
-                                               parameter_source(twin, "attention.p"))));
+    /* In a window nobody knows which reads are whose, but where all are of decoding. */
+    const bool all = cost_twin_has_decode(twin) && work->decode_read == work->read;
+    sum = plus(sum, part_of((m->kv_layers - m->sparse_layers - m->pooled_layers) / layers,
+                            core(twin, work, work->read, work->pairs, work->decode_read, factor)));
+    sum = plus(sum, part_of(m->window_layers / layers,
+                            core(twin, work, work->window_read, work->window_pairs,
+                                 all ? work->window_read : 0, factor)));
+    if (!cost_twin_has_decode(twin) || m->sparse_layers + m->pooled_layers > 0) {
+        sum.source = worse(sum.source, rates_source(twin));
+    }
     return sum;
 }
 

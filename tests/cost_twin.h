@@ -83,6 +83,7 @@ struct twin_tokens {
     double read; /* of a layer that sees everything */
     double pairs;
     double decode_read;
+    double decode_sequences;
     double window_read;
     double window_pairs;
     double sparse_read; /* in tokens, before compression */
@@ -104,6 +105,13 @@ struct cost_twin {
     uint32_t nodes;
     uint32_t gpus_per_node;
 };
+
+/* Whether the model's decode attention has a series of its own, and so many sequences of so much
+ * context by that. */
+bool cost_twin_has_decode(const struct cost_twin *twin);
+double cost_twin_decode_t0(const struct cost_twin *twin);
+struct twin_duration cost_twin_decode(const struct cost_twin *twin, double sequences,
+                                      double context, struct twin_factor factor);
 
 uint32_t cost_twin_tile(const struct cost_twin *twin);
 double cost_twin_memory_bytes(const struct cost_twin *twin);

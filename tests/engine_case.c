@@ -156,6 +156,38 @@ void engine_case_calibration(struct twin_draw *draw, const char *table, char *te
     }
 }
 
+/* A series of the model's decode attention, which small contexts already take in rounds, with
+ * points that make no full grid. */
+static void add_decode(struct twin_draw *draw, const struct twin_model *m, char *text, size_t size)
+{
+    struct writer out = { text, size, strlen(text) };
+    char line[400];
+    const uint32_t splits = between(draw, 1, 4);
+    const int bytes = snprintf(
+        line, sizeof line,
+        "table,decode,series,gpu_kind,kind,q_heads,kv_heads,head_size,value_size,tile_tokens,"
+        "blocks,slots,t0_ns,round_ns,tile_ns,bandwidth_bytes_s,p,join_ns,split_ns,row_ns,"
+        "provenance,source\n"
+        "decode,core,toy,%s,%u,%u,%u,%u,%u,%u,%u,1234.5,345.6,%u,1.3e9,%u.25,234.5,56.7,%u,%s,"
+        "made up\n",
+        m->mla ? "mla" : "gqa", m->heads, m->mla ? 1 : m->kv_heads,
+        m->mla ? m->kv_lora + m->rope : m->head_size, m->mla ? m->kv_lora : m->head_size,
+        between(draw, 1, 4), between(draw, 1, 2), splits, between(draw, 100, 9000),
+        between(draw, 1, 4), between(draw, 0, 90), one_in(draw, 2) ? "measured" : "extrapolated");
+    write_text(&out, line, (size_t) bytes);
+    static const char head[] =
+        "table,decode_point,series,sequences,context,median_ns,provenance,source\n";
+    write_text(&out, head, sizeof head - 1);
+    for (uint32_t sequences = 1; sequences < 4; sequences += between(draw, 1, 2)) {
+        for (uint32_t context = between(draw, 1, 9); context < 40; context *= 3) {
+            const int used = snprintf(
+                line, sizeof line, "decode_point,core,%u,%u,%u.5,%s,made up\n", sequences, context,
+                between(draw, 20000, 90000), one_in(draw, 4) ? "published" : "measured");
+            write_text(&out, line, (size_t) used);
+        }
+    }
+}
+
 /* --- model and cluster --- */
 
 static void make_attention(struct twin_draw *draw, struct twin_model *m)
@@ -355,10 +387,14 @@ void engine_case_make(uint64_t seed, const char *table, struct twin_case *c, cha
     struct twin_draw draw = twin_draw_of(seed);
     memset(c, 0, sizeof *c);
     engine_case_calibration(&draw, table, text, size);
+    make_model(&draw, &c->cost.model);
+    struct twin_draw own = twin_draw_of(seed + 7777); /* what else is drawn stays as it is */
+    if (one_in(&own, 2)) {
+        add_decode(&own, &c->cost.model, text, size);
+    }
     const bool read = calibration_twin_read(&c->cost.table, text);
     assert(read);
     (void) read;
-    make_model(&draw, &c->cost.model);
     c->cost.nodes = between(&draw, 1, 4);
     c->cost.gpus_per_node = between(&draw, 1, 4);
     c->trace_layers = between(&draw, 1, TWIN_TRACE_LAYERS);

@@ -227,6 +227,7 @@ static void sum_own(struct run *run, uint32_t gpu)
         const uint32_t read = s->now == 0 ? 0 : s->done + s->now;
         own->read += read;
         own->decode_read += s->now == 1 ? read : 0;
+        own->decode_sequences += s->now == 1;
         sum_chosen(&c->cost.model, s->done, s->now, own);
     }
 }

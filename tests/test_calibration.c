@@ -88,8 +88,8 @@ Test(calibration, refuses_bad_lines_at_line_and_column)
     refuse("table,drift,gpu_kind,\"phi\n", MOE_PARSE, "t.csv:1:22: a quote that does not end");
     refuse("table,drift,gpu_kind,\"phi\"x\n", MOE_PARSE, "t.csv:1:27: a comma or the end");
     refuse("table,drift,gpu_kind,ph\"i\n", MOE_PARSE, "t.csv:1:24: a comma or the end");
-    refuse("table,a,b,c,d,e,f,g,h,i,j,k,l,m,n,o,p,q,r\n", MOE_PARSE,
-           "t.csv:1:41: more fields than any table has");
+    refuse("table,a,b,c,d,e,f,g,h,i,j,k,l,m,n,o,p,q,r,s,t,u,v\n", MOE_PARSE,
+           "t.csv:1:49: more fields than any table has");
 }
 
 Test(calibration, refuses_bad_values_at_line_and_column)

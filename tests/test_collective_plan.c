@@ -1,4 +1,5 @@
-/* The plan of collectives, its matrices and patterns: what must hold of every size and rank count. */
+/* The plan of collectives, its matrices and patterns: what must hold of every size and rank
+ * count. */
 #include <criterion/criterion.h>
 #include <math.h>
 #include <stdlib.h>

@@ -62,6 +62,10 @@ Test(expert_split, known_cuts)
     }
 }
 
+/* 7168 x 2048, gated, on a chip of 132 multiprocessors. */
+static const struct moe_expert_gemm_size large_first = { .weight_tiles = 16, .stages = 112 };
+static const struct moe_expert_gemm_size large_second = { .weight_tiles = 28, .stages = 32 };
+
 /* One hot expert among many with few rows waits for the memory, which larger tiles do not help. */
 Test(expert_split, the_wide_launch_is_for_work_that_the_memory_does_not_bound)
 {
@@ -69,13 +73,30 @@ Test(expert_split, the_wide_launch_is_for_work_that_the_memory_does_not_bound)
     for (int32_t e = 0; e < 32; e++) {
         offset[e + 1] = offset[e] + (e == 16 ? 192 : 52);
     }
-    cr_assert_not(moe_expert_split_is_wide(offset, 32));
+    cr_assert_not(moe_expert_split_is_wide(offset, 32, large_first, large_second, 132));
     for (int32_t rows = 1; rows <= 1024; rows++) {
         int32_t clocks = 0;
         for (int32_t e = 0; e < 32; e++) {
             offset[e + 1] = offset[e] + rows;
         }
-        cr_assert_eq(moe_expert_split_is_wide(offset, 32),
+        cr_assert_eq(moe_expert_split_is_wide(offset, 32, large_first, large_second, 132),
                      moe_expert_split_wide(rows, &clocks).wide_count > 0, "%d rows", rows);
     }
+}
+
+/* 4096 x 1536 with few experts: up to where the narrow tiles of 192 rows fill the chip, wide ones
+ * only last longer. The second GEMM has 16 blocks of weights, so three experts of two tiles. */
+Test(expert_split, few_tiles_are_not_widened)
+{
+    const struct moe_expert_gemm_size first = { .weight_tiles = 12, .stages = 64 };
+    const struct moe_expert_gemm_size second = { .weight_tiles = 16, .stages = 24 };
+    int32_t offset[17] = { 0 };
+    for (int32_t e = 0; e < 16; e++) {
+        offset[e + 1] = offset[e] + 192;
+    }
+    cr_assert_not(moe_expert_split_is_wide(offset, 1, first, second, 132));
+    cr_assert_not(moe_expert_split_is_wide(offset, 2, first, second, 132));
+    cr_assert_not(moe_expert_split_is_wide(offset, 5, first, second, 132));
+    cr_assert(moe_expert_split_is_wide(offset, 16, first, second, 132));
+    cr_assert(moe_expert_split_is_wide(offset, 2, first, second, 16));
 }

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "calibrate/measure/measure_model.h"
-#include "calibrate/measure/measure_plan.h"
+#include "calibrate/measure/measure_planner.h"
 #include "calibrate/timing/settle_rule.h"
 
 static struct moe_measure_request request;
@@ -113,7 +113,7 @@ Test(measure_plan, holds_out_about_a_fifth_that_is_no_anchor)
 
 Test(measure_plan, brackets_the_edges_of_tiles_and_has_few_active_experts)
 {
-    static const double wanted[] = { 1, 64, 65, 128, 129, 192, 193, 1024 };
+    static const double wanted[] = { 1, 32, 33, 64, 65, 128, 129, 192, 193, 640, 641, 1024 };
     make(&plan);
     const uint32_t series = find("expert-7168x2048x32-bf16-own");
     for (size_t w = 0; w < sizeof wanted / sizeof wanted[0]; w++) {
@@ -130,7 +130,7 @@ Test(measure_plan, brackets_the_edges_of_tiles_and_has_few_active_experts)
         few += plan.points[i].series == series && plan.points[i].role == MOE_ROLE_ANCHOR &&
                (plan.points[i].active == 8 || plan.points[i].active == 16);
     }
-    cr_assert_eq(few, 6);
+    cr_assert_eq(few, 14); /* no series has half as many experts */
 }
 
 /* The edges of tiles of 128 rows, in one series of a shape only: they are fitted together. */
@@ -147,12 +147,49 @@ Test(measure_plan, gives_all_sizes_to_one_number_of_experts_of_a_shape)
         for (uint32_t i = 0; i < plan.point_count; i++) {
             anchors[n] += plan.points[i].series == series &&
                           plan.points[i].role == MOE_ROLE_ANCHOR &&
-                          (plan.points[i].tokens == 385.0 || plan.points[i].tokens == 448.0);
+                          (plan.points[i].tokens == 321.0 || plan.points[i].tokens == 449.0);
         }
     }
     cr_assert_eq(anchors[0], 0); /* too many experts for 1024 rows each */
     cr_assert_eq(anchors[1], 2);
     cr_assert_eq(anchors[2], 0);
+}
+
+/* Half of the experts at rows that half as many experts are measured at anyway are left out. */
+Test(measure_plan, fills_few_active_experts_where_no_series_does)
+{
+    cr_assert_eq(moe_measure_parse_ep("8,16", &request, &err), MOE_OK);
+    make(&plan);
+    uint32_t halves[2] = { 0 };
+    const uint32_t whole[2] = { find("expert-7168x2048x32-bf16-own"),
+                                find("expert-7168x2048x16-bf16-own") };
+    for (uint32_t i = 0; i < plan.point_count; i++) {
+        const struct moe_measure_point *point = &plan.points[i];
+        for (int n = 0; n < 2; n++) {
+            halves[n] += point->series == whole[n] && point->role == MOE_ROLE_ANCHOR &&
+                         point->active == plan.series[whole[n]].units / 2;
+        }
+    }
+    cr_assert_eq(halves[0], 3);
+    cr_assert_eq(halves[1], 11);
+}
+
+/* Fitted, so other rows than those that test it. */
+Test(measure_plan, has_uneven_rows_to_fit_by_that_are_not_tested)
+{
+    make(&plan);
+    const uint32_t series = find("expert-7168x2048x32-bf16-own");
+    cr_assert_eq(count_role(series, MOE_ROLE_UNEVEN), 3);
+    for (uint32_t i = 0; i < plan.point_count; i++) {
+        const struct moe_measure_point *a = &plan.points[i];
+        cr_assert(a->role != MOE_ROLE_UNEVEN || (double) a->row_max > a->tokens);
+        for (uint32_t j = 0; a->role == MOE_ROLE_UNEVEN && j < plan.point_count; j++) {
+            const struct moe_measure_point *b = &plan.points[j];
+            cr_assert_not((b->role == MOE_ROLE_SKEW || b->role == MOE_ROLE_HELDOUT) &&
+                          a->series == b->series && a->active == b->active &&
+                          a->row_max == b->row_max && a->tokens == b->tokens);
+        }
+    }
 }
 
 /* Every burst has an anchor at its place that arithmetic holds up. */

@@ -79,7 +79,7 @@ void moe_row_histogram_make(enum moe_row_histogram kind, int32_t expert_count,
     assert(expert_count >= 1);
     assert(expert_count <= EXPERT_LIMIT);
     assert(rows_per_expert >= 0);
-    double shares[EXPERT_LIMIT];
+    double shares[EXPERT_LIMIT] = { 0.0 };
     int32_t rows[EXPERT_LIMIT];
     const int32_t total = expert_count * rows_per_expert;
     shares_of(kind, expert_count, shares);

@@ -36,7 +36,7 @@ static void shares_of(const char *name, int32_t expert_count, double *shares)
         return;
     }
     if (strncmp(name, "zipf", 4) == 0) {
-        moe_row_zipf_shares(expert_count, strcmp(name, "zipf1.0") == 0 ? 1.0 : 1.2, shares);
+        moe_row_zipf_shares(expert_count, strtod(name + 4, NULL), shares);
         return;
     }
     const int half_empty = strcmp(name, "half-empty") == 0;

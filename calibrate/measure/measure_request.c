@@ -18,8 +18,8 @@ const char *moe_measure_kind_name(enum moe_measure_kind kind)
 
 const char *moe_measure_role_name(enum moe_measure_role role)
 {
-    static const char *const names[MOE_ROLE_COUNT] = { "anchor",   "heldout",   "skew", "refine",
-                                                       "sentinel", "sustained", "burst" };
+    static const char *const names[MOE_ROLE_COUNT] = { "anchor",   "heldout",   "skew",  "refine",
+                                                       "sentinel", "sustained", "burst", "uneven" };
     return names[role];
 }
 
@@ -37,7 +37,7 @@ void moe_measure_request_default(struct moe_measure_request *request)
         .sentinel = { 7168, 2048, 32, MOE_EXPERT_SWIGLU },
         .sentinel_rows = 256,
         .seed = 1,
-        .settle_s = 0.4,
+        .settle_s = 0.2,
         .repeat_percent = 30,
     };
     for (int kind = 0; kind < MOE_MEASURE_KIND_COUNT; kind++) {

@@ -5,6 +5,9 @@
 
 #include "kernels/attention/kv_read_gqa.cuh"
 #include "kernels/attention/kv_read_mla.cuh"
+#include "sim/base/split_plan.h"
+
+static_assert(MOE_KV_SPLIT_LIMIT == MOE_SPLIT_LIMIT, "what is planned can be launched");
 
 // The splits of one q head; each thread has a column.
 static __global__ void join_splits(kv_case c)
@@ -112,18 +115,7 @@ extern "C" int moe_kv_split_count(const struct moe_kv_shape *shape, int32_t *out
     if (code != cudaSuccess) {
         return (int) code;
     }
-    // The time is the rounds of blocks times the tiles of each; filling the pipeline and writing
-    // the parts cost about two tiles more.
-    const int64_t tiles = launch_ceil(shape->context_limit, KV_TILE_TOKENS);
-    int64_t best_cost = INT64_MAX;
-    for (int32_t splits = 1; splits <= launch_least(tiles, MOE_KV_SPLIT_LIMIT); splits++) {
-        const int64_t cost =
-            launch_ceil(launch.blocks * splits, slots) * (launch_ceil(tiles, splits) + 2);
-        if (cost < best_cost) {
-            best_cost = cost;
-            *out = splits;
-        }
-    }
+    *out = moe_split_count(launch.blocks, launch_ceil(shape->context_limit, KV_TILE_TOKENS), slots);
     return (int) cudaSuccess;
 }
 

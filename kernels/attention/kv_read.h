@@ -68,7 +68,8 @@ struct moe_kv_batch {
     void *workspace_dev; /* moe_kv_workspace_bytes; may be NULL for one split */
 };
 
-/* Number of splits that suits the current device when contexts are near context_limit. */
+/* Number of splits that suits the current device when contexts are near context_limit
+ * (sim/base/split_plan.h: what decode attention costs is counted by the same plan). */
 int moe_kv_split_count(const struct moe_kv_shape *shape, int32_t *out);
 size_t moe_kv_workspace_bytes(const struct moe_kv_shape *shape, int32_t split_count);
 

@@ -46,6 +46,7 @@ template <bool Wide> struct expert_shared {
     uint64_t tile_stored[TILE_SLOTS];
     uint64_t tile_empty[TILE_SLOTS];
     expert_tile tile[TILE_SLOTS];
+    int32_t row_offset[MOE_EXPERT_COUNT_LIMIT + 1];
     int32_t row_tile_start[MOE_EXPERT_COUNT_LIMIT + 1];
     moe_expert_split split[Wide ? MOE_EXPERT_COUNT_LIMIT : 1];
 };
@@ -154,12 +155,22 @@ static __device__ __forceinline__ box_scales find_box_scales(const moe_expert_ge
              gemm.w_scale_dev + second * depth_blocks };
 }
 
+/* The question is asked once for all sums: asked for each, the code of GELU lies between any two of
+ * them, and fetching instructions takes several times what the products do (192 rows of 768 x 3072
+ * with ReLU: 791 us where the library's took 394). */
 template <int Count>
 static __device__ __forceinline__ void activate(int epilogue, float (&sums)[Count])
 {
+    if (epilogue == MOE_EPILOGUE_RELU) {
 #pragma unroll
-    for (int i = 0; i < Count; i++) {
-        sums[i] = expert_activate(epilogue, sums[i]);
+        for (int i = 0; i < Count; i++) {
+            sums[i] = fmaxf(sums[i], 0.0F);
+        }
+    } else if (epilogue == MOE_EPILOGUE_GELU) {
+#pragma unroll
+        for (int i = 0; i < Count; i++) {
+            sums[i] = expert_gelu(sums[i]);
+        }
     }
 }
 

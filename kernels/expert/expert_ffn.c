@@ -45,6 +45,18 @@ static int capability(void)
     return 10 * major + minor;
 }
 
+/* Of the current device; 1 when there is none. */
+static int multiprocessors(void)
+{
+    int device = 0;
+    int count = 0;
+    return cudaGetDevice(&device) == cudaSuccess &&
+                   cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device) ==
+                       cudaSuccess
+               ? count
+               : 1;
+}
+
 const char *moe_expert_ffn_refusal(const struct moe_expert_ffn_shape *shape, int version)
 {
     if (version < 0 || version > MOE_EXPERT_FFN_VERSION_COUNT) {
@@ -100,11 +112,21 @@ static enum moe_expert_epilogue epilogue_of(enum moe_expert_activation activatio
     return MOE_EPILOGUE_NONE;
 }
 
-/* Only bf16 has a wide launch. */
-static int is_wide(const struct moe_expert_gemm *gemm, const int32_t *row_offset)
+static struct moe_expert_gemm_size size_of(const struct moe_expert_gemm *gemm)
 {
-    return gemm->dtype == MOE_EXPERT_BF16 &&
-           moe_expert_split_is_wide(row_offset, gemm->expert_count);
+    const int32_t columns = MOE_V3_TILE_WEIGHT_ROWS / moe_expert_gemm_matrix_count(gemm);
+    return (struct moe_expert_gemm_size){
+        .weight_tiles = moe_split_ceil(gemm->columns, columns),
+        .stages = moe_split_ceil(gemm->depth, MOE_V3_ROW_BYTES / 2), /* of bf16 */
+    };
+}
+
+/* Only bf16 has a wide launch. */
+static int is_wide(const struct moe_expert_ffn *ffn, const int32_t *row_offset)
+{
+    return ffn->first.dtype == MOE_EXPERT_BF16 &&
+           moe_expert_split_is_wide(row_offset, ffn->first.expert_count, size_of(&ffn->first),
+                                    size_of(&ffn->second), multiprocessors());
 }
 
 static void describe_gemms(struct moe_expert_ffn *ffn, const struct moe_expert_ffn_shape *shape,
@@ -155,7 +177,7 @@ static int prepare_v3(struct moe_expert_ffn *ffn, const int32_t *row_offset)
         return (int) cudaErrorMemoryAllocation;
     }
     ffn->v3->queue_dev = NULL;
-    ffn->v3->is_wide = is_wide(&ffn->first, row_offset);
+    ffn->v3->is_wide = is_wide(ffn, row_offset);
     int error = (int) cudaMalloc((void **) &ffn->v3->queue_dev, queue_bytes);
     if (error == 0) {
         error = (int) cudaMemset(ffn->v3->queue_dev, 0, queue_bytes);

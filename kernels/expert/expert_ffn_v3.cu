@@ -105,7 +105,7 @@ static __device__ __forceinline__ void produce(const moe_expert_v3 &p, expert_sh
                 is_second = true;
                 expert = 0;
             }
-            tile = expert_tile_find<Wide>(sm.row_tile_start, sm.split, p.first.gemm.row_offset_dev,
+            tile = expert_tile_find<Wide>(sm.row_tile_start, sm.split, sm.row_offset,
                                           is_second ? second_weight_tiles : first_weight_tiles,
                                           is_second ? index - first_total : index, &expert);
             tile.is_second = is_second;
@@ -227,6 +227,20 @@ static __device__ __forceinline__ void init_barriers(expert_shared<Wide> &sm)
     mbarrier_init_fence();
 }
 
+/* So that the first copies do not wait for their maps. */
+template <bool Fp8>
+static __device__ __forceinline__ void tensor_maps_prefetch(const moe_expert_v3 &p)
+{
+    tensor_map_prefetch(&p.first.w);
+    for (int c = 0; c < MOE_V3_TOKEN_TILE_COUNT; c++) {
+        tensor_map_prefetch(&p.first.x[c]);
+    }
+    if (Fp8) {
+        tensor_map_prefetch(&p.first.x_scale);
+    }
+    tensor_map_prefetch(&p.second.w);
+}
+
 template <bool Gated, bool Fp8, bool Wide>
 static __global__ void __launch_bounds__(THREADS, 1)
     grouped_ffn(const __grid_constant__ moe_expert_v3 p)
@@ -235,14 +249,23 @@ static __global__ void __launch_bounds__(THREADS, 1)
     extern __shared__ uint8_t raw[];
     auto &sm = *(expert_shared<Wide> *) (raw + (1024 - shared_address(raw) % 1024) % 1024);
     const int32_t warpgroup = (int32_t) threadIdx.x / WARPGROUP;
+    const int32_t expert_count = p.first.gemm.expert_count;
     int32_t first_tile = 0;
     if (threadIdx.x == PRODUCER) {
         first_tile = expert_tile_take(p.queue_dev); /* on its way while the tiles are counted */
-    } else if (threadIdx.x == 0) {
+    } else if (threadIdx.x == PUBLISHER) {
+        tensor_maps_prefetch<Fp8>(p);
+    } else if (threadIdx.x < BOTH_WARPGROUPS) {
+        for (int32_t e = (int32_t) threadIdx.x; e <= expert_count; e += BOTH_WARPGROUPS) {
+            sm.row_offset[e] = p.first.gemm.row_offset_dev[e];
+        }
+    }
+    if (threadIdx.x == 0) {
         init_barriers<Fp8>(sm);
-    } else if (threadIdx.x / 32 == 1) {
-        expert_tiles_count<Wide>(sm.row_tile_start, sm.split, p.first.gemm.row_offset_dev,
-                                 p.first.gemm.expert_count);
+    }
+    __syncthreads();
+    if (threadIdx.x / 32 == 1) {
+        expert_tiles_count<Wide>(sm.row_tile_start, sm.split, sm.row_offset, expert_count);
     }
     __syncthreads();
     if (warpgroup == CONSUMERS) {

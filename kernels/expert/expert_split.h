@@ -119,22 +119,55 @@ MOE_HOST_AND_DEVICE struct moe_expert_split moe_expert_split_wide(int32_t rows, 
     return best;
 }
 
-/* Whether the wide launch is expected to take less time: where the memory gives the pace, it has
- * nothing to win and fewer stages. row_offset[expert_count + 1]. */
-MOE_HOST_AND_DEVICE int moe_expert_split_is_wide(const int32_t *row_offset, int32_t expert_count)
+/* What one GEMM of the FFN makes of the token tiles: each meets weight_tiles blocks of weights,
+ * over a depth of `stages`. */
+struct moe_expert_gemm_size {
+    int32_t weight_tiles;
+    int32_t stages;
+};
+
+/* Clocks of a GEMM by all multiprocessors together, times their number: the tiles' sum, but no less
+ * than the longest tile, which one of them does alone. */
+MOE_HOST_AND_DEVICE int64_t moe_expert_gemm_clocks(struct moe_expert_gemm_size gemm, int64_t sum,
+                                                   int64_t longest, int32_t sm_count)
+{
+    const int64_t shared = sum * gemm.weight_tiles;
+    const int64_t alone = longest * sm_count;
+    return gemm.stages * (shared > alone ? shared : alone);
+}
+
+/* Whether the wide launch is expected to take less time. Where the memory gives the pace, it has
+ * nothing to win and fewer stages; where there are fewer tiles than multiprocessors, a wide tile
+ * lasts longer than two narrow ones side by side (4096 x 1536, two experts of 129 to 192 rows: 98 us
+ * against 65 of 193 rows, which are cut narrow). row_offset[expert_count + 1]. */
+MOE_HOST_AND_DEVICE int moe_expert_split_is_wide(const int32_t *row_offset, int32_t expert_count,
+                                                 struct moe_expert_gemm_size first,
+                                                 struct moe_expert_gemm_size second,
+                                                 int32_t sm_count)
 {
     int64_t narrow = 0;
     int64_t wide = 0;
     int64_t memory = 0;
+    int64_t narrow_longest = 0;
+    int64_t wide_longest = 0;
     for (int32_t e = 0; e < expert_count; e++) {
         const int32_t rows = row_offset[e + 1] - row_offset[e];
+        const int32_t in_narrow = rows < MOE_V3_TOKEN_TILE_MOST ? rows : MOE_V3_TOKEN_TILE_MOST;
+        const int32_t tile = in_narrow > 0 ? moe_token_tile_clocks(in_narrow) : 0;
         int32_t clocks = 0;
-        (void) moe_expert_split_wide(rows, &clocks);
+        const struct moe_expert_split split = moe_expert_split_wide(rows, &clocks);
+        const int32_t wide_tile = split.wide_count > 0 ? MOE_V3_WIDE_TILE_CLOCKS : tile;
         wide += clocks;
         narrow += moe_expert_narrow_clocks(rows);
         memory += rows > 0 ? MOE_V3_TILE_WEIGHT_ROWS * 128 / MOE_V3_MEMORY_BYTES_PER_CLOCK : 0;
+        narrow_longest = tile > narrow_longest ? tile : narrow_longest;
+        wide_longest = wide_tile > wide_longest ? wide_tile : wide_longest;
     }
-    return moe_split_gains(wide, narrow) && narrow > memory;
+    return moe_split_gains(moe_expert_gemm_clocks(first, wide, wide_longest, sm_count) +
+                               moe_expert_gemm_clocks(second, wide, wide_longest, sm_count),
+                           moe_expert_gemm_clocks(first, narrow, narrow_longest, sm_count) +
+                               moe_expert_gemm_clocks(second, narrow, narrow_longest, sm_count)) &&
+           narrow > memory;
 }
 
 #endif

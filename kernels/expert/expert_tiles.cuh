@@ -27,7 +27,9 @@ struct alignas(16) expert_tile {
 };
 
 /* row_tile_start[expert_count + 1], row tiles of the experts before each, and in the wide launch
- * split[expert_count], in shared memory: filled by one full warp. */
+ * split[expert_count]: filled by one full warp. All in shared memory, row_offset too: read from
+ * global memory here, 32 experts at a time, the rows of 256 experts would cost eight of its
+ * latencies before the first weight is asked for. */
 template <bool Wide>
 static __device__ __forceinline__ void
 expert_tiles_count(int32_t *row_tile_start, moe_expert_split *split, const int32_t *row_offset,
@@ -89,6 +91,7 @@ static __device__ __forceinline__ expert_tile expert_tile_find(const int32_t *ro
 /* The queue in memory, all zero between launches: how many tiles are taken, how many blocks are
  * finished, how many tiles of the first GEMM are stored, and of each expert how many. */
 enum { QUEUE_TAKEN, QUEUE_FINISHED, QUEUE_STORED, QUEUE_EXPERT_STORED };
+static_assert(QUEUE_EXPERT_STORED == (int) MOE_V3_QUEUE_TOTALS, "the host allocates the queue");
 
 static __device__ __forceinline__ int32_t expert_tile_take(int32_t *queue)
 {

@@ -16,6 +16,11 @@
  * dropped before the second half of each fetch was used; rows marked to stay pushed out weights. */
 static constexpr uint64_t TMA_READ = 0x1000000000000000; /* evict normal */
 
+static __device__ __forceinline__ void tensor_map_prefetch(const CUtensorMap *map)
+{
+    asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
+}
+
 static __device__ __forceinline__ void tma_load_2d(uint32_t to, const CUtensorMap *map,
                                                    uint32_t barrier, int32_t c0, int32_t c1)
 {

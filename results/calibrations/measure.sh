@@ -2,7 +2,8 @@
 # Measures all GPUs of this node for one calibration, in ten minutes from start to end:
 #   sh results/calibrations/measure.sh FOLDER [SECONDS]
 # FOLDER takes a store for each part, what each printed, and whole.cal.db where build/moesim is
-# there. MOECAL and MOESIM name other programs. What each step may take, of SECONDS (580 without):
+# there. MOECAL and MOESIM name other programs, SEED (1) draws what is held out. What each step may
+# take, of SECONDS (580 without):
 #   card      40 s, all GPUs         where each stands among others of its kind
 #   measure   what is left           experts of large models; of small ones and what stands around
 #                                    experts on GPUs of their own, from 4 GPUs on
@@ -12,6 +13,7 @@
 set -u
 out=${1:?usage: measure.sh FOLDER [SECONDS]}
 total=${2:-580}
+seed=${SEED:-1}
 moecal=${MOECAL:-build/moecal}
 moesim=${MOESIM:-build/moesim}
 begin=$(date +%s)
@@ -56,21 +58,22 @@ left=$((total - ($(date +%s) - begin) - 10))
 [ "$gpus" -gt 1 ] || links_s=20
 main_s=$((left - links_s))
 
-large=deepseek-v3,kimi-k2,qwen3-235b-a22b,llama-4-maverick,gpt-oss-120b
+large=deepseek-v3,kimi-k2,qwen3-235b-a22b,llama-4-maverick,gpt-oss-120b,mixtral-8x7b
 small=qwen3-30b-a3b,deepseek-v2-lite,switch-base-128,switch-base-256,fine64,group256,switch128
 around=gemm,permute,combine,gate,kv_gqa,kv_mla,stream,launch
 if [ "$gpus" -lt 4 ]; then
     step large measure --gpus "$(numbers 0 $((gpus - 1)))" --models "$large" --ep 8,16,32,64 \
-        --dtype bf16,fp8 --kinds expert --no-collectives --limit "$main_s" || failed="$failed large"
+        --dtype bf16,fp8 --kinds expert --no-collectives --seed "$seed" --limit "$main_s" ||
+        failed="$failed large"
 else
     step large measure --gpus "$(numbers 0 $((gpus - 3)))" --models "$large" --ep 8,16,32,64 \
-        --dtype bf16,fp8 --kinds expert --no-collectives --limit "$main_s" &
+        --dtype bf16,fp8 --kinds expert --no-collectives --seed "$seed" --limit "$main_s" &
     large_pid=$!
     step small measure --gpus $((gpus - 2)) --models "$small" --ep 8,16,64 --dtype bf16,fp8 \
-        --kinds expert --no-collectives --limit "$main_s" &
+        --kinds expert --no-collectives --seed "$seed" --limit "$main_s" &
     small_pid=$!
-    step around measure --gpus $((gpus - 1)) --models "$large,mixtral-8x7b" --kinds "$around" \
-        --no-collectives --limit "$main_s" &
+    step around measure --gpus $((gpus - 1)) --models "$large" --kinds "$around" \
+        --no-collectives --seed "$seed" --limit "$main_s" &
     around_pid=$!
     join "$large_pid" large
     join "$small_pid" small

@@ -5,7 +5,9 @@
 #ifndef MOE_SIM_CALIBRATION_ASSEMBLY_H
 #define MOE_SIM_CALIBRATION_ASSEMBLY_H
 
-#include "sim/calibration/fit_samples.h"
+#include "sim/calibration/fitter.h"
+#include "sim/calibration/quality.h"
+#include "sim/calibration/table_builder.h"
 
 struct moe_assembly {
     struct moe_fitter *fitter;
@@ -29,6 +31,8 @@ enum moe_status moe_assembly_kind(struct moe_assembly *assembly,
                                   struct moe_error *err) MOE_MUST_CHECK;
 enum moe_status moe_assembly_series(struct moe_assembly *assembly,
                                     struct moe_error *err) MOE_MUST_CHECK;
+enum moe_status moe_assembly_decodes(struct moe_assembly *assembly,
+                                     struct moe_error *err) MOE_MUST_CHECK;
 enum moe_status moe_assembly_segments(struct moe_assembly *assembly,
                                       struct moe_error *err) MOE_MUST_CHECK;
 enum moe_status moe_assembly_parameters(struct moe_assembly *assembly,
@@ -37,6 +41,16 @@ enum moe_status moe_assembly_noise(struct moe_assembly *assembly,
                                    struct moe_error *err) MOE_MUST_CHECK;
 enum moe_status moe_assembly_quality(struct moe_assembly *assembly,
                                      struct moe_error *err) MOE_MUST_CHECK;
+
+/* The fitter as if no shape of decode attention had a table of its own: what the rates of its kind
+ * say, which prompts and shapes without a table go by. */
+struct moe_fitter moe_assembly_lines_alone(const struct moe_fitter *fitter);
+
+/* Whether one of the series that the line is made of misses its gate by the line alone.
+ * Errors: MOE_LIMIT. */
+enum moe_status moe_assembly_line_missed(bool *missed, const struct moe_assembly *assembly,
+                                         const struct moe_fitter_line *line,
+                                         struct moe_error *err) MOE_MUST_CHECK;
 
 /* Declares variable, a new row of the table; a declared name cannot stand in parentheses. */
 /* NOLINTBEGIN(bugprone-macro-parentheses) */

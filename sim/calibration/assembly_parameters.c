@@ -156,35 +156,25 @@ static void set(struct value *values, enum moe_parameter parameter, double value
     (void) snprintf(values[parameter].note, sizeof values[parameter].note, "%s", note);
 }
 
-/* Whether a series that the line is made of missed its gate. */
-static bool line_missed(const struct moe_assembly *assembly, const struct moe_fitter_line *line)
-{
-    for (uint32_t i = 0; i < assembly->quality_count; i++) {
-        const struct moe_quality *quality = &assembly->quality[i];
-        const uint32_t index = assembly->fitter->line_of[quality->series];
-        if (index != MOE_FITTER_NONE && &assembly->fitter->lines[index] == line &&
-            quality->points == MOE_FIT_HELDOUT && quality->status == MOE_FIT_MISSED) {
-            return true;
-        }
-    }
-    return false;
-}
-
-static void set_core(const struct moe_assembly *assembly, struct value *values,
-                     const struct moe_fitter_line *line, const enum moe_parameter *parameters)
+static enum moe_status set_core(struct moe_assembly *assembly, struct value *values,
+                                const struct moe_fitter_line *line,
+                                const enum moe_parameter *parameters, struct moe_error *err)
 {
     char note[80];
+    bool missed = false;
     if (line == NULL) {
-        return;
+        return MOE_OK;
     }
+    MOE_TRY(moe_assembly_line_missed(&missed, assembly, line, err));
     (void) snprintf(note, sizeof note, "%.20s, %u points", line->name, line->fitted);
     set(values, parameters[0], line->roofline.bandwidth_bytes_s, note);
     set(values, parameters[1], line->roofline.peak_flop_s, note);
     set(values, parameters[2], line->roofline.p, note);
     set(values, parameters[3], line->roofline.t0_ns, note);
-    for (int i = 0; i < 4 && line_missed(assembly, line); i++) {
+    for (int i = 0; i < 4 && missed; i++) {
         values[parameters[i]].provenance = MOE_PROVENANCE_EXTRAPOLATED;
     }
+    return MOE_OK;
 }
 
 /* Whether exchanges of the file bear the rates of uneven ones: a base's stay with its own curves. */
@@ -198,7 +188,8 @@ static bool has_uneven(const struct moe_fitter *fitter)
     return found;
 }
 
-static void measure(const struct moe_assembly *assembly, struct value *values)
+static enum moe_status measure(struct moe_assembly *assembly, struct value *values,
+                               struct moe_error *err)
 {
     const struct moe_fitter *fitter = assembly->fitter;
     static const enum moe_parameter gqa[] = { MOE_PARAMETER_ATTENTION_BYTES_S,
@@ -207,8 +198,8 @@ static void measure(const struct moe_assembly *assembly, struct value *values)
                                               MOE_PARAMETER_ATTENTION_T0_NS };
     static const enum moe_parameter mla[] = { MOE_PARAMETER_MLA_BYTES_S, MOE_PARAMETER_MLA_FLOP_S,
                                               MOE_PARAMETER_MLA_P, MOE_PARAMETER_MLA_T0_NS };
-    set_core(assembly, values, core_line(fitter, MOE_EVIDENCE_KV_GQA), gqa);
-    set_core(assembly, values, core_line(fitter, MOE_EVIDENCE_KV_MLA), mla);
+    MOE_TRY(set_core(assembly, values, core_line(fitter, MOE_EVIDENCE_KV_GQA), gqa, err));
+    MOE_TRY(set_core(assembly, values, core_line(fitter, MOE_EVIDENCE_KV_MLA), mla, err));
     set(values, MOE_PARAMETER_LAUNCH_NS, ceiling_median(fitter, "graph_node_ns"), "graph_node_ns");
     set(values, MOE_PARAMETER_COPY_BYTES_S, copy_rate(fitter), "permute and combine");
     set(values, MOE_PARAMETER_BURST_HZ, 1e6 * ceiling_median(fitter, "burst_mhz"), "burst_mhz");
@@ -232,6 +223,7 @@ static void measure(const struct moe_assembly *assembly, struct value *values)
     if (fitter->drift.found) {
         set(values, MOE_PARAMETER_DRIFT_TAU_S, fitter->drift.tau_s, "sentinels");
     }
+    return MOE_OK;
 }
 
 static const struct moe_calibration_parameter *find_base(const struct moe_assembly *assembly,
@@ -250,7 +242,7 @@ static const struct moe_calibration_parameter *find_base(const struct moe_assemb
 enum moe_status moe_assembly_parameters(struct moe_assembly *assembly, struct moe_error *err)
 {
     struct value values[MOE_PARAMETER_COUNT] = { 0 };
-    measure(assembly, values);
+    MOE_TRY(measure(assembly, values, err));
     for (uint32_t p = 0; p < MOE_PARAMETER_COUNT; p++) {
         const struct moe_calibration_parameter *base = find_base(assembly, p);
         if (values[p].value <= 0.0 && base == NULL) {
@@ -293,10 +285,11 @@ static enum moe_status add_quality(struct moe_assembly *assembly, const char *na
         .worst = moe_round_digits(quality->worst, MOE_FITTER_DIGITS),
         .gate_mape = quality->gate_mape,
         .gate_p95 = quality->gate_p95,
-        .repeat_share = quality->repeats == 0
-                            ? 0.0
-                            : moe_round_digits((double) quality->agreeing / quality->repeats,
-                                               MOE_FITTER_DIGITS),
+        .repeat_share =
+            quality->repeats.count == 0
+                ? 0.0
+                : moe_round_digits((double) quality->repeats.agreeing / quality->repeats.count,
+                                   MOE_FITTER_DIGITS),
         .reason = moe_table_builder_text(assembly->builder, "%.200s", quality->reason),
         .provenance = MOE_PROVENANCE_MEASURED,
         .source = assembly->source,
@@ -305,14 +298,14 @@ static enum moe_status add_quality(struct moe_assembly *assembly, const char *na
 }
 
 /* The series of one table together, under the table's name. */
-static enum moe_status add_together(struct moe_assembly *assembly, const char *name,
-                                    const uint32_t *member_of, uint32_t index,
+static enum moe_status add_together(struct moe_assembly *assembly, const struct moe_fitter *fitter,
+                                    const char *name, const uint32_t *member_of, uint32_t index,
                                     struct moe_error *err)
 {
     for (int points = MOE_FIT_HELDOUT; points <= MOE_FIT_SKEW; points++) {
         struct moe_quality all;
-        MOE_TRY(moe_quality_together(&all, assembly->fitter, member_of, index,
-                                     (enum moe_fit_points) points, err));
+        MOE_TRY(moe_quality_together(&all, fitter, member_of, index, (enum moe_fit_points) points,
+                                     err));
         if (all.checked > 0) {
             MOE_TRY(add_quality(assembly, name, &all, err));
         }
@@ -324,20 +317,22 @@ enum moe_status moe_assembly_quality(struct moe_assembly *assembly, struct moe_e
 {
     const struct moe_fitter *fitter = assembly->fitter;
     const struct moe_evidence *evidence = fitter->evidence;
+    const struct moe_fitter lines = moe_assembly_lines_alone(fitter);
     for (uint32_t i = 0; i < assembly->quality_count; i++) {
         MOE_TRY(add_quality(assembly, evidence->series[assembly->quality[i].series].name,
                             &assembly->quality[i], err));
     }
     for (uint32_t i = 0; i < fitter->shape_count; i++) {
         if (fitter->shapes[i].shape.op == MOE_SERIES_EXPERT && fitter->shapes[i].shape.count > 0) {
-            MOE_TRY(add_together(assembly, fitter->shapes[i].shape.name, fitter->shape_of, i, err));
+            MOE_TRY(add_together(assembly, fitter, fitter->shapes[i].shape.name, fitter->shape_of,
+                                 i, err));
         }
     }
     for (uint32_t i = 0; i < fitter->line_count; i++) {
         const struct moe_fitter_line *line = &fitter->lines[i];
         if (line->fitted > 0 &&
             (line->kind == MOE_EVIDENCE_KV_GQA || line->kind == MOE_EVIDENCE_KV_MLA)) {
-            MOE_TRY(add_together(assembly, line->name, fitter->line_of, i, err));
+            MOE_TRY(add_together(assembly, &lines, line->name, fitter->line_of, i, err));
         }
     }
     MOE_ASSEMBLY_ROW(assembly, fitting, fitting)

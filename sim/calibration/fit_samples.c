@@ -84,6 +84,7 @@ static enum moe_status fit_all(struct moe_fitter *fitter, struct moe_error *err)
         MOE_TRY(moe_fitter_fit_shapes(fitter, err));
         MOE_TRY(moe_fitter_fit_lines(fitter, err));
     }
+    MOE_TRY(moe_fitter_fit_decodes(fitter, err));
     return moe_fitter_fit_exchanges(fitter, err);
 }
 
@@ -142,6 +143,7 @@ static enum moe_status assemble(struct moe_sample_fit *fit, const struct moe_cal
     }
     MOE_TRY(moe_assembly_kind(&assembly, err));
     MOE_TRY(moe_assembly_series(&assembly, err));
+    MOE_TRY(moe_assembly_decodes(&assembly, err));
     MOE_TRY(moe_assembly_segments(&assembly, err));
     MOE_TRY(moe_assembly_parameters(&assembly, err));
     MOE_TRY(moe_assembly_noise(&assembly, err));

@@ -11,6 +11,7 @@
 #ifndef MOE_SIM_CALIBRATION_FITTER_H
 #define MOE_SIM_CALIBRATION_FITTER_H
 
+#include "sim/calibration/decode_fit.h"
 #include "sim/calibration/drift_fit.h"
 #include "sim/calibration/evidence.h"
 #include "sim/calibration/observation.h"
@@ -21,10 +22,20 @@
 enum { MOE_FITTER_NAME_BYTES = 64, MOE_FITTER_DIGITS = 7 };
 #define MOE_FITTER_NONE UINT32_MAX
 
+/* What anchors of uneven rows said of the fullest expert's weight. */
+struct moe_fitter_fullest {
+    uint32_t loads;       /* such anchors; 0: even rows alone decide, and the rest says nothing */
+    double weight_before; /* by even rows */
+    double rms_before;    /* log error over the anchors by that weight, */
+    double rms_left_out;  /* and by one that is fitted to the others, each left out in turn */
+    bool is_used;         /* the weight is theirs, as what was left out was foretold better */
+};
+
 /* An expert's or a matrix's weights with one backend, over all counts of local experts. */
 struct moe_fitter_shape {
     struct moe_shape shape;
     struct moe_shape_fit fit;
+    struct moe_fitter_fullest fullest;
     struct moe_curve curve;
     uint32_t first_series; /* the first of the evidence: names and backends go by it */
 };
@@ -47,6 +58,15 @@ struct moe_fitter_line {
     uint32_t first_series; /* MOE_FITTER_NONE: of all series of the kind together */
     struct moe_roofline roofline;
     uint32_t fitted;
+};
+
+/* Decode attention of one shape. */
+struct moe_fitter_decode {
+    struct moe_calibration_decode row; /* but for provenance and source, as the points are */
+    const struct moe_calibration_decode_point *points; /* [count] */
+    uint32_t count;
+    struct moe_decode decode;
+    double left_out; /* mean error of left-out points: what slots were chosen by */
 };
 
 struct moe_fitter_gpu {
@@ -92,6 +112,9 @@ struct moe_fitter {
     uint32_t *line_of;
     struct moe_fitter_line *lines;
     uint32_t line_count;
+    uint32_t *decode_of; /* [series_count], MOE_FITTER_NONE: none; NULL: only lines are asked */
+    struct moe_fitter_decode *decodes;
+    uint32_t decode_count;
 
     struct moe_fitter_gpu *gpus; /* [gpu_count], as they are, each at the clock that it reaches */
     struct moe_fitter_gpu *gpus_at_clock; /* all at one clock */
@@ -115,8 +138,22 @@ enum moe_status moe_fitter_find_shapes(struct moe_fitter *fitter,
                                        struct moe_error *err) MOE_MUST_CHECK;
 enum moe_status moe_fitter_fit_shapes(struct moe_fitter *fitter,
                                       struct moe_error *err) MOE_MUST_CHECK;
+/* The weight of the fullest expert of a fitted shape by its anchors of uneven rows, one parameter
+ * by least squares of log errors; kept only when it foretells anchors left out better than the
+ * weight that even rows chose. Without three such anchors nothing changes. */
+enum moe_status moe_fitter_fit_fullest(struct moe_fitter *fitter, uint32_t index,
+                                       struct moe_error *err) MOE_MUST_CHECK;
+/* How badly each tile foretells those anchors, each left out of the weight's fit, as
+ * moe_shape_foretell does by even ones: errors[MOE_SHAPE_TILES]. Without three such anchors *can
+ * is false, and errors stay as they are. */
+enum moe_status moe_fitter_foretell_uneven(double *errors, bool *can,
+                                           const struct moe_fitter *fitter, uint32_t index,
+                                           struct moe_error *err) MOE_MUST_CHECK;
 enum moe_status moe_fitter_fit_lines(struct moe_fitter *fitter,
                                      struct moe_error *err) MOE_MUST_CHECK;
+/* Attention's cores by shape, after all that their points' centres depend on. */
+enum moe_status moe_fitter_fit_decodes(struct moe_fitter *fitter,
+                                       struct moe_error *err) MOE_MUST_CHECK;
 enum moe_status moe_fitter_fit_clock(struct moe_fitter *fitter,
                                      struct moe_error *err) MOE_MUST_CHECK;
 /* The clock that a point stands at after that, by a sample of it at mhz. */
@@ -150,6 +187,15 @@ bool moe_fitter_predict(const struct moe_fitter *fitter, uint32_t index, uint32_
  * false when nobody measured it. */
 bool moe_fitter_as_measured(const struct moe_fitter *fitter, uint32_t index, double *log_ns,
                             double *mhz);
+
+/* The table of decode attention that a series has; NULL: none. */
+static inline const struct moe_fitter_decode *moe_fitter_decode_of(const struct moe_fitter *fitter,
+                                                                   uint32_t series)
+{
+    return fitter->decode_of == NULL || fitter->decode_of[series] == MOE_FITTER_NONE
+               ? NULL
+               : &fitter->decodes[fitter->decode_of[series]];
+}
 
 /* What an expert point computes in tiles of tile rows, exactly where its rows are stored. */
 struct moe_shape_work moe_fitter_work(const struct moe_fitter *fitter, uint32_t index, double tile);

@@ -179,6 +179,13 @@ bool moe_fitter_predict(const struct moe_fitter *fitter, uint32_t index, uint32_
                   : moe_segment_fit_ns(&exchange->fit, point->bytes);
         return exchange->fitted > 0;
     }
+    const struct moe_fitter_decode *decode = moe_fitter_decode_of(fitter, series);
+    if (decode != NULL && point->tokens > 0.0 && point->context > 0.0) {
+        enum moe_provenance provenance = MOE_PROVENANCE_MEASURED;
+        *ns = moe_decode_ns(&decode->decode, point->tokens, point->context, memory, compute,
+                            &provenance);
+        return true;
+    }
     if (fitter->line_of[series] != MOE_FITTER_NONE) {
         const struct moe_fitter_line *line = &fitter->lines[fitter->line_of[series]];
         *ns = line->fitted == 0 ? 0.0

@@ -94,6 +94,25 @@ moe_calibration_find_fullest(const struct moe_calibration *calibration, const ch
     return NULL;
 }
 
+const struct moe_calibration_decode *
+moe_calibration_find_decode(const struct moe_calibration *calibration, const char *series)
+{
+    for (uint32_t i = 0; i < calibration->decode_count; i++) {
+        if (strcmp(calibration->decode_rows[i].series, series) == 0) {
+            return &calibration->decode_rows[i];
+        }
+    }
+    return NULL;
+}
+
+double moe_calibration_decode_bytes(const struct moe_calibration_decode *decode)
+{
+    const double values = decode->kind == MOE_DECODE_MLA
+                              ? decode->head_size
+                              : (double) decode->head_size + decode->value_size;
+    return moe_dtype_bytes(MOE_DTYPE_BF16) * values * decode->kv_heads;
+}
+
 void moe_calibration_count(const struct moe_calibration *calibration, uint32_t *counts)
 {
     memset(counts, 0, MOE_PROVENANCE_COUNT * sizeof counts[0]);

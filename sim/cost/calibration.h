@@ -60,6 +60,7 @@ enum moe_segment_op {
     MOE_SEGMENT_OP_COUNT
 };
 enum moe_link { MOE_LINK_NEAR, MOE_LINK_FAR, MOE_LINK_COUNT };
+enum moe_decode_kind { MOE_DECODE_GQA, MOE_DECODE_MLA };
 enum moe_fit_status { MOE_FIT_CALIBRATED, MOE_FIT_MISSED, MOE_FIT_UNCHECKED };
 enum moe_fit_points { MOE_FIT_HELDOUT, MOE_FIT_SKEW };
 enum moe_factor_class { MOE_FACTOR_COMPUTE, MOE_FACTOR_MEMORY, MOE_FACTOR_COMM, MOE_FACTOR_COUNT };
@@ -147,6 +148,12 @@ const struct moe_calibration_fit *
 moe_calibration_find_fit(const struct moe_calibration *calibration, const char *series);
 const struct moe_calibration_fullest *
 moe_calibration_find_fullest(const struct moe_calibration *calibration, const char *series);
+
+const struct moe_calibration_decode *
+moe_calibration_find_decode(const struct moe_calibration *calibration, const char *series);
+
+/* Bytes of a token's keys and values, bf16, of a series of table decode. */
+double moe_calibration_decode_bytes(const struct moe_calibration_decode *decode);
 
 /* Weights of the unit that a series counts as active (an expert, a matrix): 0 when
  * generic. Bytes as stored: 2, 1 and 0.53125 (mxfp4 with its scales) per weight. */

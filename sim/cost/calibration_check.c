@@ -260,6 +260,58 @@ static enum moe_status check_measured(const struct moe_calibration *calibration,
     return MOE_OK;
 }
 
+static enum moe_status check_decode(const struct moe_calibration *calibration, uint32_t row,
+                                    struct moe_error *err)
+{
+    const struct moe_calibration_decode *decode = &calibration->decode_rows[row];
+    const bool latent = decode->kind == MOE_DECODE_MLA;
+    MOE_TRY(check_kind(calibration, "decode", row, decode->gpu_kind, err));
+    if (latent ? decode->kv_heads != 1 || decode->value_size > decode->head_size
+               : decode->q_heads % decode->kv_heads != 0) {
+        return moe_fail(err, MOE_RANGE,
+                        "%s: table decode, row %u: %u q_heads, %u kv_heads, head_size %u, "
+                        "value_size %u; gqa has a multiple of kv_heads, mla one of them and values "
+                        "that are part of it",
+                        calibration->name, row + 1, decode->q_heads, decode->kv_heads,
+                        decode->head_size, decode->value_size);
+    }
+    const struct moe_calibration_gpu_kind *kind =
+        moe_calibration_find_kind(calibration, decode->gpu_kind);
+    if (decode->bandwidth_bytes_s > kind->read_bytes_s * read_margin) {
+        return moe_fail(err, MOE_RANGE,
+                        "%s: table decode, row %u: bandwidth_bytes_s is %g; at most %g on a %s",
+                        calibration->name, row + 1, decode->bandwidth_bytes_s,
+                        kind->read_bytes_s * read_margin, kind->name);
+    }
+    return MOE_OK;
+}
+
+static enum moe_status check_decode_point(const struct moe_calibration *calibration, uint32_t row,
+                                          struct moe_error *err)
+{
+    const struct moe_calibration_decode_point *point = &calibration->decode_point_rows[row];
+    const struct moe_calibration_decode *decode =
+        moe_calibration_find_decode(calibration, point->series);
+    if (decode == NULL) {
+        return moe_fail(err, MOE_RANGE,
+                        "%s: table decode_point, row %u: series is '%s', which table decode does "
+                        "not have",
+                        calibration->name, row + 1, point->series);
+    }
+    const struct moe_calibration_gpu_kind *kind =
+        moe_calibration_find_kind(calibration, decode->gpu_kind);
+    const double least = (double) point->sequences * point->context *
+                         moe_calibration_decode_bytes(decode) / (kind->read_bytes_s * read_margin) *
+                         1e9;
+    if (point->median_ns < least) {
+        return moe_fail(err, MOE_RANGE,
+                        "%s: table decode_point, row %u: median_ns is %g; a %s needs %g at least "
+                        "for what it reads",
+                        calibration->name, row + 1, point->median_ns, kind->name, least);
+    }
+    return MOE_OK;
+}
+
 enum moe_status moe_calibration_check(const struct moe_calibration *calibration,
                                       enum moe_calibration_state state, struct moe_error *err)
 {
@@ -275,6 +327,12 @@ enum moe_status moe_calibration_check(const struct moe_calibration *calibration,
     MOE_TRY(check_segments(calibration, err));
     for (uint32_t i = 0; i < calibration->parameter_count; i++) {
         MOE_TRY(check_parameter(calibration, i, err));
+    }
+    for (uint32_t i = 0; i < calibration->decode_count; i++) {
+        MOE_TRY(check_decode(calibration, i, err));
+    }
+    for (uint32_t i = 0; i < calibration->decode_point_count; i++) {
+        MOE_TRY(check_decode_point(calibration, i, err));
     }
     MOE_TRY(check_noise(calibration, err));
     return check_measured(calibration, err);

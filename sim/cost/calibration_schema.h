@@ -37,7 +37,7 @@ struct moe_table {
 };
 
 /* The first MOE_TABLE_COUNT_1 are in files of version 1 too. */
-enum { MOE_TABLE_COUNT = 16, MOE_TABLE_COUNT_1 = 10, MOE_COLUMN_LIMIT = 16 };
+enum { MOE_TABLE_COUNT = 18, MOE_TABLE_COUNT_1 = 10, MOE_COLUMN_LIMIT = 20 };
 
 /* The tables in the order of the list; index < MOE_TABLE_COUNT. */
 const struct moe_table *moe_calibration_table(uint32_t index);

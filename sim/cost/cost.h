@@ -41,7 +41,11 @@
  *              a pair. MLA decode is absorbed (2 * heads * (2 kv rank + rope) a pair), the rest
  *              that or expanded, whichever is less (2 * heads * (size + rope + value) a pair, and
  *              2 * kv rank * heads * (size + value) a token of context beyond the step's own).
- *              Latent models take attention.mla_* instead where those were measured
+ *              Latent models take attention.mla_* instead where those were measured. Where table
+ *              decode has the model's shape (KV of bf16), sequences with one row take that instead
+ *              (decode.h), by their number and mean context; rows of prompts the rest of the bytes
+ *              and FLOPs as above, with the t0 of that row; windowed layers likewise in a step that only
+ *              decodes
  *   sparse     (never measured: assumed) a sparse layer's core reads what its rows choose instead;
  *              MLA's rows of prompts that, absorbed, or everything, expanded and masked. A pooled
  *              one reads every pooled_ratio-th token. Compressed entries: and the window besides.
@@ -130,14 +134,15 @@ struct moe_expert_work {
 
 /* One rank's own tokens in one step. */
 struct moe_token_work {
-    double tokens;       /* rows processed: prefill chunk tokens + decode tokens */
-    double sampled;      /* rows whose logits are needed */
-    double kv_read;      /* KV tokens read per layer: sum over sequences of their context */
-    double score_pairs;  /* sum over rows of the context each attends to */
-    double window_read;  /* kv_read in windowed layers: what any row of a sequence sees */
-    double window_pairs; /* score_pairs likewise */
-    double decode_read;  /* of kv_read: by sequences with one row. MLA prices those absorbed and
+    double tokens;           /* rows processed: prefill chunk tokens + decode tokens */
+    double sampled;          /* rows whose logits are needed */
+    double kv_read;          /* KV tokens read per layer: sum over sequences of their context */
+    double score_pairs;      /* sum over rows of the context each attends to */
+    double window_read;      /* kv_read in windowed layers: what any row of a sequence sees */
+    double window_pairs;     /* score_pairs likewise */
+    double decode_read;      /* of kv_read: by sequences with one row. MLA prices those absorbed and
                           * the rest in its cheaper form; 0 lets it treat all as one lot */
+    double decode_sequences; /* that decode_read is of; 0: not known */
     /* Of sparse layers, in tokens: what rows choose, at most sparse_entries * sparse_ratio each. */
     double sparse_read;   /* as kv_read: a sequence's rows may all choose others */
     double sparse_pairs;  /* as score_pairs */

@@ -69,6 +69,26 @@ static void init_core(struct moe_cost_setup *setup)
         setup->provenance[rates.p]);
 }
 
+/* The measured series of the model's decode attention, where there is one. */
+static enum moe_status init_decode(struct moe_cost_setup *setup, struct moe_error *err)
+{
+    const struct moe_model *model = setup->model;
+    const bool latent = model->attention == MOE_ATTENTION_MLA;
+    const struct moe_decode_key key = {
+        .gpu_kind = setup->kind,
+        .kind = latent ? MOE_DECODE_MLA : MOE_DECODE_GQA,
+        .q_heads = model->head_count,
+        .kv_heads = latent ? 1 : model->kv_head_count,
+        .head_size = latent ? model->kv_lora_rank + model->rope_head_size : model->head_size,
+        .value_size = latent ? model->kv_lora_rank : model->head_size,
+    };
+    if (model->attention == MOE_ATTENTION_SHARED ||
+        model->kv_bytes_per_value != moe_dtype_bytes(MOE_DTYPE_BF16)) {
+        return MOE_OK;
+    }
+    return moe_decode_init(&setup->cost->decode, setup->calibration, &key, setup->arena, err);
+}
+
 /* What chooses for sparse layers, and what those and pooled layers see. */
 static void init_sparse(struct moe_cost_setup *setup)
 {
@@ -203,6 +223,7 @@ enum moe_status moe_cost_init_attention(struct moe_cost_setup *setup, struct moe
     const double row_bytes = model->hidden_size * (setup->parameters[MOE_PARAMETER_NORM_BYTES] +
                                                    STREAM_BYTES * model->residual_streams);
     init_core(setup);
+    MOE_TRY(init_decode(setup, err));
     init_sparse(setup);
     MOE_TRY(init_sparse_blocks(setup, err));
     MOE_TRY(model->attention == MOE_ATTENTION_MLA      ? add_mla(block, setup, err)
@@ -260,6 +281,50 @@ static double plain_ns(const struct moe_cost *cost, const struct moe_token_work 
                      cheaper_ns(cost, rest, rest, read - decode - work->tokens);
     }
     return core_ns(cost, read, compute_ns, factor);
+}
+
+/* The core of a layer whose rows see so much: of sequences with one row by their series, of all
+ * else by the rates of the kind. */
+static void add_plain(struct moe_duration *sum, const struct moe_cost *cost, double share,
+                      const struct moe_token_work *work, const struct moe_token_work *seen,
+                      const struct moe_gpu_factor *factor)
+{
+    enum moe_provenance provenance = MOE_PROVENANCE_MEASURED;
+    const double read = seen->kv_read - seen->decode_read;
+    const double pairs = seen->score_pairs - seen->decode_read;
+    if (cost->decode.series == NULL || work->decode_sequences <= 0.0 || seen->decode_read <= 0.0) {
+        sum->ns += share * plain_ns(cost, work, seen->kv_read, seen->score_pairs, seen->decode_read,
+                                    factor);
+        sum->provenance = moe_provenance_worse(sum->provenance, cost->core_provenance);
+        return;
+    }
+    double ns = moe_decode_ns(&cost->decode, work->decode_sequences,
+                              seen->decode_read / work->decode_sequences, factor->memory,
+                              factor->compute, &provenance);
+    if (read > 0.0) { /* a kernel of their own: its fixed time is the series', which knows rounds */
+        ns += plain_ns(cost, work, read, pairs, 0.0, factor) - cost->core_t0_ns +
+              cost->decode.fit.t0_ns;
+    } else if (pairs > 0.0) { /* of drafts, which read what their sequence reads anyway */
+        ns += pairs * cost->pair_ns * factor->compute;
+    }
+    if (read > 0.0 || pairs > 0.0) {
+        provenance = moe_provenance_worse(provenance, cost->core_provenance);
+    }
+    sum->ns += share * ns;
+    sum->provenance = moe_provenance_worse(sum->provenance, provenance);
+}
+
+/* What a layer that sees a window sees of a step's work. Which of it decoding sequences see is
+ * known where nothing else runs, and asked for where they have a series. */
+static struct moe_token_work through_window(const struct moe_cost *cost,
+                                            const struct moe_token_work *work)
+{
+    const bool decodes = cost->decode.series != NULL && work->decode_read >= work->kv_read;
+    return (struct moe_token_work){
+        .kv_read = work->window_read,
+        .score_pairs = work->window_pairs,
+        .decode_read = decodes ? work->window_read : 0.0,
+    };
 }
 
 /* A layer whose rows read the entries that they chose. */
@@ -339,14 +404,15 @@ struct moe_duration moe_cost_attention(const struct moe_cost *cost,
         sum.provenance = moe_provenance_worse(sum.provenance, linear.provenance);
     }
     if (cost->full_share > 0.0) {
-        sum.ns += cost->full_share *
-                  plain_ns(cost, work, work->kv_read, work->score_pairs, work->decode_read, factor);
+        add_plain(&sum, cost, cost->full_share, work, work, factor);
     }
     if (cost->window_share > 0.0) {
-        sum.ns += cost->window_share *
-                  plain_ns(cost, work, work->window_read, work->window_pairs, 0.0, factor);
+        const struct moe_token_work seen = through_window(cost, work);
+        add_plain(&sum, cost, cost->window_share, work, &seen, factor);
     }
     add_sparse(&sum, cost, work, factor);
-    sum.provenance = moe_provenance_worse(sum.provenance, cost->core_provenance);
+    if (cost->decode.series == NULL || cost->sparse_share + cost->pooled_share > 0.0) {
+        sum.provenance = moe_provenance_worse(sum.provenance, cost->core_provenance);
+    }
     return sum;
 }

@@ -76,10 +76,16 @@ static enum moe_status add_link(struct list *list, enum moe_cost_part part,
     return MOE_OK;
 }
 
-/* Named scalars have no quality of their own; the core's is that of all series of its kind. */
+/* The series of decode attention, and the rates of what has none: prompts. Named scalars have no
+ * quality of their own; the core's is that of all series of its kind. */
 static void add_core(struct list *list, const struct moe_cost *cost)
 {
     const struct moe_calibration *calibration = list->calibration;
+    const struct moe_calibration_decode *decode = cost->decode.series;
+    if (decode != NULL) {
+        add(list, MOE_COST_ATTENTION, decode->series, (enum moe_provenance) decode->provenance,
+            decode->source);
+    }
     for (uint32_t i = 0; i < calibration->parameter_count; i++) {
         const struct moe_calibration_parameter *row = &calibration->parameter_rows[i];
         if (strcmp(row->name, moe_parameter_name(cost->core_rate)) == 0 &&

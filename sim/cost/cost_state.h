@@ -5,6 +5,7 @@
 #include "sim/cost/calibration.h"
 #include "sim/cost/cost.h"
 #include "sim/cost/curve.h"
+#include "sim/cost/decode.h"
 #include "sim/cost/norm.h"
 
 enum {
@@ -71,9 +72,10 @@ struct moe_cost {
     double core_t0_ns;       /* fixed time of the core's kernels */
     double core_p;
     double core_inverse_p;
-    double index_read_ns;  /* reading the index key of one token, one layer */
-    double index_pair_ns;  /* its score */
-    double index_score_ns; /* writing the score, and choosing */
+    struct moe_decode decode; /* of sequences with one row; without a series: as above */
+    double index_read_ns;     /* reading the index key of one token, one layer */
+    double index_pair_ns;     /* its score */
+    double index_score_ns;    /* writing the score, and choosing */
     double index_core_p;
     double index_t0_ns;
     double sparse_ratio; /* tokens of an entry; 1 without sparse layers */

@@ -24,6 +24,7 @@ void moe_batch_add_work(const struct moe_serving_state *s, struct moe_token_work
     work->kv_read += last;
     work->score_pairs += n * context + n * (n + 1.0) / 2.0;
     work->decode_read += single ? last : 0.0;
+    work->decode_sequences += single ? 1.0 : 0.0;
     if (s->setup.window_size > 0) {
         const double window = s->setup.window_size;
         work->window_read += last < window + n - 1.0 ? last : window + n - 1.0;
