@@ -12,7 +12,14 @@ study() {
     "$moesim" run "results/$1/scenario.yaml" --format csv >"results/$1/report.csv" 2>/dev/null
 }
 
+page() {
+    echo "studies/$1" >&2
+    python3 "results/studies/$1.py" "$moesim"
+}
+
 study quickstart
+page pools
+page overlap
 if [ $# -gt 0 ]; then
     trace=results/switch128/switch128.trace.db
     [ -e "$trace" ] || "$moesim" trace import --format numpy "$1/switch128" -o "$trace"

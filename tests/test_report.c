@@ -188,6 +188,37 @@ Test(report, json_adds_up)
     json_decref(root);
 }
 
+/* A policy's figures are the decode pool's; those of the prefill pool stand with its run. */
+Test(report, json_has_the_figures_of_the_prefill_pool)
+{
+    fixture_make(&fixture, 1);
+    fixture_judge(&fixture);
+    const struct moe_run_result *prefill = &fixture.runs[0][0];
+    const long long time_ns = prefill->account[MOE_PHASE_SCORED].time_ns;
+    fixture.runs[1][0].prefill = prefill;
+    json_t *root = report_json();
+    json_t *run = at(root, "policies.#1.runs.#0");
+    const double own = json_real_value(at(root, "policies.#1.metrics.balancedness.mean"));
+    const double pool = json_real_value(at(run, "pools.prefill.figures.balancedness"));
+    long long parts = 0;
+    const char *key = NULL;
+    json_t *part = NULL;
+    cr_assert_float_eq(own, 1.0 / 1.1, 1e-9, "%g", own);
+    cr_assert_float_eq(pool, 1.0 / 1.6, 1e-9, "%g", pool);
+    json_object_foreach(at(run, "pools.prefill.time_ns"), key, part)
+    {
+        const char *source = NULL;
+        json_t *ns = NULL;
+        json_object_foreach(part, source, ns)
+        {
+            parts += json_integer_value(ns);
+        }
+    }
+    cr_assert_eq(parts, time_ns, "%lld ns of %lld", parts, time_ns);
+    cr_assert(json_is_null(at(root, "policies.#0.runs.#0.pools")));
+    json_decref(root);
+}
+
 Test(report, json_says_null_where_nothing_applies)
 {
     fixture_make(&fixture, 1);

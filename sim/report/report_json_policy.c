@@ -28,9 +28,10 @@
  *              slowed_ns, gain_ns} (sim/engine/online/online.h),
  *              halves: null, or of the scored steps in two halves {steps, time_ns, one_piece_ns,
  *              exchange_ns, hidden_ns} (sim/engine/overlap/halves_step.h),
- *              pools: null, or {prefill: as runs, handover: {count, bytes, place_ns, queue_ns,
- *              send_ns, beside_ns, longest_ns} (sim/engine/pools/handover.h)}; the run itself is
- *              then the decode pool's,
+ *              pools: null, or {prefill: as runs, with time_ns as above and figures {NAME: value}
+ *              of metric.def by that pool's own steps, handover: {count, bytes, place_ns,
+ *              queue_ns, send_ns, beside_ns, longest_ns} (sim/engine/pools/handover.h)}; the run
+ *              itself, and all above, is then the decode pool's,
  *              fetch: {slots, near_copies, far_copies, near_bytes, far_bytes, layer_steps,
  *              transfer_ns, exposed_ns, balance_without} (sim/engine/fetcher.h), null where the
  *              dispatch does not fetch; balance_without: the mean of the layers and steps,
@@ -90,16 +91,15 @@ static json_t *plan_json(struct moe_json *json, uint32_t policy)
     return out;
 }
 
-static json_t *time_json(struct moe_json *json, uint32_t policy)
+static json_t *time_json(struct moe_json *json, const struct moe_critical_path *path)
 {
-    const struct moe_critical_path path = moe_finding_path(json->study, policy);
     json_t *out = json_object();
     for (uint32_t part = 0; part < MOE_COST_PART_COUNT; part++) {
         json_t *object = json_object();
         for (uint32_t i = 0; i < MOE_PROVENANCE_COUNT; i++) {
-            if (path.ns[part][i] != 0) {
+            if (path->ns[part][i] != 0) {
                 moe_json_put(json, object, moe_provenance_name((enum moe_provenance) i),
-                             json_integer(path.ns[part][i]));
+                             json_integer(path->ns[part][i]));
             }
         }
         moe_json_put(json, out, moe_cost_part_name((enum moe_cost_part) part), object);
@@ -330,12 +330,27 @@ static json_t *plain_run_json(struct moe_json *json, const struct moe_run_result
     return out;
 }
 
+/* The prefill pool's run, with what a policy's summary has of the decode pool only. */
+static json_t *prefill_json(struct moe_json *json, const struct moe_run_result *prefill)
+{
+    json_t *out = plain_run_json(json, prefill);
+    json_t *figures = json_object();
+    for (uint32_t i = 0; i < MOE_METRIC_EVERY_COUNT; i++) {
+        const enum moe_metric metric = (enum moe_metric) i;
+        moe_json_put(json, figures, moe_metric_name(metric),
+                     moe_json_real(moe_metric_value(metric, prefill)));
+    }
+    moe_json_put(json, out, "figures", figures);
+    moe_json_put(json, out, "time_ns", time_json(json, &prefill->path));
+    return out;
+}
+
 static json_t *run_json(struct moe_json *json, const struct moe_run_result *run)
 {
     json_t *out = plain_run_json(json, run);
     json_t *pools = run->prefill != NULL ? json_object() : json_null();
     if (run->prefill != NULL) {
-        moe_json_put(json, pools, "prefill", plain_run_json(json, run->prefill));
+        moe_json_put(json, pools, "prefill", prefill_json(json, run->prefill));
         moe_json_put(json, pools, "handover", handover_json(json, &run->handover));
     }
     moe_json_put(json, out, "pools", pools);
@@ -347,6 +362,7 @@ json_t *moe_json_policy(struct moe_json *json, uint32_t policy)
     const struct moe_study *s = json->study;
     const struct moe_policy_summary *p = &s->policies[policy];
     const bool compared = p->fits && s->policies[s->baseline].fits;
+    const struct moe_critical_path path = moe_finding_path(s, policy);
     json_t *out = json_object();
     json_t *runs = json_array();
     for (uint32_t i = 0; i < s->seed_count; i++) {
@@ -361,7 +377,7 @@ json_t *moe_json_policy(struct moe_json *json, uint32_t policy)
                  compared ? moe_json_estimate(json, p->speedup) : json_null());
     moe_json_put(json, out, "metrics", p->fits ? metrics_json(json, p) : json_null());
     moe_json_put(json, out, "plan", plan_json(json, policy));
-    moe_json_put(json, out, "time_ns", p->fits ? time_json(json, policy) : json_null());
+    moe_json_put(json, out, "time_ns", p->fits ? time_json(json, &path) : json_null());
     moe_json_put(json, out, "stragglers", p->fits ? stragglers_json(json, policy) : json_null());
     moe_json_put(json, out, "runs", runs);
     return out;

@@ -133,7 +133,9 @@ static void say_ways(struct moe_page *page, const struct moe_scenario *s)
         moe_page_field(page, "batches", "a rank with prompts to read reads nothing else");
     }
     if (v->attention_ranks > 1) {
-        moe_page_field(page, "attention", "tensor parallel over %u GPUs, which are one rank",
+        moe_page_field(page, "attention",
+                       "tensor parallel over %u GPUs, which are one rank: requests and tokens "
+                       "stated for a GPU are those of a rank",
                        v->attention_ranks);
     }
     if (v->graph_size_count > 0) {

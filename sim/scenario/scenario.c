@@ -112,8 +112,9 @@ static const struct moe_setting items[] = {
          "how much longer arithmetic takes beside an exchange; 0 = as calibrated, else 1"),
     REAL("serving.overlap_comm", serving.overlap_comm, 0, 100, 1,
          "how much longer an exchange takes beside arithmetic; 0 = as calibrated, else 1"),
-    COUNT("serving.attention_ranks", serving.attention_ranks, 1, 72,
-          "GPUs that share one attention, tensor parallel; 1 = attention is data parallel"),
+    COUNT(
+        "serving.attention_ranks", serving.attention_ranks, 1, 72,
+        "GPUs that share one attention, tensor parallel, and what one GPU runs; 1 = data parallel"),
     COUNT("serving.drafts", serving.drafts, 0, MOE_SCENARIO_DRAFT_LIMIT,
           "tokens that a decoding request drafts beyond the next (multi-token prediction)"),
     REAL("serving.acceptance", serving.acceptance, 0, 1, 1,

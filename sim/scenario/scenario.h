@@ -102,7 +102,8 @@ struct moe_serving {                 /* serving: */
     double overlap_compute;     /*   overlap_compute: 0 (factor of arithmetic beside an exchange;
                                *   0 = as calibrated, 1 where that was not measured) */
     double overlap_comm;        /*   overlap_comm: 0 (factor of an exchange beside arithmetic) */
-    uint32_t attention_ranks;   /*   attention_ranks: 1 (GPUs that share an attention) */
+    uint32_t attention_ranks;   /*   attention_ranks: 1 (GPUs that share an attention;
+                               *   running_per_gpu and step_tokens are then theirs together) */
     uint32_t drafts;            /*   drafts: 0 (tokens predicted beyond the next) */
     double acceptance;          /*   acceptance: 0.8 (of each draft after an accepted one) */
     char acceptances_text[128]; /* acceptances: "" (by position, parted by spaces; positions
