@@ -4,7 +4,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "calibrate/bench/bench_around.h"
 #include "calibrate/bench/bench_bar.h"
@@ -18,6 +17,7 @@
 #include "calibrate/verb.h"
 #include "sim/base/options.h"
 #include "sim/base/output_file.h"
+#include "sim/base/wall_clock.h"
 
 enum { SENTINEL_TOKENS = 256, ROUTE_LIMIT = 16 };
 
@@ -75,13 +75,6 @@ struct run {
     struct moe_output_file csv;
     struct moe_output_file json;
 };
-
-static double now_s(void)
-{
-    struct timespec now;
-    (void) clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double) now.tv_sec + (double) now.tv_nsec * 1e-9;
-}
 
 /* Comma-separated names to indices, by a function that names index i (NULL behind the last). */
 static enum moe_status parse_names(const char *text, const char *option,
@@ -288,7 +281,7 @@ static void run_close(struct run *run)
 static enum moe_status measure_row(struct run *run, struct moe_bench_row *row, int32_t capacity,
                                    struct moe_error *err)
 {
-    row->begin_s = now_s() - run->begin_s;
+    row->begin_s = moe_wall_clock_s() - run->begin_s;
     run->ffn.seed++;
     const enum moe_status status = moe_bench_ffn_measure(&run->ffn, capacity, row, err);
     if (status == MOE_OK) {
@@ -339,14 +332,14 @@ static enum moe_status measure_ffn(struct run *run, const struct request *reques
     }
     MOE_TRY(measure_row(run, &run->sentinels[0], sentinel_rows, err));
     for (size_t i = 0; i < run->row_count; i++) {
-        const double before_s = now_s();
+        const double before_s = moe_wall_clock_s();
         /* Room for the slowest point so far and for the last sentinel. */
         if (stop_asked != 0 || before_s - run->begin_s + 2.0 * slowest_s > request->seconds) {
             break;
         }
         MOE_TRY(measure_row(run, &run->rows[i],
                             moe_bench_plan_capacity(run->rows, run->row_count, i), err));
-        const double took_s = now_s() - before_s;
+        const double took_s = moe_wall_clock_s() - before_s;
         slowest_s = took_s > slowest_s ? took_s : slowest_s;
     }
     return measure_row(run, &run->sentinels[1], sentinel_rows, err);
@@ -359,7 +352,7 @@ static enum moe_status measure_all(struct run *run, const struct request *reques
     const struct sigaction action = { .sa_handler = ask_to_stop, .sa_flags = (int) SA_RESETHAND };
     (void) sigaction(SIGTERM, &action, NULL);
     (void) sigaction(SIGINT, &action, NULL);
-    run->begin_s = now_s();
+    run->begin_s = moe_wall_clock_s();
     MOE_TRY(moe_ceilings_measure(run->blas, run->timer, (int64_t) request->stream_mib << 20,
                                  (int32_t) request->product_size, &run->moves, &run->ceilings,
                                  err));

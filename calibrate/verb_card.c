@@ -7,7 +7,10 @@
 #include <string.h>
 
 #include "calibrate/measure/measure_options.h"
+#include "calibrate/measure/measure_planner.h"
+#include "calibrate/measure/measure_threads.h"
 #include "calibrate/verb.h"
+#include "sim/base/wall_clock.h"
 
 enum { PASSES = 3, PASSES_BEFORE_SOAK = 2 };
 
@@ -70,14 +73,14 @@ static enum moe_status print_gpu(struct moe_measure_run *run, uint32_t rank, str
             (void) printf(" weights %.3f TB/s;", rate(point->bytes, us[i]) / 1e12);
         }
     }
-    (void) printf(" %.1f s\n", moe_measure_now() - run->begin_s);
+    (void) printf(" %.1f s\n", moe_wall_clock_s() - run->begin_s);
     return MOE_OK;
 }
 
 static enum moe_status measure(struct moe_measure_run *run, struct moe_error *err)
 {
     MOE_TRY(moe_measure_run_open(run, err));
-    enum moe_status status = moe_measure_run_all(run, err);
+    enum moe_status status = moe_measure_threads_run(run, err);
     if (status == MOE_OK) {
         status = moe_measure_run_end(run, err);
     }
@@ -96,7 +99,7 @@ enum moe_status moe_verb_card(int argc, char **argv, struct moe_error *err)
     static struct moe_measure_run run;
     static struct moe_measure_plan plan;
     struct moe_measure_options options = { 0 };
-    run.begin_s = moe_measure_now();
+    run.begin_s = moe_wall_clock_s();
     run.plan = &plan;
     run.limit_s = 38.0;
     run.soak_s = 10.0;

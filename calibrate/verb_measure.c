@@ -10,7 +10,10 @@
 #include "calibrate/measure/measure_backend.h"
 #include "calibrate/measure/measure_link.h"
 #include "calibrate/measure/measure_options.h"
+#include "calibrate/measure/measure_planner.h"
+#include "calibrate/measure/measure_threads.h"
 #include "calibrate/verb.h"
+#include "sim/base/wall_clock.h"
 
 static struct moe_measure_run run; /* too large for the stack, and what a signal reaches */
 static struct moe_measure_plan plan;
@@ -37,7 +40,7 @@ static void summarise(const struct moe_measure_options *options)
     const unsigned wrong = atomic_load(&run.wrong_count);
     (void) printf("%u samples of %u series on %u GPU%s in %.1f s, in %s\n", samples,
                   plan.series_count, run.gpu_count, run.gpu_count == 1 ? "" : "s",
-                  moe_measure_now() - run.begin_s, options->output);
+                  moe_wall_clock_s() - run.begin_s, options->output);
     if (skipped > 0) {
         (void) printf("%u visits were left out for the time limit of %.0f s\n", skipped,
                       run.limit_s);
@@ -79,7 +82,7 @@ static enum moe_status measure(const struct moe_measure_options *options, struct
         (void) fprintf(stderr, "moecal: going on with run %lld of %s\n", (long long) run.id,
                        options->output);
     }
-    status = moe_measure_run_all(&run, err);
+    status = moe_measure_threads_run(&run, err);
     if (status == MOE_OK && options->collectives && !atomic_load(&run.stop)) {
         status = moe_measure_link(&run, &stop_signal, err);
     }
@@ -118,7 +121,7 @@ enum moe_status moe_verb_measure(int argc, char **argv, struct moe_error *err)
 {
     static char command[1024];
     struct moe_measure_options options = { 0 };
-    run.begin_s = moe_measure_now();
+    run.begin_s = moe_wall_clock_s();
     run.plan = &plan;
     run.limit_s = 480.0;
     run.soak_s = 8.0;

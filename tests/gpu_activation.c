@@ -128,7 +128,7 @@ int main(int argc, char **argv)
                         .scale_twin = gpu_host(scales * sizeof(float)),
                         .mid_dev = gpu_alloc(2 * cells + GUARD),
                         .scale_dev = gpu_alloc(scales * sizeof(float)) };
-    for (size_t i = 0; i < 2 * cells; i++) { /* the first 128 are zeros: a block with scale 0 */
+    for (size_t i = 0; i < 2 * cells; i++) { /* the first 128 are zeros: a block with scale 1 */
         a.projected[i] = moe_bf16_from_float(i < 128 ? 0.0F : 4.0F * gpu_draw(key, i));
     }
     a.projected_dev = gpu_upload(a.projected, 4 * cells);

@@ -1,5 +1,5 @@
-/* Started by mpirun as several processes: hosts, ranks, the exchange of an id, and errors of one that
- * all must hear of. Plain program: exit code 0 when all is right. */
+/* Started by mpirun as several processes: hosts, ranks, the exchange of an id, and errors of one
+ * that all must hear of. Plain program: exit code 0 when all is right. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

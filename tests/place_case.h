@@ -56,8 +56,8 @@ enum moe_status place_case_solve(struct place_case *c, const struct moe_policy *
 void place_case_rename_experts(const struct place_case *from, const uint16_t *to,
                                struct place_case *c);
 
-/* The same case under other numbers of the GPUs, all of one node: GPU g becomes to[g], with its speed
- * and with what it held before. from is told of the one node too. */
+/* The same case under other numbers of the GPUs, all of one node: GPU g becomes to[g], with its
+ * speed and with what it held before. from is told of the one node too. */
 void place_case_rename_gpus(struct place_case *from, const uint16_t *to, struct place_case *c);
 
 /* The fullest GPU of a layer of c->plan over its mean; 1 without load. */

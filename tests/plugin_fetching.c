@@ -39,13 +39,14 @@ static enum moe_status fetch(void *state, const struct moe_dispatch_view *view,
     const uint32_t gpus = view->shape.gpu_count;
     const uint32_t first = broken == BY_ADDRESS ? (uint32_t) ((uintptr_t) state >> 4 & 1) : 0;
     const uint32_t most = broken == OVERFULL ? view->fetch_limit + 1 : 1;
+    const uint32_t room = gpus * view->fetch_limit;
     (void) err;
     if ((view->step + view->layer) % 2 == 1) {
         return MOE_OK;
     }
     for (uint32_t gpu = first; gpu < gpus; gpu++) {
         uint32_t here = 0;
-        for (uint32_t e = 0; e < view->shape.expert_count && here < most; e++) {
+        for (uint32_t e = 0; e < view->shape.expert_count && here < most && *count < room; e++) {
             if (!holds(view, e, gpu) || broken == RESIDENT) {
                 const uint32_t to = broken == NO_SUCH_GPU ? gpus : gpu;
                 copies[(*count)++] = (struct moe_dispatch_fetch){ (uint16_t) e, (uint16_t) to };
@@ -56,7 +57,7 @@ static enum moe_status fetch(void *state, const struct moe_dispatch_view *view,
             copies[*count] = copies[*count - 1];
             *count += 1;
         }
-        if (*count >= gpus * view->fetch_limit) {
+        if (*count >= room) {
             break;
         }
     }

@@ -10,7 +10,7 @@
 #include "sim/engine/goodput.h"
 #include "traces/trace_writer.h"
 
-enum { REQUESTS = 2000, PLANNED = REQUESTS / 100, MEAN_TOKENS = 100, STEP_NS = 1000000 };
+enum { REQUESTS = 2000, PLANNED = REQUESTS / 100, STEP_NS = 1000000 };
 
 /* Everything free but dense matrices (one server) or the host (several). */
 static const char calibration_form[] =
@@ -63,13 +63,13 @@ static void stop_unless(enum moe_status status, const struct moe_error *err)
 }
 
 /* Request i of REQUESTS has the law's quantile at (i + 1/2) / REQUESTS, a whole number. */
-static uint32_t tokens_of(enum queue_law law, uint32_t i)
+static uint32_t tokens_of(const struct queue_case *c, uint32_t i)
 {
     const double u = (i + 0.5) / REQUESTS;
-    double tokens = MEAN_TOKENS;
-    if (law == QUEUE_EXPONENTIAL) {
+    double tokens = c->tokens;
+    if (c->law == QUEUE_EXPONENTIAL) {
         tokens *= -log(1.0 - u);
-    } else if (law == QUEUE_LOGNORMAL) {
+    } else if (c->law == QUEUE_LOGNORMAL) {
         /* The normal quantile by bisection of its distribution. */
         double low = -9.0;
         double high = 9.0;
@@ -106,7 +106,7 @@ static void write_trace(const char *path, const struct queue_case *c)
     uint64_t hash = 0;
     stop_unless(moe_trace_writer_open(&writer, path, false, &model, &history, &err), &err);
     for (uint32_t i = 0; i < REQUESTS; i++) {
-        const uint32_t tokens = tokens_of(c->law, i);
+        const uint32_t tokens = tokens_of(c, i);
         const struct moe_trace_request request = {
             .arrival_ns = -1,
             .prompt_tokens = c->servers == 1 ? tokens : 1,
@@ -224,11 +224,11 @@ static double start_delay(double load, uint32_t servers)
 static void measure_service(const struct queue_case *c, double longest_s,
                             struct queue_answer *answer)
 {
-    const double second_s = longest_s / tokens_of(c->law, REQUESTS - 1);
+    const double second_s = longest_s / tokens_of(c, REQUESTS - 1);
     double sum = 0.0;
     double squares = 0.0;
     for (uint32_t i = PLANNED; i < REQUESTS; i++) {
-        const double s = second_s * tokens_of(c->law, i);
+        const double s = second_s * tokens_of(c, i);
         sum += s / (REQUESTS - PLANNED);
         squares += s * s / (REQUESTS - PLANNED);
     }

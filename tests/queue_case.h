@@ -29,6 +29,7 @@ struct queue_case {
     double rho;
     uint32_t arrivals; /* of a run */
     uint32_t seeds;    /* at most QUEUE_SEED_LIMIT */
+    uint32_t tokens;   /* mean of a request; with several servers as many steps */
 };
 
 struct queue_answer {

@@ -49,12 +49,16 @@ static double norm(double a, double b)
     return pow(pow(a, SAMPLE_P) + pow(b, SAMPLE_P), 1.0 / SAMPLE_P);
 }
 
+/* So many padded rows on so many active experts. */
+static double rows_ns(double rows, uint32_t active, double compute_factor)
+{
+    return SAMPLE_T0_NS + norm(active * weights() * 2.0 / SAMPLE_BANDWIDTH * 1e9,
+                               rows * 2.0 * weights() / SAMPLE_PEAK * 1e9 * compute_factor);
+}
+
 double sample_expert_ns(double tokens, uint32_t active, double compute_factor)
 {
-    const double tiles = active * ceil(tokens / SAMPLE_TILE);
-    return SAMPLE_T0_NS +
-           norm(active * weights() * 2.0 / SAMPLE_BANDWIDTH * 1e9,
-                tiles * SAMPLE_TILE * 2.0 * weights() / SAMPLE_PEAK * 1e9 * compute_factor);
+    return rows_ns(active * ceil(tokens / SAMPLE_TILE) * SAMPLE_TILE, active, compute_factor);
 }
 
 double sample_exchange_ns(double bytes)
@@ -140,6 +144,17 @@ static double factor_of(const struct writer *writer, uint32_t gpu)
            writer->world->run_factor;
 }
 
+static double fullest_rows(const struct writer *writer, double fullest)
+{
+    return writer->world->fullest_weight * fmin(fullest, 128.0);
+}
+
+static double expert_ns(const struct writer *writer, double tokens, uint32_t active, double factor)
+{
+    const double rows = active * ceil(tokens / SAMPLE_TILE) * SAMPLE_TILE;
+    return rows_ns(rows + fullest_rows(writer, ceil(tokens)), active, factor);
+}
+
 static int64_t add_point(struct writer *writer, int64_t series, const char *role, double tokens,
                          int32_t active, double bytes, double flops)
 {
@@ -178,30 +193,32 @@ static void expert_point(struct writer *writer, int64_t series, const char *role
         for (int32_t pass = 1; pass <= passes; pass++) {
             const double factor = factor_of(writer, gpu) * next_clock(writer);
             add_sample(writer, point, gpu, pass,
-                       sample_expert_ns(tokens, (uint32_t) active, factor) * (slow ? 1.25 : 1.0) *
+                       expert_ns(writer, tokens, (uint32_t) active, factor) * (slow ? 1.25 : 1.0) *
                            scale_of(writer, role));
         }
     }
 }
 
-static void skew_point(struct writer *writer, int64_t series)
+/* Expert i of the active ones has low + step * (i % 7) rows. */
+static void uneven_point(struct writer *writer, int64_t series, const char *role, int32_t active,
+                         int32_t low, int32_t step)
 {
-    int32_t rows[SAMPLE_UNITS];
+    int32_t rows[SAMPLE_UNITS] = { 0 };
     double tiles = 0.0;
     double total = 0.0;
-    for (int i = 0; i < SAMPLE_UNITS; i++) {
-        rows[i] = 10 + 30 * (i % 7);
+    for (int i = 0; i < active; i++) {
+        rows[i] = low + step * (i % 7);
         tiles += ceil(rows[i] / (double) SAMPLE_TILE);
         total += rows[i];
     }
     int64_t id = 0;
     const struct moe_sample_point point = {
         .series = series,
-        .role = "skew",
-        .tokens = total / SAMPLE_UNITS,
-        .active = SAMPLE_UNITS,
-        .row_max = 190,
-        .bytes = SAMPLE_UNITS * weights() * 2.0,
+        .role = role,
+        .tokens = total / active,
+        .active = active,
+        .row_max = low + 6 * step,
+        .bytes = active * weights() * 2.0,
         .flops = total * 2.0 * weights(),
         .histogram = "zipf1.0",
         .rows = rows,
@@ -209,10 +226,10 @@ static void skew_point(struct writer *writer, int64_t series)
     };
     ok(moe_sample_add_point(writer->store, &point, &id, NULL));
     for (uint32_t gpu = 0; gpu < writer->world->gpu_count; gpu++) {
-        const double memory = SAMPLE_UNITS * weights() * 2.0 / SAMPLE_BANDWIDTH * 1e9;
-        const double compute = tiles * SAMPLE_TILE * 2.0 * weights() / SAMPLE_PEAK * 1e9;
         const double factor = factor_of(writer, gpu) * next_clock(writer);
-        add_sample(writer, id, gpu, 1, SAMPLE_T0_NS + norm(memory, compute * factor));
+        add_sample(writer, id, gpu, 1,
+                   rows_ns(tiles * SAMPLE_TILE + fullest_rows(writer, low + 6 * step),
+                           (uint32_t) active, factor));
     }
 }
 
@@ -244,7 +261,7 @@ static void write_experts(struct writer *writer)
             writer->now_s += 6.0;
             for (uint32_t gpu = 0; gpu < writer->world->gpu_count; gpu++) {
                 const double factor = factor_of(writer, gpu) * next_clock(writer);
-                add_sample(writer, sentinel, gpu, 1, sample_expert_ns(256, SAMPLE_UNITS, factor));
+                add_sample(writer, sentinel, gpu, 1, expert_ns(writer, 256, SAMPLE_UNITS, factor));
             }
         }
     }
@@ -255,14 +272,21 @@ static void write_experts(struct writer *writer)
     for (size_t i = 0; i < sizeof heldout / sizeof heldout[0]; i++) {
         expert_point(writer, series, "heldout", heldout[i], i % 4 == 3 ? 16 : SAMPLE_UNITS);
     }
-    skew_point(writer, series);
+    uneven_point(writer, series, "skew", SAMPLE_UNITS, 10, 30);
+    if (writer->world->uneven) {
+        uneven_point(writer, series, "uneven", 8, 2, 2);
+        uneven_point(writer, series, "uneven", 8, 20, 16);
+        uneven_point(writer, series, "uneven", SAMPLE_UNITS, 5, 7);
+        uneven_point(writer, series, "uneven", SAMPLE_UNITS, 40, 25);
+        uneven_point(writer, series, "uneven", SAMPLE_UNITS, 10, 30);
+    }
     /* Under load that lasts, arithmetic takes 1.2 times as long. */
     const int64_t lasting =
         add_point(writer, series, "sustained", 512, SAMPLE_UNITS, SAMPLE_UNITS * weights() * 2.0,
                   SAMPLE_UNITS * 512 * 2.0 * weights());
     for (uint32_t gpu = 0; gpu < writer->world->gpu_count; gpu++) {
         add_sample(writer, lasting, gpu, 1,
-                   sample_expert_ns(512, SAMPLE_UNITS, 1.2 * factor_of(writer, gpu)));
+                   expert_ns(writer, 512, SAMPLE_UNITS, 1.2 * factor_of(writer, gpu)));
     }
 }
 

@@ -22,7 +22,10 @@ struct sample_world {
     bool kernel_switch;  /* between 66 and 95 rows 25 % slower, where no anchor lies */
     bool experts_only;   /* no other series */
     const char *decode_csv; /* decode attention besides, as such a table has it; NULL: none */
-    double heldout_scale;   /* multiplies held-out and skew times; 1: honest */
+    double
+        fullest_weight;   /* what the fullest expert's rows, up to 128, count besides; 0: nothing */
+    bool uneven;          /* four uneven anchors, and one that looks like the skewed point */
+    double heldout_scale; /* multiplies held-out and skew times; 1: honest */
     const char *started_at;
     uint32_t first_gpu; /* number in the made-up UUIDs */
     const char *driver;

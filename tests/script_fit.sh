@@ -32,6 +32,24 @@ expect 0 "" "$moesim" cal info a.cal.db
 says "expert-4096x1536-bf16-swiglu-own"
 says "GPUs measured one by one: 2"
 
+# Passes repeat, and both programs that say so say how often; held-out errors by how rows lie.
+expect 0 "" "$moesim" cal verify a.cal.db
+says "ok       nine of ten later passes are within 1.5 % of the first"
+grep -E "^all +[0-9]+ +100.0 +100.0" out.txt >/dev/null || complain "repeats: $(cat out.txt)"
+"$world" p.cal.db || complain "no samples"
+python3 - <<'PY' || complain "python3"
+import sqlite3
+db = sqlite3.connect('p.cal.db')
+db.execute("UPDATE sample_point SET histogram = 'random-2' WHERE role = 'heldout' AND tokens = 72")
+db.execute("UPDATE sample_point SET histogram = 'some' WHERE role = 'heldout' AND tokens = 80")
+db.execute("UPDATE sample SET median_us = 1.02 * median_us, min_us = NULL WHERE pass = 2")
+db.commit()
+PY
+expect 0 "" "$moesim" fit p.cal.db
+grep -E "^all +12 +[0-9.]+ +2 +[0-9.]+ +2 +[0-9.]+$" out.txt >/dev/null ||
+    complain "rows apart: $(cat out.txt)"
+grep -E "^expert +[0-9]+ +[0-8]?[0-9.]+ " out.txt >/dev/null || complain "repeats: $(cat out.txt)"
+
 # A model that anchors do not show: written, named, and with --gate exit code 3.
 "$world" d.cal.db switch || complain "no samples"
 expect 3 "missed their gate" "$moesim" fit d.cal.db --gate

@@ -23,7 +23,9 @@ static void print_waits(void)
     uint32_t inside = 0;
     for (size_t q = 0; q < sizeof queues / sizeof queues[0]; q++) {
         for (size_t l = 0; l < sizeof loads / sizeof loads[0]; l++) {
-            const struct queue_case c = { queues[q].law, queues[q].servers, loads[l], 20000, 20 };
+            const struct queue_case c = {
+                queues[q].law, queues[q].servers, loads[l], 20000, 20, 100
+            };
             const struct queue_answer a = queue_case_run(&c);
             const bool in = fabs(a.wait_s.mean - a.theory_s) <= a.wait_s.half;
             inside += in;
@@ -46,7 +48,7 @@ static void print_rates(void)
         "| limit, services | goodput by theory 1/s | found 1/s | inside |\n|---|---|---|---|");
     static const double limits[] = { 8.0, 15.0, 40.0 };
     for (size_t i = 0; i < sizeof limits / sizeof limits[0]; i++) {
-        const struct queue_case c = { QUEUE_EXPONENTIAL, 1, 0.0, 10000, 10 };
+        const struct queue_case c = { QUEUE_EXPONENTIAL, 1, 0.0, 10000, 10, 100 };
         double theory = 0.0;
         const struct moe_estimate found = queue_case_goodput(&c, limits[i], &theory);
         const bool in = fabs(found.mean - theory) <= found.half;

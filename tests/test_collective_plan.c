@@ -1,4 +1,5 @@
-/* The plan of collectives, its matrices and patterns: what must hold of every size and rank count. */
+/* The plan of collectives, its matrices and patterns: what must hold of every size and rank
+ * count. */
 #include <criterion/criterion.h>
 #include <math.h>
 #include <stdlib.h>
@@ -242,7 +243,7 @@ Test(exchange_matrix, rows_sum_and_hot_rank)
 {
     int64_t bytes[64 * 64];
     int64_t again[64 * 64];
-    char name[24];
+    char name[MOE_EXCHANGE_NAME];
     for (uint32_t ranks = 1; ranks <= 64; ranks = ranks * 2 + (ranks == 4)) {
         for (uint32_t kind = 0; kind < 4; kind++) {
             moe_exchange_matrix_make(kind, ranks, 4800, 5, bytes);
@@ -256,7 +257,7 @@ Test(exchange_matrix, rows_sum_and_hot_rank)
                     sum += bytes[from * ranks + to];
                 }
                 cr_assert_eq(sum, 4800 * (int64_t) ranks, "%s",
-                             moe_exchange_matrix_name(kind, name));
+                             moe_exchange_matrix_name(kind, 1, name));
             }
         }
     }
@@ -265,14 +266,15 @@ Test(exchange_matrix, rows_sum_and_hot_rank)
     cr_assert_gt(bytes[2], 16 * bytes[1]);
     moe_exchange_matrix_make(MOE_EXCHANGE_OWN, 2, 4800, 5, bytes);
     cr_assert(bytes[0] > 16 * bytes[1] && bytes[3] > 16 * bytes[2]);
-    cr_assert_str_eq(moe_exchange_matrix_name(MOE_EXCHANGE_OWN, name), "own");
+    cr_assert_str_eq(moe_exchange_matrix_name(MOE_EXCHANGE_OWN, 1, name), "own");
     moe_exchange_matrix_make(0, 2, 4800, 5, bytes);
     cr_assert_eq(bytes[0], 8528); /* 600 grains: 533.3 and 66.7, the rest to the larger remainder */
     cr_assert_eq(bytes[1], 1072);
     moe_exchange_matrix_make(1, 2, 4800, 5, bytes);
     moe_exchange_matrix_make(1, 2, 4800, 6, again);
     cr_assert(bytes[0] != again[0] || bytes[2] != again[2], "the seed does not matter");
-    cr_assert_str_eq(moe_exchange_matrix_name(2, name), "random-2");
+    cr_assert_str_eq(moe_exchange_matrix_name(2, 1, name), "random-2");
+    cr_assert_str_eq(moe_exchange_matrix_name(2, 7, name), "random-2-7");
 }
 
 /* What call must leave in rank's receive buffer, said the slow obvious way: a list of every rank's

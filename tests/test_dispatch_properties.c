@@ -1,4 +1,5 @@
-/* What holds of every dispatch policy on every layer: random ones, the smallest failing one shown. */
+/* What holds of every dispatch policy on every layer: random ones, the smallest failing one
+ * shown. */
 #include <math.h>
 #include <stdio.h>
 

@@ -1,4 +1,5 @@
-/* What each dispatch policy does that no other does: hand-made layers and rules over random ones. */
+/* What each dispatch policy does that no other does: hand-made layers and rules over random
+ * ones. */
 #include "tests/dispatch_case.h"
 
 enum { CASES = 500 };

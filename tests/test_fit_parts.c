@@ -249,15 +249,81 @@ Test(fit_parts, the_fullest_expert_is_told_from_the_tiles)
         for (uint32_t t = 0; t < MOE_SHAPE_TILES; t++) {
             cr_expect_geq(errors[t], errors[4], "tile %u beats 64", moe_shape_tiles[t]);
         }
-        cr_assert_eq(moe_shape_fit(&fit, &shape, 64, &arena, NULL), MOE_OK);
+        cr_assert_eq(moe_shape_fit(&fit, &shape, 64, MOE_ROOFLINE_STARTS, &arena, NULL), MOE_OK);
         cr_expect(fabs(fit.roofline.weight - weights[i]) < 1.0, "%g, not %g", fit.roofline.weight,
                   weights[i]);
         shape.count = 2 * TOKEN_POINTS; /* two counts: both could be the tiles' doing */
         cr_assert_eq(moe_shape_foretell(errors, &by_rows, &shape, &arena, NULL), MOE_OK);
         cr_expect(!by_rows);
-        cr_assert_eq(moe_shape_fit(&fit, &shape, 64, &arena, NULL), MOE_OK);
+        cr_assert_eq(moe_shape_fit(&fit, &shape, 64, MOE_ROOFLINE_STARTS, &arena, NULL), MOE_OK);
         cr_expect_eq(fit.roofline.weight, 0.0);
     }
+}
+
+/* Two counts of active experts, the second on many points; the kernel takes a fifth longer beyond
+ * 64 rows, and where odd is not 1 the first count's even points that many times as long. */
+static struct moe_shape draw_steps(struct moe_shape_point *points, double odd)
+{
+    static const double thin[] = { 1, 2, 4, 8, 16, 32, 64, 128, 256, 512 };
+    static const double dense[] = { 1, 2, 4, 8, 16, 32, 48, 64, 65, 80, 96, 128, 192, 256, 512 };
+    struct moe_shape shape = draw_shape(points, 0.0);
+    shape.count = 0;
+    for (uint32_t i = 0; i < 25; i++) {
+        const bool is_thin = i < 10;
+        struct moe_shape_point *point = &points[shape.count++];
+        *point = (struct moe_shape_point){ .tokens = is_thin ? thin[i] : dense[i - 10],
+                                           .active = is_thin ? 4 : 8 };
+        const double rows = point->active * ceil(point->tokens / 16.0) * 16.0;
+        point->ns = moe_roofline_ns(&truth, point->active * 2.0 * moe_shape_weights(&shape),
+                                    rows * 2.0 * moe_shape_weights(&shape), 1.0) *
+                    (point->tokens > 64.0 ? 1.2 : 1.0) * (is_thin && i % 2 == 0 ? odd : 1.0);
+    }
+    return shape;
+}
+
+/* The table's time of 4 active experts at so many tokens; 0 when it has no such point. */
+static double table_ns(const struct moe_shape *shape, double tokens, enum moe_provenance provenance)
+{
+    struct moe_table_builder builder;
+    struct moe_shape_fit fit = { .roofline = truth, .tile_tokens = 16 };
+    moe_table_builder_init(&builder, "drawn", &arena);
+    cr_assert_eq(moe_shape_rows(&builder, shape, &fit, MOE_PROVENANCE_MEASURED, "here", NULL),
+                 MOE_OK);
+    for (uint32_t i = 0; i < builder.calibration.point_count; i++) {
+        const struct moe_calibration_point *point = &builder.calibration.point_rows[i];
+        if (point->active == 4.0 && point->tokens == tokens) {
+            cr_expect_eq(point->provenance, provenance, "%g tokens", tokens);
+            return point->median_ns;
+        }
+    }
+    return 0.0;
+}
+
+Test(fit_parts, few_points_follow_the_steps_of_many)
+{
+    struct moe_shape_point points[SHAPE_POINTS];
+    struct moe_shape shape = draw_steps(points, 1.0);
+    const double bytes = 4 * 2.0 * moe_shape_weights(&shape);
+    const double ns_65 =
+        1.2 * moe_roofline_ns(&truth, bytes, 4 * 80.0 * 2.0 * moe_shape_weights(&shape), 1.0);
+    const double found = table_ns(&shape, 65.0, MOE_PROVENANCE_INTERPOLATED);
+    cr_expect(fabs(found / ns_65 - 1.0) < 1e-6, "65 rows: %g ns, not %g", found, ns_65);
+    cr_expect_gt(table_ns(&shape, 64.0, MOE_PROVENANCE_MEASURED), 0.0);
+    /* Cut off behind 32 rows, what lies beyond follows too, but says that it was never seen. */
+    shape.points = &points[0];
+    for (uint32_t i = 6; i < 10; i++) {
+        points[i].active = 3; /* a row of its own */
+    }
+    struct moe_shape_point sorted[SHAPE_POINTS];
+    for (uint32_t i = 0; i < 25; i++) {
+        sorted[i] = points[i < 4 ? 6 + i : i < 10 ? i - 4 : i];
+    }
+    shape.points = sorted;
+    const double beyond = table_ns(&shape, 65.0, MOE_PROVENANCE_EXTRAPOLATED);
+    cr_expect(fabs(beyond / ns_65 - 1.0) < 1e-6, "65 rows: %g ns, not %g", beyond, ns_65);
+    /* A row whose points go their own way is left alone between them. */
+    shape = draw_steps(points, 1.3);
+    cr_expect_eq(table_ns(&shape, 65.0, MOE_PROVENANCE_MEASURED), 0.0);
 }
 
 Test(fit_parts, arithmetic_follows_the_clock_and_memory_does_not)

@@ -103,8 +103,9 @@ Test(fit_samples, finds_what_was_planted)
     cr_expect_lt(held->mape, 0.006);
     cr_expect_eq(held->checked, 16, "%u", held->checked); /* 8 points on 2 GPUs */
     cr_expect_lt(quality_of(expert_name, MOE_FIT_SKEW)->mape, 0.01);
-    cr_expect_gt(held->repeats, 0);
-    cr_expect_gt(held->agreeing, 0.95 * held->repeats); /* noise 0.3 % against 1.5 % */
+    cr_expect_gt(held->repeats.count, 0);
+    cr_expect_gt(held->repeats.agreeing,
+                 0.95 * held->repeats.count); /* noise 0.3 % against 1.5 % */
     /* Lines: the last rank counts, not the one that left at 0.9. */
     cr_expect_eq(quality_of("all_to_all-2", MOE_FIT_HELDOUT)->status, MOE_FIT_CALIBRATED);
     cr_expect_lt(quality_of("all_to_all_v-2", MOE_FIT_SKEW)->mape, 0.06);
@@ -379,16 +380,18 @@ Test(fit_samples, clocks_are_taken_off)
     uint32_t raw = 0;
     uint32_t even = 0;
     for (uint32_t i = 0; i < fit.fitter.seen.count; i++) {
-        repeats += fit.fitter.seen.items[i].repeats;
-        raw += fit.fitter.seen.items[i].agreeing;
-        even += fit.fitter.even.items[i].agreeing;
+        if (fit.fitter.seen.items[i].repeats > 0) {
+            repeats++;
+            raw += fit.fitter.seen.items[i].spread <= 0.015;
+            even += fit.fitter.even.items[i].spread <= 0.015;
+        }
     }
     cr_expect_lt(raw, 0.8 * repeats, "%u of %u", raw, repeats);
     cr_expect_gt(even, 0.95 * repeats, "%u of %u", even, repeats);
 }
 
-/* The largest distance of a row of table point from what was measured at it; but for 256 rows, where
- * the sentinel, at a clock of its own, is a second point of the same place. */
+/* The largest distance of a row of table point from what was measured at it; but for 256 rows,
+ * where the sentinel, at a clock of its own, is a second point of the same place. */
 static double largest_distance(void)
 {
     const struct moe_calibration *made = &fit.builder.calibration;
@@ -424,6 +427,45 @@ Test(fit_samples, settled_points_are_stated_at_their_own_clock)
     world.settled = true;
     fit_world(&world);
     cr_expect_lt(largest_distance(), 0.01, "%g", largest_distance());
+}
+
+static double skew_with_weight(double *weight, bool uneven)
+{
+    struct sample_world world = sample_world_plain(15);
+    world.experts_only = true;
+    world.fullest_weight = 12.0;
+    world.uneven = uneven;
+    fit_world(&world);
+    *weight = fit.fitter.shapes[0].fit.roofline.weight;
+    return quality_of(expert_name, MOE_FIT_SKEW)->mape;
+}
+
+Test(fit_samples, uneven_anchors_weigh_the_fullest_expert)
+{
+    double weight = 0.0;
+    const double without = skew_with_weight(&weight, false);
+    cr_expect_eq(weight, 0.0, "even rows of three counts, two of them short, tell none");
+    cr_expect_eq(fit.fitter.shapes[0].fullest.loads, 0);
+    const double with = skew_with_weight(&weight, true);
+    const struct moe_fitter_fullest *fullest = &fit.fitter.shapes[0].fullest;
+    cr_expect_eq(fullest->loads, 4, "%u: the fifth is the skewed point itself", fullest->loads);
+    cr_expect(fullest->is_used);
+    cr_expect_lt(fullest->rms_left_out, 0.5 * fullest->rms_before);
+    /* Even rows took a part of it into the roofline's rate, so it is not the planted one to a
+     * tenth; what it foretells is. */
+    cr_expect(weight > 6.0 && weight < 24.0, "%g, planted 12", weight);
+    cr_expect_lt(with, 0.5 * without, "%g after %g", with, without);
+    const struct moe_calibration_fullest *row = &fit.builder.calibration.fullest_rows[0];
+    cr_assert_eq(fit.builder.calibration.fullest_count, 1);
+    cr_expect_eq(row->weight, weight);
+    /* A world without such a weight is not given one. */
+    struct sample_world plain = sample_world_plain(15);
+    plain.experts_only = true;
+    plain.uneven = true;
+    fit_world(&plain);
+    cr_expect_lt(fit.fitter.shapes[0].fit.roofline.weight, 1.0, "%g",
+                 fit.fitter.shapes[0].fit.roofline.weight);
+    cr_expect_eq(fit.builder.calibration.series_rows[0].tile_tokens, SAMPLE_TILE);
 }
 
 static void change(const char *sql)
@@ -464,7 +506,7 @@ Test(fit_samples, bad_cells_are_refused_with_their_row)
     refuse("UPDATE sample_point SET tokens = 0 WHERE id = 2", MOE_RANGE,
            "table sample_point, row id 2: tokens is 0");
     refuse("UPDATE sample_point SET role = 'held' WHERE id = 2", MOE_RANGE,
-           "role is held; allowed: anchor refine heldout skew sentinel sustained");
+           "role is held; allowed: anchor refine heldout skew sentinel sustained uneven burst");
     refuse("UPDATE sample_series SET kind = 'magic'", MOE_RANGE,
            "table sample_series, row id 1: kind is magic; allowed: expert gemm permute");
     refuse("UPDATE sample_gpu SET uuid = ''", MOE_RANGE, "table sample_gpu, row id 1: uuid is ");

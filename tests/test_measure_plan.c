@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "calibrate/measure/measure_model.h"
-#include "calibrate/measure/measure_plan.h"
+#include "calibrate/measure/measure_planner.h"
 #include "calibrate/timing/settle_rule.h"
 
 static struct moe_measure_request request;

@@ -9,7 +9,8 @@ TestSuite(queueing);
 
 static void check_case(enum queue_law law, uint32_t servers, double rho)
 {
-    const struct queue_case c = { law, servers, rho, 4000, 12 };
+    /* With several servers a request takes a step for every token. */
+    const struct queue_case c = { law, servers, rho, 4000, 12, servers == 1 ? 100 : 25 };
     const struct queue_answer a = queue_case_run(&c);
     cr_expect(fabs(a.wait_s.mean - a.theory_s) <= a.wait_s.half,
               "law %d, %u servers, load %g: %g ± %g s, theory %g s", (int) law, servers, rho,
@@ -50,7 +51,7 @@ Test(queueing, exponential_services_on_several_servers)
 /* A search over rates finds the rate that theory gives. */
 Test(queueing, goodput_of_exponential_services)
 {
-    const struct queue_case c = { QUEUE_EXPONENTIAL, 1, 0.0, 5000, 6 };
+    const struct queue_case c = { QUEUE_EXPONENTIAL, 1, 0.0, 5000, 6, 100 };
     double theory = 0.0;
     const struct moe_estimate found = queue_case_goodput(&c, 15.0, &theory);
     cr_assert_float_eq(found.mean, theory, found.half, "%g ± %g requests/s, theory %g", found.mean,
@@ -61,6 +62,6 @@ Test(queueing, goodput_of_exponential_services)
 /* Ten per cent above what it can serve: told in every seed. */
 Test(queueing, overload_is_called_saturated)
 {
-    const struct queue_case c = { QUEUE_EXPONENTIAL, 1, 1.1, 6000, 6 };
+    const struct queue_case c = { QUEUE_EXPONENTIAL, 1, 1.1, 6000, 6, 100 };
     cr_assert_eq(queue_case_run(&c).saturated, 6);
 }

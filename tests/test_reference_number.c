@@ -58,3 +58,13 @@ Test(reference_number, e4m3_takes_the_nearest)
     cr_assert_eq(moe_e4m3_from_float(-1e30F), 0xfe);
     cr_assert_eq(moe_e4m3_from_float(NAN) & 0x7f, 0x7f);
 }
+
+Test(reference_number, e4m3_scale_is_never_zero)
+{
+    cr_assert_eq(moe_e4m3_scale(448.0F), 1.0F);
+    cr_assert_eq(moe_e4m3_scale(7.0F), 0x1p-6F);
+    cr_assert_eq(moe_e4m3_scale(0.0F), 1.0F);
+    cr_assert_eq(moe_e4m3_scale(nextafterf(0x1p-100F, 0.0F)), 1.0F);
+    cr_assert_lt(moe_e4m3_scale(0x1p-100F), 0x1p-108F);
+    cr_assert(isfinite(1.0F / moe_e4m3_scale(0x1p-100F)));
+}

@@ -133,6 +133,11 @@ Test(sample_files, verify_sees_each_damage)
                    "role = 'heldout'");
     fit_file(a_path);
     expect_verdict(MOE_SAMPLE_CHECK_HELDOUT, "anchors and nothing held out");
+    change(a_path,
+           "UPDATE sample_point SET role = 'heldout' WHERE role = 'skew'; UPDATE sample SET "
+           "median_us = 1.02 * median_us, min_us = NULL WHERE pass = 2");
+    fit_file(a_path);
+    expect_verdict(MOE_SAMPLE_CHECK_REPEATS, " are within it, 90 % are asked");
 }
 
 Test(sample_files, merge_unites_once)

@@ -220,7 +220,8 @@ enum moe_status moe_lt_plan_run(struct moe_blas *blas, const struct moe_lt_plan 
 }
 
 /* Another algorithm than the library's first must be faster by this to be taken: among equals the
- * choice would be an accident, and a point's repeat on another GPU or day measure another kernel. */
+ * choice would be an accident, and a point's repeat on another GPU or day measure another
+ * kernel. */
 static const float CHOICE_GAIN = 0.97F;
 
 /* The better of two runs over all samples after a first one that loads the kernel. */

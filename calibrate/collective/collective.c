@@ -7,12 +7,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "calibrate/collective/collective_store.h"
 #include "calibrate/collective/exchange_pattern.h"
 #include "calibrate/collective/overlap.h"
 #include "sim/base/progress.h"
+#include "sim/base/wall_clock.h"
 
 /* A visit's share of timed calls when time is short: enough for the least count of small ones. */
 static const double LEAST_BUDGET_S = 0.01;
@@ -42,13 +42,6 @@ struct measurement {
     int64_t seq;
 };
 
-static double now_s(void)
-{
-    struct timespec now;
-    (void) clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double) now.tv_sec + (double) now.tv_nsec * 1e-9;
-}
-
 struct moe_collective_options moe_collective_options_all(const uint32_t *devices, uint32_t count)
 {
     const struct moe_collective_request request =
@@ -58,7 +51,7 @@ struct moe_collective_options moe_collective_options_all(const uint32_t *devices
         .device_count = count,
         .seed = request.seed,
         .limit_s = INFINITY,
-        .begin_s = now_s(),
+        .begin_s = moe_wall_clock_s(),
         .raw_share = 0.02,
         .overlap = request.overlap,
         .least_bytes = request.least_bytes,
@@ -209,7 +202,7 @@ static enum moe_status ask_leave(const struct measurement *m, uint32_t point, ui
                                  struct leave *leave, struct moe_error *err)
 {
     enum moe_status status = MOE_OK;
-    const double left_s = m->end_s - now_s();
+    const double left_s = m->end_s - moe_wall_clock_s();
     const double tightness = left_s / (m->ahead_s > 0.0 ? m->ahead_s : 1.0);
     leave->budget_s = MOE_COLLECTIVE_BUDGET_S * (tightness < 1.0 ? tightness : 1.0);
     if (!(leave->budget_s >= LEAST_BUDGET_S)) {
@@ -276,7 +269,7 @@ static enum moe_status visit_overlap(struct measurement *m, uint32_t point, uint
                                      struct moe_error *err)
 {
     const struct moe_collective_call call = moe_collective_plan_call(m->plan, point, 0, NULL);
-    const double begin_s = now_s();
+    const double begin_s = moe_wall_clock_s();
     if (m->overlap == NULL) {
         const enum moe_status made =
             moe_overlap_create(&m->tools, &m->plan->overlap, &m->overlap, err);
@@ -307,7 +300,7 @@ static enum moe_status visit(struct measurement *m, uint32_t point, uint32_t pas
     for (uint32_t rank = 0; rank < (alone ? m->plan->rank_count : 1); rank++) {
         const struct moe_collective_call call =
             moe_collective_plan_call(m->plan, point, rank, matrix);
-        const double begin_s = now_s();
+        const double begin_s = moe_wall_clock_s();
         MOE_TRY(moe_visit_call(&m->tools, &call, budget_s,
                                pass == 1 && looks(&m->plan->points[point]), &m->visits[0], err));
         MOE_TRY(keep(m, point, -1, pass, begin_s, &m->visits[0], err));
@@ -376,7 +369,7 @@ enum moe_status moe_collective_measure(struct moe_sample_store *store, int64_t r
         .boot = boot == NULL ? &one : boot,
         .out = out,
         .plan = &out->plan,
-        .begin_s = now_s(),
+        .begin_s = moe_wall_clock_s(),
         .seq = options->first_seq,
     };
     *out = (struct moe_collective_outcome){ 0 };
@@ -396,7 +389,7 @@ enum moe_status moe_collective_measure(struct moe_sample_store *store, int64_t r
     for (uint32_t i = 0; i < out->plan.point_count; i++) {
         out->left_out += out->plan.points[i].median_us <= 0.0;
     }
-    out->seconds = now_s() - m.begin_s;
+    out->seconds = moe_wall_clock_s() - m.begin_s;
     close_all(&m);
     return status;
 }

@@ -25,8 +25,8 @@ enum moe_status moe_collective_file_open(const char *path, int argc, char **argv
                                          struct moe_collective_file *out,
                                          struct moe_error *err) MOE_MUST_CHECK;
 
-/* ended: the run came to its end, after wall_s; otherwise what is there stays, and the run is marked
- * as not ended. Safe on a zeroed one. */
+/* ended: the run came to its end, after wall_s; otherwise what is there stays, and the run is
+ * marked as not ended. Safe on a zeroed one. */
 enum moe_status moe_collective_file_close(struct moe_collective_file *file, int ended,
                                           double wall_s, struct moe_error *err) MOE_MUST_CHECK;
 

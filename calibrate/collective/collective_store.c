@@ -92,7 +92,7 @@ static enum moe_status add_point(struct moe_collective_book *book,
                                  struct moe_error *err)
 {
     int64_t matrix[MOE_COLLECTIVE_RANK_LIMIT * MOE_COLLECTIVE_RANK_LIMIT];
-    char kind[24] = "uniform";
+    char kind[MOE_EXCHANGE_NAME] = "uniform";
     const struct moe_collective_point *point = &plan->points[at];
     const struct moe_collective_call call = moe_collective_plan_call(plan, at, 0, matrix);
     struct moe_sample_point row = {
@@ -104,7 +104,7 @@ static enum moe_status add_point(struct moe_collective_book *book,
         .histogram = kind,
     };
     if (call.matrix != NULL) {
-        (void) moe_exchange_matrix_name(point->matrix, kind);
+        (void) moe_exchange_matrix_name(point->matrix, plan->seed, kind);
         row.rows = matrix;
         row.rows_bytes = (size_t) call.ranks * call.ranks * sizeof matrix[0];
     }

@@ -52,9 +52,9 @@ enum moe_status moe_collective_book_add(struct moe_collective_book *book,
                                         const struct moe_collective_plan *plan, uint32_t first,
                                         struct moe_error *err) MOE_MUST_CHECK;
 
-/* A run that was killed goes on: whether the store has all samples that this run takes of the point in
- * this pass, and the slowest GPU's median, 0 where it has not. Overlap points count as a whole; their
- * parts' medians are not read back. */
+/* A run that was killed goes on: whether the store has all samples that this run takes of the point
+ * in this pass, and the slowest GPU's median, 0 where it has not. Overlap points count as a whole;
+ * their parts' medians are not read back. */
 enum moe_status moe_collective_book_done(struct moe_collective_book *book,
                                          const struct moe_collective_plan *plan, uint32_t point,
                                          uint32_t pass, double *median_us,

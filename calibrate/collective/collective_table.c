@@ -39,11 +39,11 @@ static void print_point(FILE *out, const struct moe_collective_plan *plan, const
     int64_t matrix[MOE_COLLECTIVE_RANK_LIMIT * MOE_COLLECTIVE_RANK_LIMIT];
     char peer[24];
     char sent[24];
-    char kind[24] = "";
+    char kind[MOE_EXCHANGE_NAME] = "";
     const struct moe_collective_call call = moe_collective_plan_call(plan, row->index, 0, matrix);
     const int64_t bytes = moe_collective_wire_bytes(&call);
     if (call.matrix != NULL) {
-        (void) moe_exchange_matrix_name(point->matrix, kind);
+        (void) moe_exchange_matrix_name(point->matrix, plan->seed, kind);
     }
     (void) fprintf(out, "  %12s %12s %11.2f %11.2f %8.1f  %-8s %s\n",
                    moe_collective_size_text(call.bytes_per_peer, peer),

@@ -24,8 +24,8 @@ bool moe_exchange_has_nccl(void);
 bool moe_exchange_has_api(void); /* ncclAlltoAll, from 2.28 on */
 void moe_exchange_version(char *out, size_t size);
 
-/* Sets NCCL_NVLS_ENABLE=0, before the first call of NCCL. Errors: MOE_RANGE when the environment says
- * something else than 0: it is not overruled in silence. */
+/* Sets NCCL_NVLS_ENABLE=0, before the first call of NCCL. Errors: MOE_RANGE when the environment
+ * says something else than 0: it is not overruled in silence. */
 enum moe_status moe_exchange_forbid_multicast(struct moe_error *err) MOE_MUST_CHECK;
 
 /* Communicators for 2, 4, 8, ... and all ranks of the lanes; none when there is one rank or no

@@ -9,16 +9,18 @@
 #include "calibrate/collective/collective_op.h"
 #include "sim/base/random.h"
 
-const char *moe_exchange_matrix_name(uint32_t kind, char out[24])
+const char *moe_exchange_matrix_name(uint32_t kind, uint64_t seed, char out[MOE_EXCHANGE_NAME])
 {
     if (kind == 0) {
-        (void) snprintf(out, 24, "hot8x");
+        (void) snprintf(out, MOE_EXCHANGE_NAME, "hot8x");
     } else if (kind == MOE_EXCHANGE_ONE_WAY) {
-        (void) snprintf(out, 24, "one-way");
+        (void) snprintf(out, MOE_EXCHANGE_NAME, "one-way");
     } else if (kind == MOE_EXCHANGE_OWN) {
-        (void) snprintf(out, 24, "own");
+        (void) snprintf(out, MOE_EXCHANGE_NAME, "own");
+    } else if (seed == 1) {
+        (void) snprintf(out, MOE_EXCHANGE_NAME, "random-%" PRIu32, kind);
     } else {
-        (void) snprintf(out, 24, "random-%" PRIu32, kind);
+        (void) snprintf(out, MOE_EXCHANGE_NAME, "random-%" PRIu32 "-%" PRIu64, kind, seed);
     }
     return out;
 }

@@ -9,12 +9,14 @@
 
 /* kind 0: "hot8x", every rank sends rank 0 eight times what it sends to each other one (itself
  * included). kind k >= 1: "random-k", each rank's shares drawn evenly from all there are
- * (a Dirichlet distribution with every parameter 1), by seed, k and rank. */
-const char *moe_exchange_matrix_name(uint32_t kind, char out[24]);
+ * (a Dirichlet distribution with every parameter 1), by seed, k and rank; of another seed than 1
+ * "random-k-seed", since stores of several seeds are merged. */
+enum { MOE_EXCHANGE_NAME = 48 };
+const char *moe_exchange_matrix_name(uint32_t kind, uint64_t seed, char out[MOE_EXCHANGE_NAME]);
 
-/* And two whose shares do not go by chance or fashion, to tell rates from: "one-way", all ranks send
- * rank 0 (itself included) 31 times what they send each other one; "own", every rank keeps 31 times
- * as much. */
+/* And two whose shares do not go by chance or fashion, to tell rates from: "one-way", all ranks
+ * send rank 0 (itself included) 31 times what they send each other one; "own", every rank keeps 31
+ * times as much. */
 enum { MOE_EXCHANGE_ONE_WAY = 100, MOE_EXCHANGE_OWN = 101 };
 
 /* bytes[ranks][ranks], [src][dst], multiples of MOE_COLLECTIVE_GRAIN. Each row's sum is

@@ -27,8 +27,8 @@ struct moe_exchange_fault {
     double wanted;
 };
 
-/* Looks at rank's receive buffer after call: recv[recv bytes + MOE_EXCHANGE_GUARD], poisoned before.
- * True when all is right; else *fault says what is not. ranks of the pattern: ranks. */
+/* Looks at rank's receive buffer after call: recv[recv bytes + MOE_EXCHANGE_GUARD], poisoned
+ * before. True when all is right; else *fault says what is not. ranks of the pattern: ranks. */
 bool moe_exchange_pattern_right(const struct moe_collective_call *call, uint32_t rank,
                                 uint32_t ranks, const uint16_t *recv,
                                 struct moe_exchange_fault *fault);

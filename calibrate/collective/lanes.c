@@ -8,18 +8,12 @@
 
 #include "calibrate/collective/exchange_pattern.h"
 #include "kernels/memory/random_fill.h"
+#include "sim/base/wall_clock.h"
 
 /* Far longer than queueing a batch takes: a hold that ends by itself spoils the batch. */
 static const int64_t HOLD_NS = 1000000000;
 static const double READ_REST = 30.0; /* times as long as a reading took, none is made */
 static const double SPIN_S = 2e-3;    /* short work is waited for without sleeping */
-
-static double now_s(void)
-{
-    struct timespec now;
-    (void) clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double) now.tv_sec + (double) now.tv_nsec * 1e-9;
-}
 
 static enum moe_status use(const struct moe_lane *lane, struct moe_error *err)
 {
@@ -184,11 +178,11 @@ bool moe_lane_works(const struct moe_lane *lane, const struct moe_collective_cal
 enum moe_status moe_lanes_wait(struct moe_lanes *lanes, const char *what, struct moe_error *err)
 {
     const struct timespec pause = { .tv_nsec = 50000 };
-    const double begin_s = now_s();
+    const double begin_s = moe_wall_clock_s();
     for (uint32_t i = 0; i < lanes->count; i++) {
         cudaError_t code = cudaStreamQuery(lanes->lanes[i].stream);
         while (code == cudaErrorNotReady) {
-            const double spent_s = now_s() - begin_s;
+            const double spent_s = moe_wall_clock_s() - begin_s;
             if (spent_s > MOE_LANES_PATIENCE_S) {
                 lanes->stuck = true;
                 return moe_fail(err, MOE_DEVICE, "%s did not end within %g s (GPU %u)", what,
@@ -258,12 +252,12 @@ static enum moe_status queue(struct moe_lanes *lanes, const struct moe_collectiv
 /* A reading may take longer than the batch; then it is made rarely, and the last one stands. */
 static void read_sensors(struct moe_lanes *lanes, struct moe_lanes_times *out)
 {
-    const double begin_s = now_s();
+    const double begin_s = moe_wall_clock_s();
     if (lanes->nvml != NULL && begin_s - lanes->read_s >= lanes->read_every_s) {
         for (uint32_t i = 0; i < lanes->count; i++) {
             moe_nvml_read_load(lanes->nvml, lanes->lanes[i].sensor, &lanes->lanes[i].load);
         }
-        lanes->read_s = now_s();
+        lanes->read_s = moe_wall_clock_s();
         lanes->read_every_s = (lanes->read_s - begin_s) * READ_REST;
     }
     for (uint32_t i = 0; i < lanes->count; i++) {

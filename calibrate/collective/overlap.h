@@ -23,7 +23,8 @@ enum moe_overlap_part {
     MOE_OVERLAP_PART_COUNT
 };
 
-/* "gemm-alone", "gemm-under", "exchange-alone", "exchange-under": histogram of the stored points. */
+/* "gemm-alone", "gemm-under", "exchange-alone", "exchange-under": histogram of the stored
+ * points. */
 const char *moe_overlap_part_name(enum moe_overlap_part part);
 
 struct moe_overlap; /* opaque: weights, rows and a second stream on every lane */

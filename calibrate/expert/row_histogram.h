@@ -29,8 +29,8 @@ void moe_row_histogram_make(enum moe_row_histogram kind, int32_t expert_count,
  * the same in every run. expert_count in 1 .. 1024. */
 void moe_row_zipf_shares(int32_t expert_count, double exponent, double *shares);
 
-/* rows[expert_count] that add up to total, in proportion to shares, which are at least 0 and not all
- * 0; by largest remainder, ties to the lower expert. expert_count in 1 .. 1024. */
+/* rows[expert_count] that add up to total, in proportion to shares, which are at least 0 and not
+ * all 0; by largest remainder, ties to the lower expert. expert_count in 1 .. 1024. */
 void moe_row_share_round(const double *shares, int32_t expert_count, int32_t total, int32_t *rows);
 
 /* What decides the time of a call besides its number of rows. */

@@ -1,6 +1,6 @@
 /*
- * Measured backends: the names of calibrate/expert/expert_backend.h that a plan may ask for, free of
- * CUDA. verb_measure.c holds each against the real one.
+ * Measured backends: the names of calibrate/expert/expert_backend.h that a plan may ask for, free
+ * of CUDA. verb_measure.c holds each against the real one.
  */
 #ifndef MOE_CALIBRATE_MEASURE_BACKEND_H
 #define MOE_CALIBRATE_MEASURE_BACKEND_H

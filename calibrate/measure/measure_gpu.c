@@ -7,10 +7,12 @@
 #include <string.h>
 
 #include "calibrate/bench/ceilings.h"
+#include "calibrate/measure/measure_grid.h"
 #include "calibrate/measure/measure_refine.h"
 #include "calibrate/timing/launch_cost.h"
+#include "sim/base/wall_clock.h"
 
-enum { REFINE_ROUNDS = 3, FIRST_TIER_AFTER_REFINE = 7, AGAIN_LIMIT = 4096 };
+enum { REFINE_ROUNDS = 3, AGAIN_LIMIT = 4096 };
 
 static const double SENTINEL_EVERY_S = 30.0;
 static const double DRIFT = 0.02;
@@ -128,7 +130,7 @@ static enum moe_status visit(struct moe_measure_gpu *gpu, const struct moe_measu
                              const char *flags, struct moe_error *err)
 {
     const struct moe_measure_plan *plan = gpu->run->plan;
-    const double before_s = moe_measure_now();
+    const double before_s = moe_wall_clock_s();
     const double estimate_s = plan->points[planned->point].estimate_s;
     double us = 0.0;
     MOE_TRY(moe_measure_gpu_visit(gpu, planned->point, planned->pass, flags, &us, err));
@@ -136,7 +138,7 @@ static enum moe_status visit(struct moe_measure_gpu *gpu, const struct moe_measu
         gpu->median_us[planned->point] = us;
     }
     gpu->done[planned->point] |= (uint8_t) (1U << planned->pass);
-    const double took = (moe_measure_now() - before_s) / estimate_s;
+    const double took = (moe_wall_clock_s() - before_s) / estimate_s;
     gpu->pace = fmin(5.0, fmax(0.3, 0.95 * gpu->pace + 0.05 * took));
     if (us > 0.0 && planned->point == plan->soak_point) {
         return keep_clock(gpu, "sustained_mhz", "sustained_w", err);
@@ -184,7 +186,7 @@ static enum moe_status visit_sentinels(struct course *course, uint32_t pass, str
         course->again[course->again_count++] = course->recent[i];
     }
     course->recent_count = 0;
-    course->sentinel_s = moe_measure_now();
+    course->sentinel_s = moe_wall_clock_s();
     return MOE_OK;
 }
 
@@ -204,7 +206,7 @@ static enum moe_status go(struct course *course, const struct moe_measure_visit 
     if (course->recent_count < AGAIN_LIMIT) {
         course->recent[course->recent_count++] = *planned;
     }
-    if (moe_measure_now() - course->sentinel_s > SENTINEL_EVERY_S &&
+    if (moe_wall_clock_s() - course->sentinel_s > SENTINEL_EVERY_S &&
         gpu->run->plan->sentinel_count) {
         MOE_TRY(visit_sentinels(course, 1, err));
     }
@@ -277,7 +279,7 @@ static enum moe_status refine(struct course *course, struct moe_error *err)
 {
     struct moe_measure_gpu *gpu = course->gpu;
     struct moe_measure_run *run = gpu->run;
-    const double end_s = moe_measure_now() + REFINE_SHARE * run->limit_s;
+    const double end_s = moe_wall_clock_s() + REFINE_SHARE * run->limit_s;
     for (int round = 0; round < REFINE_ROUNDS; round++) {
         const uint32_t first = run->plan->point_count;
         if (!moe_measure_run_meet(run)) {
@@ -289,7 +291,7 @@ static enum moe_status refine(struct course *course, struct moe_error *err)
         if (!moe_measure_run_meet(run)) {
             return MOE_OK;
         }
-        for (uint32_t i = first; i < run->plan->point_count && moe_measure_now() < end_s; i++) {
+        for (uint32_t i = first; i < run->plan->point_count && moe_wall_clock_s() < end_s; i++) {
             const struct moe_measure_visit planned = { .point = i, .pass = 1 };
             double us = 0.0;
             MOE_TRY(moe_sample_find_median(run->store, run->id, run->gpu_ids[gpu->rank],
@@ -326,7 +328,7 @@ static void tell_tier(const struct moe_measure_gpu *gpu, uint32_t tier)
     const struct moe_measure_run *run = gpu->run;
     (void) fprintf(
         stderr, "moecal: tier %u done after %.1f s, %u samples, visits take %.2f of the estimate\n",
-        tier, moe_measure_now() - run->begin_s, atomic_load(&run->sample_count), gpu->pace);
+        tier, moe_wall_clock_s() - run->begin_s, atomic_load(&run->sample_count), gpu->pace);
 }
 
 static enum moe_status follow(struct course *course, struct moe_error *err)
@@ -340,7 +342,7 @@ static enum moe_status follow(struct course *course, struct moe_error *err)
         if (gpu->rank == 0 && i > 0 && planned->tier != planned[-1].tier) {
             tell_tier(gpu, planned[-1].tier);
         }
-        if (!refined && planned->tier >= FIRST_TIER_AFTER_REFINE) {
+        if (!refined && planned->tier > MOE_TIER_REFINE) {
             MOE_TRY(refine(course, err));
             refined = true;
         }

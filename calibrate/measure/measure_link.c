@@ -5,9 +5,10 @@
 
 #include "calibrate/collective/collective.h"
 #include "calibrate/collective/exchange.h"
+#include "sim/base/wall_clock.h"
 
-/* Of the limit, at most; what the whole plan takes on two H200 (9 s) and room, more for each further
- * GPU: pairs become coarse from four on (collective_plan.h). */
+/* Of the limit, at most; what the whole plan takes on two H200 (9 s) and room, more for each
+ * further GPU: pairs become coarse from four on (collective_plan.h). */
 static const double SHARE = 0.25;
 static const double TWO_S = 16.0;
 static const double FURTHER_S = 20.0;
@@ -53,7 +54,7 @@ enum moe_status moe_measure_link(struct moe_measure_run *run, const volatile sig
     options.nvml = run->nvml;
     options.seed = run->request.seed;
     options.begin_s = run->begin_s - run->earlier_s;
-    options.limit_s = run->limit_s - 1.0 - (moe_measure_now() - run->begin_s);
+    options.limit_s = run->limit_s - 1.0 - (moe_wall_clock_s() - run->begin_s);
     options.first_seq = seq;
     options.raw_share = run->raw_share;
     options.stop = stop;

@@ -3,15 +3,16 @@
  * anything is measured, and in which order.
  *
  * Roles. anchor: what a table is fitted to. heldout: drawn by seed, about a fifth, never fitted.
- * uneven: a few uneven rows to fit by; skew: uneven rows to test by. sentinel: the same few points every 30 s, to see drift and to tie runs
- * together. sustained: after the GPU has been kept at it for seconds. refine: chosen while the run
- * lasts, where interpolation is least sure (measure_refine.h); no such point is planned here.
+ * uneven: a few uneven rows to fit by; skew: uneven rows to test by. sentinel: the same few points
+ * every 30 s, to see drift and to tie runs together. sustained: after the GPU has been kept at it
+ * for seconds. refine: chosen while the run lasts, where interpolation is least sure
+ * (measure_refine.h); no such point is planned here.
  *
  * Order. Visits come in tiers, most important first, so that a run that ends early has what matters
  * most: anchors and held-out points of our kernels, of what stands around the experts, of the
- * libraries; skew; repeats of 30 % of the points (pass 2); bursts; refinement; sustained points. Inside
- * a tier series come in random order, and the points of a series (which share weights) one after
- * the other: the light and the heavy ones each in random order, in turn first.
+ * libraries; skew; repeats of 30 % of the points (pass 2); bursts; refinement; sustained points.
+ * Inside a tier series come in random order, and the points of a series (which share weights) one
+ * after the other: the light and the heavy ones each in random order, in turn first.
  */
 #ifndef MOE_CALIBRATE_MEASURE_PLAN_H
 #define MOE_CALIBRATE_MEASURE_PLAN_H
@@ -51,6 +52,19 @@ enum moe_measure_role {
     MOE_ROLE_COUNT
 };
 
+/* Of visits, in their order. Refinement has no planned ones. */
+enum moe_measure_tier {
+    MOE_TIER_OWN,
+    MOE_TIER_AROUND,
+    MOE_TIER_LIBRARY,
+    MOE_TIER_SKEW,
+    MOE_TIER_SECOND,
+    MOE_TIER_BURST,
+    MOE_TIER_REFINE,
+    MOE_TIER_SUSTAINED,
+    MOE_TIER_COUNT
+};
+
 enum {
     MOE_MEASURE_MODEL_LIMIT = 32,
     MOE_MEASURE_EP_LIMIT = 16,
@@ -58,7 +72,6 @@ enum {
     MOE_MEASURE_EXPERT_SERIES_LIMIT = 48, /* of one run; more are merged from several */
     MOE_MEASURE_SERIES_LIMIT = 256,
     MOE_MEASURE_LIBRARY_SHAPES = 3,
-    MOE_MEASURE_TIERS = 8,
 };
 
 struct moe_measure_request {
@@ -172,18 +185,6 @@ enum moe_status moe_measure_parse_kinds(const char *text, struct moe_measure_req
 enum moe_status moe_measure_parse_backends(const char *text, struct moe_measure_request *request,
                                            struct moe_error *err) MOE_MUST_CHECK;
 
-/* Makes the plan; on error it is empty. Errors: MOE_LIMIT; MOE_RANGE when nothing is asked for,
- * when there are too many series, or when a shape of --shape does not fit into memory (one of a
- * model is left out and named in left_out, unless nothing else is left). */
-enum moe_status moe_measure_plan_make(const struct moe_measure_request *request,
-                                      struct moe_measure_plan *plan,
-                                      struct moe_error *err) MOE_MUST_CHECK;
-
-/* Sentinels alone, in the order in which `moecal card` takes them: see verb_card.c. */
-enum moe_status moe_measure_plan_card(const struct moe_measure_request *request,
-                                      struct moe_measure_plan *plan,
-                                      struct moe_error *err) MOE_MUST_CHECK;
-
 void moe_measure_plan_finish(struct moe_measure_plan *plan); /* a zeroed one is allowed */
 
 /* Appends a point (rows: taken over, also on error) or a visit. Errors: MOE_LIMIT. */
@@ -199,11 +200,6 @@ enum moe_status moe_measure_expert_point(struct moe_measure_plan *plan, uint32_t
                                          enum moe_measure_role role, const char *histogram,
                                          const int32_t *rows, uint32_t *index,
                                          struct moe_error *err) MOE_MUST_CHECK;
-
-/* A point of another kind: tokens and context as the columns; the rest is derived. */
-enum moe_status moe_measure_plain_point(struct moe_measure_plan *plan, uint32_t series,
-                                        enum moe_measure_role role, double tokens, double context,
-                                        uint32_t *index, struct moe_error *err) MOE_MUST_CHECK;
 
 /* Seconds of the visits of a tier, sentinels apart; of all of them with sentinels and set-up. */
 double moe_measure_plan_tier_s(const struct moe_measure_plan *plan, uint32_t tier);

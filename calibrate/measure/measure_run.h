@@ -2,9 +2,9 @@
  * Measure run: a plan carried out on some GPUs at once, a thread for each, its samples in a store.
  *
  * All GPUs visit the same points in the same order. What the threads share is here; what belongs to
- * one GPU is in measure_gpu.h. The time limit holds for everything from moe_measure_run on: before
- * a visit its estimate, corrected by how the visits before kept to theirs, must fit into what is
- * left.
+ * one GPU is in measure_gpu.h, and who starts them in measure_threads.h. The time limit holds for
+ * everything from begin_s on: before a visit its estimate, corrected by how the visits before kept
+ * to theirs, must fit into what is left.
  */
 #ifndef MOE_CALIBRATE_MEASURE_RUN_H
 #define MOE_CALIBRATE_MEASURE_RUN_H
@@ -32,7 +32,7 @@ struct moe_measure_run {
     uint32_t devices[MOE_MEASURE_GPU_LIMIT]; /* CUDA's numbers */
     const char *command;                     /* as sample_run.command */
     const char *version;                     /* of moecal */
-    double begin_s;                          /* when the program began, of moe_measure_now */
+    double begin_s;                          /* when the program began, of moe_wall_clock_s */
     double limit_s;                          /* of everything since begin_s */
     double reserve_s;                        /* of it, for what comes after this part */
     double soak_s;                           /* of a sustained visit */
@@ -56,7 +56,8 @@ struct moe_measure_run {
     bool resumed;
 
     /* Shared by the threads. */
-    int64_t *point_ids; /* [plan->point_count]; room for refinement */
+    uint32_t point_room; /* points of the plan, and those that refinement may add */
+    int64_t *point_ids;  /* [point_room], plan->point_count of them stored */
     int64_t *series_ids;
     pthread_mutex_t lock;
     pthread_cond_t arrived;
@@ -72,19 +73,12 @@ struct moe_measure_run {
     struct moe_progress progress;
 };
 
-double moe_measure_now(void);
-
 /* Looks at the devices, opens the run in the store (or an unfinished one of the same plan on the
  * same GPUs) and stores the plan. On error nothing is held.
  * Errors: MOE_RANGE when the store holds an unfinished run of another plan, or runs of another set
  * of GPUs; as the store's. */
 enum moe_status moe_measure_run_open(struct moe_measure_run *run,
                                      struct moe_error *err) MOE_MUST_CHECK;
-
-/* Measures until done, stopped or out of time. Errors: MOE_DEVICE when a GPU is lost; what was
- * measured is in the store. */
-enum moe_status moe_measure_run_all(struct moe_measure_run *run,
-                                    struct moe_error *err) MOE_MUST_CHECK;
 
 /* Ends the run in the store when it was whole. Errors: the store's. */
 enum moe_status moe_measure_run_end(struct moe_measure_run *run,

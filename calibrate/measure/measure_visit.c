@@ -11,6 +11,7 @@
 #include "calibrate/measure/measure_series.h"
 #include "calibrate/timing/graph_settle.h"
 #include "sim/base/random.h"
+#include "sim/base/wall_clock.h"
 
 /* Free memory that opening a series leaves to backends, references and the driver; what a series of
  * unknown size is taken for. */
@@ -153,11 +154,12 @@ static void clear(struct moe_graph_work *work)
     work->throttle = 0;
 }
 
-/* Keeps the GPU at it until it is as warm and as slow as it gets, then forgets what was measured. */
+/* Keeps the GPU at it until it is as warm and as slow as it gets, then forgets what was
+ * measured. */
 static enum moe_status soak(struct moe_measure_gpu *gpu, double seconds, struct moe_error *err)
 {
-    const double end_s = moe_measure_now() + seconds;
-    while (moe_measure_now() < end_s && !atomic_load(&gpu->run->stop)) {
+    const double end_s = moe_wall_clock_s() + seconds;
+    while (moe_wall_clock_s() < end_s && !atomic_load(&gpu->run->stop)) {
         if (gpu->work.count + MOE_GRAPH_BATCH > MOE_TIMING_LIMIT) {
             clear(&gpu->work);
         }
@@ -177,7 +179,8 @@ static void rest(double seconds)
     }
 }
 
-/* Work that arithmetic does not hold up keeps its clock; it is settled sooner and timed for less. */
+/* Work that arithmetic does not hold up keeps its clock; it is settled sooner and timed for
+ * less. */
 static bool is_light(const struct moe_measure_gpu *gpu, uint32_t point)
 {
     const struct moe_measure_plan *plan = gpu->run->plan;
@@ -235,8 +238,8 @@ static void add_flag(char *flags, size_t size, const char *flag)
     (void) snprintf(flags + used, size - used, "%s%s", used == 0 ? "" : " ", flag);
 }
 
-/* Arithmetic that the SMs could do at the clock they had, if that is known of this kind of GPU; else
- * what the largest product of this run did, and a little more. */
+/* Arithmetic that the SMs could do at the clock they had, if that is known of this kind of GPU;
+ * else what the largest product of this run did, and a little more. */
 static double flops_most(const struct moe_measure_gpu *gpu, const struct moe_measure_series *series)
 {
     const struct moe_device *device = &gpu->run->gpus[gpu->rank];
@@ -249,7 +252,8 @@ static double flops_most(const struct moe_measure_gpu *gpu, const struct moe_mea
     return FLOP_SLACK * (fp8 ? gpu->ceilings.fp8_flops_per_s : gpu->ceilings.bf16_flops_per_s);
 }
 
-/* True when the time says that memory was read, or products were taken, faster than this GPU can. */
+/* True when the time says that memory was read, or products were taken, faster than this GPU
+ * can. */
 static bool unphysical(const struct moe_measure_gpu *gpu, const struct moe_measure_point *point,
                        const struct moe_measure_series *series, double median_us)
 {
@@ -411,7 +415,7 @@ enum moe_status moe_measure_gpu_visit(struct moe_measure_gpu *gpu, uint32_t poin
     struct moe_measure_launch launch = { 0 };
     struct moe_measure_verdict verdict = { .error = -1.0 };
     struct moe_error own = { 0 };
-    const double begin_s = moe_measure_now() - run->begin_s + run->earlier_s;
+    const double begin_s = moe_wall_clock_s() - run->begin_s + run->earlier_s;
     char all[48];
     double found_us = 0.0;
     bool settled = true;

@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "sim/base/wall_clock.h"
+
 static const long PERIOD_NS = 50000000;
 
 struct moe_nvml_sampler {
@@ -25,7 +27,7 @@ static void *sample(void *context)
             const struct moe_sample_nvml reading = {
                 .run = run->id,
                 .gpu = run->gpu_ids[i],
-                .t_s = moe_measure_now() - run->begin_s + run->earlier_s,
+                .t_s = moe_wall_clock_s() - run->begin_s + run->earlier_s,
                 .sm_mhz = (double) load.sm_clock_mhz,
                 .memory_mhz = -1.0,
                 .watts = (double) load.power_mw / 1e3,

@@ -7,10 +7,10 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "sim/base/embedded.h"
+#include "sim/base/wall_clock.h"
 
 extern const struct moe_embedded_file moe_sample_tables[];
 
@@ -76,13 +76,6 @@ struct moe_sample_store {
     double opened_s;
 };
 
-static double now_s(void)
-{
-    struct timespec now;
-    (void) clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double) now.tv_sec + (double) now.tv_nsec * 1e-9;
-}
-
 static enum moe_status commit(struct moe_sample_store *store, struct moe_error *err)
 {
     if (!store->open) {
@@ -96,7 +89,7 @@ static enum moe_status commit(struct moe_sample_store *store, struct moe_error *
 /* Before every write: a transaction that has been open for long enough gives way to a new one. */
 static enum moe_status begin(struct moe_sample_store *store, struct moe_error *err)
 {
-    const double now = now_s();
+    const double now = moe_wall_clock_s();
     if (store->open && now - store->opened_s > COMMIT_EVERY_S) {
         MOE_TRY(commit(store, err));
     }
@@ -108,8 +101,8 @@ static enum moe_status begin(struct moe_sample_store *store, struct moe_error *e
     return MOE_OK;
 }
 
-/* Binds the values of a statement. kinds has a letter per value: i int64_t, d double (one that is no
- * number becomes NULL), t const char *, b const void * and size_t (a NULL pointer: NULL). */
+/* Binds the values of a statement. kinds has a letter per value: i int64_t, d double (one that is
+ * no number becomes NULL), t const char *, b const void * and size_t (a NULL pointer: NULL). */
 static enum moe_status bind(struct moe_sample_store *store, struct moe_error *err,
                             enum statement which, const char *kinds, ...)
 {

@@ -135,8 +135,8 @@ void moe_sample_store_close(struct moe_sample_store *store);
 struct moe_database *moe_sample_store_database(struct moe_sample_store *store);
 
 /* Each finds a row of the same key or inserts one, and gives its id. A GPU is known by its UUID, a
- * series by its name, a point by its UNIQUE columns. Errors: as moe_database_error; MOE_RANGE when a
- * series of that name has another shape, or a point or series holds what is no number. */
+ * series by its name, a point by its UNIQUE columns. Errors: as moe_database_error; MOE_RANGE when
+ * a series of that name has another shape, or a point or series holds what is no number. */
 enum moe_status moe_sample_add_gpu(struct moe_sample_store *store, const struct moe_sample_gpu *gpu,
                                    int64_t *id, struct moe_error *err) MOE_MUST_CHECK;
 enum moe_status moe_sample_add_series(struct moe_sample_store *store,

@@ -67,7 +67,8 @@ CREATE TABLE sample_series (
 CREATE TABLE sample_point (
   id INTEGER PRIMARY KEY,
   series INTEGER NOT NULL REFERENCES sample_series (id),
-  role TEXT NOT NULL,             -- anchor refine uneven heldout skew sentinel sustained
+  role TEXT NOT NULL,             -- anchor refine heldout skew sentinel sustained
+                                  -- uneven: rows of experts that the fit may use; skew it may not
                                   -- burst: an anchor after light load; the others: settled
   tokens REAL NOT NULL,           -- expert: mean rows per ACTIVE expert; gemm: rows; permute,
                                   -- combine, gate: tokens; kv_*: sequences; stream: bytes; else 0

@@ -8,6 +8,7 @@
 
 #include "kernels/clock/clock.h"
 #include "kernels/clock/hold.h"
+#include "sim/base/wall_clock.h"
 
 enum { PROBE_REPLAYS = 3 };
 
@@ -36,13 +37,6 @@ struct moe_graph_timer {
     struct moe_clock_reading *stamps[2];
 };
 
-static double now_s(void)
-{
-    struct timespec now;
-    (void) clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double) now.tv_sec + (double) now.tv_nsec * 1e-9;
-}
-
 static enum moe_status make_clock(struct moe_graph_timer *timer, struct moe_error *err)
 {
     const size_t bytes = (size_t) timer->sm_count * sizeof(struct moe_clock_reading);
@@ -70,9 +64,9 @@ enum moe_status moe_graph_timer_create(const struct moe_device *device, const st
         status = moe_nvml_find(nvml, device->pci_bus_id, &timer->gpu, err);
         timer->nvml = nvml;
         if (status == MOE_OK) {
-            const double begin_s = now_s();
+            const double begin_s = moe_wall_clock_s();
             moe_nvml_read_load(nvml, timer->gpu, &load);
-            timer->reading_s = now_s() - begin_s;
+            timer->reading_s = moe_wall_clock_s() - begin_s;
         }
     }
     if (status == MOE_OK) {
@@ -151,10 +145,10 @@ static enum moe_status wait_for(struct moe_graph_timer *timer, cudaEvent_t event
                                 struct moe_error *err)
 {
     const struct timespec pause = { .tv_nsec = 50000 };
-    const double begin_s = now_s();
+    const double begin_s = moe_wall_clock_s();
     cudaError_t code = query(timer, event);
     while (code == cudaErrorNotReady) {
-        if (now_s() - begin_s > MOE_GRAPH_PATIENCE_S) {
+        if (moe_wall_clock_s() - begin_s > MOE_GRAPH_PATIENCE_S) {
             timer->stuck = true;
             return moe_fail(err, MOE_DEVICE, "%s did not end within %.0f s", what,
                             MOE_GRAPH_PATIENCE_S);
@@ -497,7 +491,7 @@ enum moe_status moe_graph_window(struct moe_graph_timer *timer, struct moe_graph
 enum moe_status moe_graph_rest(struct moe_graph_timer *timer, double least_s, double most_s,
                                double mhz, struct moe_error *err)
 {
-    const double begin_s = now_s();
+    const double begin_s = moe_wall_clock_s();
     double found = 0.0;
     double rested_s = 0.0;
     while (rested_s < least_s || (rested_s < most_s && found < mhz)) {
@@ -506,7 +500,7 @@ enum moe_status moe_graph_rest(struct moe_graph_timer *timer, double least_s, do
         }
         MOE_TRY(moe_graph_wait(timer, "light load", err));
         MOE_TRY(read_clock(timer, &found, err));
-        rested_s = now_s() - begin_s;
+        rested_s = moe_wall_clock_s() - begin_s;
     }
     return MOE_OK;
 }

@@ -103,11 +103,12 @@ bool moe_graph_enough(const struct moe_graph_work *work, double budget_s);
 /* One batch of timed replays, queued behind a hold, after one untimed replay that brings back what
  * other works have driven from the cache. Errors: MOE_DEVICE.
  *
- * While a hold waits the GPU draws next to nothing, and its clock rises: ten replays of 0.1 ms behind
- * one are measured faster than a hundred in a row. With work->flow untimed replays take the place of
- * the hold and fill the time until the next batch, so that the GPU never stops. A batch whose first
- * replay began before the last was queued is thrown away, since the host's part may be in its times;
- * after three such the work goes back to holds. Sensors are not read then: moe_graph_window does. */
+ * While a hold waits the GPU draws next to nothing, and its clock rises: ten replays of 0.1 ms
+ * behind one are measured faster than a hundred in a row. With work->flow untimed replays take the
+ * place of the hold and fill the time until the next batch, so that the GPU never stops. A batch
+ * whose first replay began before the last was queued is thrown away, since the host's part may be
+ * in its times; after three such the work goes back to holds. Sensors are not read then:
+ * moe_graph_window does. */
 enum moe_status moe_graph_batch(struct moe_graph_timer *timer, struct moe_graph_work *work,
                                 struct moe_error *err) MOE_MUST_CHECK;
 
@@ -117,8 +118,8 @@ enum moe_status moe_graph_batch(struct moe_graph_timer *timer, struct moe_graph_
 enum moe_status moe_graph_window(struct moe_graph_timer *timer, struct moe_graph_work *work,
                                  double seconds, double *mhz, struct moe_error *err) MOE_MUST_CHECK;
 
-/* Light load, short kernels that only read clocks, for least_s and on until the clock is at least mhz
- * or most_s have passed. Errors: MOE_DEVICE. */
+/* Light load, short kernels that only read clocks, for least_s and on until the clock is at least
+ * mhz or most_s have passed. Errors: MOE_DEVICE. */
 enum moe_status moe_graph_rest(struct moe_graph_timer *timer, double least_s, double most_s,
                                double mhz, struct moe_error *err) MOE_MUST_CHECK;
 

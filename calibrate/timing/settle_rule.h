@@ -3,9 +3,9 @@
  *
  * A GPU at its power limit lowers its clock within some 50 ms, keeps it there for some 100 ms after
  * the load has gone, and takes as long again to raise it (H200: 1725 MHz for 60 ms, then 1965 after
- * as many, with kernels of 8 us). So windows of MOE_SETTLE_WINDOW_S must agree: three of them at the
- * highest clock, which nothing holds down; five (100 ms) below it, where a plateau may be due to the
- * work before.
+ * as many, with kernels of 8 us). So windows of MOE_SETTLE_WINDOW_S must agree: three of them at
+ * the highest clock, which nothing holds down; five (100 ms) below it, where a plateau may be due
+ * to the work before.
  */
 #ifndef MOE_CALIBRATE_SETTLE_RULE_H
 #define MOE_CALIBRATE_SETTLE_RULE_H

@@ -7,7 +7,7 @@
 #include "kernels/attention/kv_read_mla.cuh"
 #include "sim/base/split_plan.h"
 
-static_assert(MOE_KV_SPLIT_LIMIT == MOE_SPLIT_LIMIT, "what is planned can be launched");
+static_assert((int) MOE_KV_SPLIT_LIMIT == (int) MOE_SPLIT_LIMIT, "what is planned can be launched");
 
 // The splits of one q head; each thread has a column.
 static __global__ void join_splits(kv_case c)

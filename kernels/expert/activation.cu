@@ -5,10 +5,10 @@
 #include <cuda_runtime.h>
 
 #include "kernels/expert/activation.h"
+#include "kernels/instruction/number.cuh"
 
 static const int VECTOR = 8;
 static const int THREADS = 256;
-static const float E4M3_MAX = 448.0f;
 
 struct alignas(16) bf16_vector {
     __nv_bfloat162 pair[VECTOR / 2];
@@ -84,7 +84,7 @@ static __device__ void store(__nv_fp8_e4m3 *mid, const float *value, float scale
     e4m3_vector out;
 #pragma unroll
     for (int i = 0; i < VECTOR; i++) {
-        out.item[i] = __nv_fp8_e4m3(scale > 0.0f ? value[i] / scale : 0.0f);
+        out.item[i] = __nv_fp8_e4m3(value[i] / scale);
     }
     *(e4m3_vector *) mid = out;
 }
@@ -113,7 +113,7 @@ static __global__ void activation_fp8(const __nv_bfloat16 *__restrict__ projecte
     for (int distance = lanes / 2; distance > 0; distance /= 2) {
         most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, distance, lanes));
     }
-    const float scale = most / E4M3_MAX;
+    const float scale = e4m3_scale(most);
     if (inside) {
         store(mid + row * inter + column, value, scale);
         if (lane == 0) {
@@ -148,7 +148,7 @@ static __global__ void activation_fp8_row(const __nv_bfloat16 *__restrict__ proj
     for (int i = 0; i < THREADS / 32; i++) {
         most = fmaxf(most, of_warp[i]);
     }
-    const float scale = most / E4M3_MAX;
+    const float scale = e4m3_scale(most);
     if (threadIdx.x == 0) {
         scales[row] = scale;
     }

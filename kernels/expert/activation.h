@@ -7,7 +7,7 @@
  * SwiGLU: mid = silu(gate) * up; ReLU and GELU of the only matrix otherwise. Sums and products
  * are fp32. inter is a multiple of 16; pointers are 16-byte aligned.
  * In fp8 the result is quantised: scale = largest magnitude / 448, mid = e4m3(value / scale);
- * where all values are 0 the scale is 0 and so is mid.
+ * where all values are 0 the scale is 1, as in permute.h and the fused kernels.
  *
  * As in kernels.h, results are cudaError_t as int, device pointers end in _dev, everything is
  * asynchronous on stream. row_count 0 is allowed and launches nothing.

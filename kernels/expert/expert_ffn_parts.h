@@ -79,9 +79,12 @@ struct moe_expert_v3 {
     int32_t *queue_dev; /* [moe_expert_v3_queue_count], zero between launches (expert_tiles.cuh) */
 };
 
+/* The queue's counters of all experts, before one of each. */
+enum { MOE_V3_QUEUE_TOTALS = 3 };
+
 static inline int32_t moe_expert_v3_queue_count(int32_t expert_count)
 {
-    return 3 + expert_count;
+    return MOE_V3_QUEUE_TOTALS + expert_count;
 }
 
 int moe_expert_v3_init(struct moe_expert_v3_gemm *v3, const struct moe_expert_gemm *gemm);

@@ -3,6 +3,7 @@
 #include <cuda_runtime.h>
 
 #include "kernels/expert/expert_rows.h"
+#include "kernels/instruction/number.cuh"
 
 static const int THREADS = 256;
 static const int WARPS = THREADS / 32;
@@ -107,10 +108,9 @@ static __global__ void requantise(struct moe_expert_rows rows)
     for (int distance = 16; distance > 0; distance /= 2) {
         most = fmax(most, __shfl_xor_sync(0xffffffffu, most, distance));
     }
-    const float scale = (float) most / 448.0f;
+    const float scale = e4m3_scale((float) most);
     for (int i = first + (int) threadIdx.x; i < last; i += 32) {
-        const float ratio = scale > 0.0f ? (float) mid[i] / scale : 0.0f;
-        mid[i] = (double) (float) __nv_fp8_e4m3(ratio) * (double) scale;
+        mid[i] = (double) (float) __nv_fp8_e4m3((float) mid[i] / scale) * (double) scale;
     }
 }
 

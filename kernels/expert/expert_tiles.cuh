@@ -91,6 +91,7 @@ static __device__ __forceinline__ expert_tile expert_tile_find(const int32_t *ro
 /* The queue in memory, all zero between launches: how many tiles are taken, how many blocks are
  * finished, how many tiles of the first GEMM are stored, and of each expert how many. */
 enum { QUEUE_TAKEN, QUEUE_FINISHED, QUEUE_STORED, QUEUE_EXPERT_STORED };
+static_assert(QUEUE_EXPERT_STORED == (int) MOE_V3_QUEUE_TOTALS, "the host allocates the queue");
 
 static __device__ __forceinline__ int32_t expert_tile_take(int32_t *queue)
 {

@@ -30,6 +30,12 @@ static __device__ __forceinline__ uint32_t e4m3_pair(float low, float high)
     return __nv_cvt_float2_to_fp8x2(make_float2(low, high), __NV_SATFINITE, __NV_E4M3);
 }
 
+/* As moe_e4m3_scale. */
+static __device__ __forceinline__ float e4m3_scale(float largest)
+{
+    return largest >= 0x1p-100F ? largest * (1.0F / 448.0F) : 1.0F;
+}
+
 static __device__ __forceinline__ void bf16_unpack(float *to, uint4 eight)
 {
     to[0] = bf16_low(eight.x), to[1] = bf16_high(eight.x);

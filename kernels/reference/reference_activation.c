@@ -42,10 +42,9 @@ static float quantise(const uint16_t *projected, uint8_t *mid, int64_t row, int3
     for (int32_t i = first; i < last; i++) {
         most = fmax(most, fabs(value(projected, row, inter, i, activation)));
     }
-    const float scale = (float) most / 448.0F;
+    const float scale = moe_e4m3_scale((float) most);
     for (int32_t i = first; i < last; i++) {
-        const double ratio =
-            scale > 0.0F ? value(projected, row, inter, i, activation) / (double) scale : 0.0;
+        const double ratio = value(projected, row, inter, i, activation) / (double) scale;
         mid[row * inter + i] = moe_e4m3_from_float((float) ratio);
     }
     return scale;

@@ -135,7 +135,7 @@ static void round_block(const double *mid, int32_t count, uint8_t *values, float
     for (int32_t i = 0; i < count; i++) {
         largest = fmaxf(largest, fabsf((float) mid[i]));
     }
-    *scale = largest > 0.0F ? largest / 448.0F : 1.0F;
+    *scale = moe_e4m3_scale(largest);
     for (int32_t i = 0; i < count; i++) {
         values[i] = moe_e4m3_from_float((float) mid[i] / *scale);
     }

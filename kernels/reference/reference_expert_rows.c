@@ -84,10 +84,10 @@ static void round_mid(const struct moe_expert_rows *rows, double *mid)
         for (int32_t i = first; i < last; i++) {
             most = fmax(most, fabs(mid[i]));
         }
-        const float scale = (float) most / 448.0F;
+        const float scale = moe_e4m3_scale((float) most);
         for (int32_t i = first; i < last; i++) {
-            const float ratio = scale > 0.0F ? (float) mid[i] / scale : 0.0F;
-            mid[i] = (double) moe_float_from_e4m3(moe_e4m3_from_float(ratio)) * (double) scale;
+            const uint8_t stored = moe_e4m3_from_float((float) mid[i] / scale);
+            mid[i] = (double) moe_float_from_e4m3(stored) * (double) scale;
         }
     }
 }

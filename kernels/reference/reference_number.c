@@ -55,3 +55,8 @@ float moe_float_from_e4m3(uint8_t bits)
                          : ldexpf((float) (8 + fraction), exponent - 10);
     return (bits & 0x80) != 0 ? -size : size;
 }
+
+float moe_e4m3_scale(float largest)
+{
+    return largest >= 0x1p-100F ? largest * (1.0F / 448.0F) : 1.0F;
+}

@@ -19,4 +19,9 @@ float moe_float_from_bf16(uint16_t bits);
 uint8_t moe_e4m3_from_float(float value);
 float moe_float_from_e4m3(uint8_t bits);
 
+/* The scale of a block whose largest magnitude is that: value / scale fills e4m3, 448 at most.
+ * Below 2^-100 the block counts as zeros and its scale is 1, so that scales can be divided by and
+ * their inverses are finite. */
+float moe_e4m3_scale(float largest);
+
 #endif

@@ -82,7 +82,7 @@ void moe_reference_quantise_rows(int32_t row_count, int32_t hidden, uint8_t *q, 
             for (int64_t c = first; c < last; c++) {
                 largest = fmaxf(largest, fabsf(moe_float_from_bf16(x[row * hidden + c])));
             }
-            const float mine = largest >= 0x1p-100F ? largest * (1.0F / 448.0F) : 1.0F;
+            const float mine = moe_e4m3_scale(largest);
             const float inverse = 1.0F / mine;
             for (int64_t c = first; c < last; c++) {
                 q[row * hidden + c] =

@@ -14,11 +14,6 @@ enum {
     TILE_ROWS = ROWS_ABREAST * ROWS_AHEAD,
 };
 
-static __device__ __forceinline__ float scale_of(float largest)
-{
-    return largest >= 0x1p-100F ? largest * (1.0F / 448.0F) : 1.0F;
-}
-
 static __global__ void __launch_bounds__(THREADS)
     quantise_v1(uint8_t *q, float *scale, int64_t scale_stride, const uint16_t *x,
                 int32_t row_count, int32_t hidden)
@@ -35,7 +30,7 @@ static __global__ void __launch_bounds__(THREADS)
     for (int32_t c = 0; c < count; c++) {
         largest = fmaxf(largest, fabsf(bf16_low(x[first + c])));
     }
-    const float mine = scale_of(largest);
+    const float mine = e4m3_scale(largest);
     const float inverse = 1.0F / mine;
     for (int32_t c = 0; c < count; c++) {
         q[first + c] = (uint8_t) e4m3_pair(bf16_low(x[first + c]) * inverse, 0.0F);
@@ -76,7 +71,7 @@ static __global__ void __launch_bounds__(THREADS)
         for (int step = LANES / 2; step > 0; step /= 2) {
             largest = fmaxf(largest, __shfl_xor_sync(0xffffffffU, largest, step));
         }
-        const float mine = scale_of(largest);
+        const float mine = e4m3_scale(largest);
         const float inverse = 1.0F / mine;
         uint2 bytes;
         bytes.x = e4m3_pair(value[0] * inverse, value[1] * inverse) |

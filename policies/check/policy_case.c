@@ -4,7 +4,7 @@
 
 #include "sim/base/random.h"
 
-enum { POINTS = 4, DOMAINS = 3, TOP_K_LIMIT = 4 };
+enum { POINTS = 4, DOMAINS = 3, TOP_K_LIMIT = 4, GROWING = 100 };
 
 /* A stream of draws. */
 struct draw {
@@ -17,15 +17,22 @@ static uint32_t below(struct draw *draw, uint32_t bound)
     return (uint32_t) moe_random_below(draw->key, draw->counter++, bound);
 }
 
+/* What the number-th case has of a bound: all of it from GROWING on. */
+static uint32_t grown(uint64_t number, uint32_t bound)
+{
+    const uint64_t size = number < GROWING ? number + 1 : GROWING;
+    return (uint32_t) ((bound * size + GROWING - 1) / GROWING);
+}
+
 struct moe_policy_case_spec moe_policy_case_draw(uint64_t number)
 {
     struct draw draw = { .key = moe_random_key(number, MOE_RANDOM_TEST) };
     return (struct moe_policy_case_spec){
-        .layers = 1 + below(&draw, 4),
-        .nodes = 1 + below(&draw, 4),
-        .gpus_per_node = 1 + below(&draw, 8),
-        .groups = below(&draw, 2) == 0 ? 1 : 1 + below(&draw, 8),
-        .group_experts = 1 + below(&draw, 24),
+        .layers = 1 + below(&draw, grown(number, 4)),
+        .nodes = 1 + below(&draw, grown(number, 4)),
+        .gpus_per_node = 1 + below(&draw, grown(number, 8)),
+        .groups = below(&draw, 2) == 0 ? 1 : 1 + below(&draw, grown(number, 8)),
+        .group_experts = 1 + below(&draw, grown(number, 24)),
         .spare_slots = below(&draw, 4) * below(&draw, 4),
         .batches = 1 + below(&draw, 6),
         .requests = 1 + below(&draw, 8),

@@ -45,7 +45,7 @@ struct moe_policy_case {
     struct moe_placement previous;
 };
 
-/* The number-th case of a sequence. */
+/* The number-th case of a sequence. The first hundred grow, so that few cases are small ones. */
 struct moe_policy_case_spec moe_policy_case_draw(uint64_t number);
 
 /* Builds it in the arena. relabel: expert e is called relabel[e] instead (NULL: as it is).

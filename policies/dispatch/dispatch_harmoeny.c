@@ -25,8 +25,8 @@ struct move {
 };
 
 /* The lightest GPU below the mean that could take something from gpu, and the largest bucket
- * for it; only buckets of at least `least` tokens. Room below the mean is whole tokens, so nobody is
- * lifted above it, and what was relieved once stays so: the moves end. */
+ * for it; only buckets of at least `least` tokens. Room below the mean is whole tokens, so nobody
+ * is lifted above it, and what was relieved once stays so: the moves end. */
 static struct move find_move(const struct moe_dispatch_solver *solver,
                              const struct moe_dispatch_view *view, const uint32_t *quota,
                              uint32_t gpu, int64_t sum, uint32_t least)

@@ -3,8 +3,8 @@
  * what LPLB does for equal GPUs, with ViBE's measure (arXiv 2606.00735, finish time f_g).
  *
  * A deadline T lets GPU g take as many tokens as its curve does by then; whether the tokens fit is
- * a flow (policies/solve/split.h). When they do not, the flow names GPUs whose tokens have nowhere else
- * to go, and T rises to where just those fit: a true lower bound, so the last T is the optimum
+ * a flow (policies/solve/split.h). When they do not, the flow names GPUs whose tokens have nowhere
+ * else to go, and T rises to where just those fit: a true lower bound, so the last T is the optimum
  * but for the bisection's last bit (2^-40 of T). */
 #include "policies/solve/dispatch_solver.h"
 

@@ -112,7 +112,8 @@ enum moe_status moe_plan_fill(struct moe_placement *plan, uint64_t *filled,
                               struct moe_error *err) MOE_MUST_CHECK;
 
 /* One expert id of a JSON list into *slot. null_is_empty: null stands for an empty slot.
- * name, list, layer and index ("p.json: experts[3][7]") begin the error. Errors: MOE_PARSE, MOE_RANGE. */
+ * name, list, layer and index ("p.json: experts[3][7]") begin the error. Errors: MOE_PARSE,
+ * MOE_RANGE. */
 enum moe_status moe_plan_take_id(const json_t *value, bool null_is_empty, uint16_t *slot,
                                  const char *name, const char *list, size_t layer, size_t index,
                                  struct moe_error *err) MOE_MUST_CHECK;

@@ -1,6 +1,6 @@
-/* Mean and deviation: mean plus k standard deviations of each expert's load over the newest steps: who varies
- * is planned for at more than its mean. Sources: FlashLB (vllm-ascend; z = 0.674, the 75 %
- * quantile of a normal distribution), ScalpeLB (K = 2 from 192 experts on, 0 below).
+/* Mean and deviation: mean plus k standard deviations of each expert's load over the newest steps:
+ * who varies is planned for at more than its mean. Sources: FlashLB (vllm-ascend; z = 0.674, the
+ * 75 % quantile of a normal distribution), ScalpeLB (K = 2 from 192 experts on, 0 below).
  *
  * The standard deviation is that of the population. Sums are of whole counts, so a step that
  * leaves the window takes exactly what it brought. Over a planning window the steps are its periods

@@ -1,14 +1,8 @@
 #include "sim/base/progress.h"
 
-#include <time.h>
 #include <unistd.h>
 
-static double seconds(void)
-{
-    struct timespec now;
-    (void) clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double) now.tv_sec + 1e-9 * (double) now.tv_nsec;
-}
+#include "sim/base/wall_clock.h"
 
 void moe_progress_begin(struct moe_progress *progress, FILE *stream, const char *what,
                         const char *unit, uint64_t first, uint64_t total)
@@ -22,7 +16,7 @@ void moe_progress_begin(struct moe_progress *progress, FILE *stream, const char 
         .total = total,
     };
     if (terminal) {
-        progress->begin_s = seconds();
+        progress->begin_s = moe_wall_clock_s();
         progress->shown_s = progress->begin_s + 0.25;
     }
 }
@@ -32,7 +26,7 @@ void moe_progress_update(struct moe_progress *progress, uint64_t done)
     if (progress == NULL || progress->stream == NULL || progress->total == 0) {
         return;
     }
-    const double now_s = seconds();
+    const double now_s = moe_wall_clock_s();
     if (now_s - progress->shown_s < 0.25) {
         return;
     }

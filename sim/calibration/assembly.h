@@ -5,7 +5,9 @@
 #ifndef MOE_SIM_CALIBRATION_ASSEMBLY_H
 #define MOE_SIM_CALIBRATION_ASSEMBLY_H
 
-#include "sim/calibration/fit_samples.h"
+#include "sim/calibration/fitter.h"
+#include "sim/calibration/quality.h"
+#include "sim/calibration/table_builder.h"
 
 struct moe_assembly {
     struct moe_fitter *fitter;

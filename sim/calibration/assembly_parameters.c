@@ -285,10 +285,11 @@ static enum moe_status add_quality(struct moe_assembly *assembly, const char *na
         .worst = moe_round_digits(quality->worst, MOE_FITTER_DIGITS),
         .gate_mape = quality->gate_mape,
         .gate_p95 = quality->gate_p95,
-        .repeat_share = quality->repeats == 0
-                            ? 0.0
-                            : moe_round_digits((double) quality->agreeing / quality->repeats,
-                                               MOE_FITTER_DIGITS),
+        .repeat_share =
+            quality->repeats.count == 0
+                ? 0.0
+                : moe_round_digits((double) quality->repeats.agreeing / quality->repeats.count,
+                                   MOE_FITTER_DIGITS),
         .reason = moe_table_builder_text(assembly->builder, "%.200s", quality->reason),
         .provenance = MOE_PROVENANCE_MEASURED,
         .source = assembly->source,

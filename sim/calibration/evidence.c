@@ -26,7 +26,7 @@ static const char *const kind_names[MOE_EVIDENCE_KIND_COUNT] = {
     "p2p_both",   "peer_copy",      "host_to_device", "overlap",
 };
 static const char *const role_names[MOE_EVIDENCE_ROLE_COUNT] = {
-    "anchor", "refine", "heldout", "skew", "sentinel", "sustained", "burst",
+    "anchor", "refine", "heldout", "skew", "sentinel", "sustained", "uneven", "burst",
 };
 
 const char *moe_evidence_kind_name(enum moe_evidence_kind kind)

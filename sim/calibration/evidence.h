@@ -42,7 +42,8 @@ enum moe_evidence_kind {
     MOE_EVIDENCE_KIND_COUNT
 };
 
-/* What a point is for. Only anchors, refinements and sentinels are ever fitted. */
+/* What a point is for. Only anchors, refinements, sentinels and, for one figure of a shape, uneven
+ * anchors are ever fitted. */
 enum moe_evidence_role {
     MOE_EVIDENCE_ANCHOR,
     MOE_EVIDENCE_REFINE,
@@ -50,7 +51,8 @@ enum moe_evidence_role {
     MOE_EVIDENCE_SKEW,
     MOE_EVIDENCE_SENTINEL,
     MOE_EVIDENCE_SUSTAINED,
-    MOE_EVIDENCE_BURST, /* an anchor after light load; all others are settled */
+    MOE_EVIDENCE_UNEVEN, /* rows of experts: fits the weight of the fullest one and nothing else */
+    MOE_EVIDENCE_BURST,  /* an anchor after light load; all others are settled */
     MOE_EVIDENCE_ROLE_COUNT
 };
 

@@ -224,6 +224,8 @@ void moe_fit_report_tables(const struct moe_calibration *calibration, bool markd
     }
 }
 
+static const int rows_widths[] = { -44, 7, 8, 7, 8, 7, 8 };
+
 struct tally {
     double sum;
     uint32_t count;
@@ -273,6 +275,24 @@ static enum moe_status print_by_gpu(struct moe_sample_fit *fit, bool markdown, F
     return MOE_OK;
 }
 
+/* Weights of the fullest expert that uneven anchors had a say in. */
+static void print_fullest(const struct moe_fitter *fitter, FILE *out)
+{
+    for (uint32_t i = 0; i < fitter->shape_count; i++) {
+        const struct moe_fitter_shape *shape = &fitter->shapes[i];
+        const struct moe_fitter_fullest *fullest = &shape->fullest;
+        if (fullest->rms_before > 0.0) {
+            (void) fprintf(
+                out,
+                "%s: the fullest expert counts %.3g times by even rows, RMS %.2f %% over "
+                "%u uneven anchors; %.2f %% left out one by one: %s %.3g times\n",
+                shape->shape.name, fullest->weight_before, 100.0 * fullest->rms_before,
+                fullest->loads, 100.0 * fullest->rms_left_out,
+                fullest->is_used ? "fitted," : "stays", shape->fit.roofline.weight);
+        }
+    }
+}
+
 static void print_left_out(const struct moe_fitter *fitter, FILE *out)
 {
     if (fitter->wrong > 0) {
@@ -299,31 +319,132 @@ static void print_left_out(const struct moe_fitter *fitter, FILE *out)
                    fitter->held_back, fitter->uneven);
 }
 
+/* How an expert point's rows lie. */
+enum rows_kind { ROWS_UNIFORM, ROWS_SOME, ROWS_RANDOM, ROWS_KINDS };
+
+static enum rows_kind rows_kind_of(const struct moe_evidence_point *point)
+{
+    if (strcmp(point->histogram, "uniform") == 0) {
+        return ROWS_UNIFORM;
+    }
+    return strncmp(point->histogram, "random", 6) == 0 ? ROWS_RANDOM : ROWS_SOME;
+}
+
+static void print_rows_row(const char *name, const struct tally *tallies, bool markdown, FILE *out)
+{
+    char cells[7][80];
+    CELL(0, "%s", name);
+    for (uint32_t k = 0; k < ROWS_KINDS; k++) {
+        CELL(1 + 2 * k, "%u", tallies[k].count);
+        CELL(2 + 2 * k, tallies[k].count > 0 ? "%.2f" : "-",
+             100.0 * tallies[k].sum / tallies[k].count);
+    }
+    print_row(out, markdown, rows_widths, (const char(*)[80]) cells, 7);
+}
+
+/* Held-out errors of experts by how rows lie; gates are on all of them together. */
+static enum moe_status print_by_rows(struct moe_sample_fit *fit, bool markdown, FILE *out,
+                                     struct moe_error *err)
+{
+    static const char *const heads[] = { "experts held out", "uniform", "MAPE %", "some",
+                                         "MAPE %",           "random",  "MAPE %" };
+    struct moe_fitter *fitter = &fit->fitter;
+    const struct moe_evidence *evidence = fitter->evidence;
+    const size_t count = (size_t) fitter->seen.count + 1;
+    double *errors = MOE_NEW(fitter->arena, double, count);
+    uint32_t *points = MOE_NEW(fitter->arena, uint32_t, count);
+    uint32_t *gpus = MOE_NEW(fitter->arena, uint32_t, count);
+    struct tally all[ROWS_KINDS] = { 0 };
+    char cells[7][80];
+    if (errors == NULL || points == NULL || gpus == NULL) {
+        return moe_fail(err, MOE_LIMIT, "%s: no memory for its errors", evidence->name);
+    }
+    print_heading(out, markdown,
+                  "Held-out error of experts by their rows: all alike, some experts without any, "
+                  "drawn at random");
+    for (uint32_t i = 0; i < 7; i++) {
+        CELL(i, "%s", heads[i]);
+    }
+    print_row(out, markdown, rows_widths, (const char(*)[80]) cells, 7);
+    print_rule(out, markdown, 7);
+    for (uint32_t i = 0; i < fitter->shape_count; i++) {
+        struct tally tallies[ROWS_KINDS] = { 0 };
+        for (uint32_t s = 0; s < evidence->series_count; s++) {
+            const uint32_t n =
+                fitter->shape_of[s] == i && evidence->series[s].kind == MOE_EVIDENCE_EXPERT
+                    ? moe_quality_errors(fitter, s, MOE_FIT_HELDOUT, errors, points, gpus)
+                    : 0;
+            for (uint32_t e = 0; e < n; e++) {
+                const enum rows_kind kind = rows_kind_of(&evidence->points[points[e]]);
+                tallies[kind].sum += fabs(errors[e]);
+                tallies[kind].count++;
+                all[kind].sum += fabs(errors[e]);
+                all[kind].count++;
+            }
+        }
+        if (tallies[ROWS_UNIFORM].count + tallies[ROWS_SOME].count + tallies[ROWS_RANDOM].count >
+            0) {
+            print_rows_row(fitter->shapes[i].shape.name, tallies, markdown, out);
+        }
+    }
+    print_rows_row("all", all, markdown, out);
+    return MOE_OK;
+}
+
+static void fill_repeats(char (*cells)[80], const char *what, const struct moe_repeats *repeats)
+{
+    CELL(0, "%s", what);
+    CELL(1, "%u", repeats->count);
+    CELL(2, "%.1f", 100.0 * repeats->agreeing / repeats->count);
+    CELL(3, "%.1f", 100.0 * repeats->in_cycles / repeats->count);
+}
+
+void moe_fit_report_repeats(const struct moe_repeats *kinds, const struct moe_repeats *all,
+                            bool markdown, FILE *out)
+{
+    static const int widths[] = { -15, 7, 15, 18 };
+    static const char *const heads[] = { "kind", "repeats", "us % (90 asked)", "cycles at cap %" };
+    char cells[4][80];
+    if (all->count == 0) {
+        (void) fputs("\nrepeats: none was measured\n", out);
+        return;
+    }
+    print_heading(out, markdown,
+                  "Repeats in a later pass within 1.5 %: as measured, and with cycles compared "
+                  "where both ran at the power cap and a floor of 0.1 us");
+    for (uint32_t i = 0; i < 4; i++) {
+        CELL(i, "%s", heads[i]);
+    }
+    print_row(out, markdown, widths, (const char(*)[80]) cells, 4);
+    print_rule(out, markdown, 4);
+    for (uint32_t kind = 0; kind < MOE_EVIDENCE_KIND_COUNT; kind++) {
+        if (kinds[kind].count > 0) {
+            fill_repeats(cells, moe_evidence_kind_name((enum moe_evidence_kind) kind),
+                         &kinds[kind]);
+            print_row(out, markdown, widths, (const char(*)[80]) cells, 4);
+        }
+    }
+    fill_repeats(cells, "all", all);
+    print_row(out, markdown, widths, (const char(*)[80]) cells, 4);
+    (void) fputc('\n', out);
+}
+
 enum moe_status moe_fit_report_details(struct moe_sample_fit *fit, bool markdown, FILE *out,
                                        struct moe_error *err)
 {
     const struct moe_fitter *fitter = &fit->fitter;
-    uint32_t repeats = 0;
-    uint32_t agreeing = 0;
-    uint32_t at_clock = 0;
+    const struct moe_evidence *evidence = fitter->evidence;
+    struct moe_repeats kinds[MOE_EVIDENCE_KIND_COUNT];
+    struct moe_repeats *series =
+        MOE_NEW(fitter->arena, struct moe_repeats, (size_t) evidence->series_count + 1);
+    if (series == NULL) {
+        return moe_fail(err, MOE_LIMIT, "%s: no memory for its repeats", evidence->name);
+    }
     MOE_TRY(print_by_gpu(fit, markdown, out, err));
-    (void) fputc('\n', out);
-    for (uint32_t i = 0; i < fitter->seen.count; i++) {
-        repeats += fitter->seen.items[i].repeats;
-        agreeing += fitter->seen.items[i].agreeing;
-    }
-    for (uint32_t i = 0; i < fitter->even.count; i++) {
-        at_clock += fitter->even.items[i].agreeing;
-    }
-    if (repeats > 0) {
-        (void) fprintf(out, "repeats: %.1f %% of %u within 1.5 %% (90 %% asked)",
-                       100.0 * agreeing / repeats, repeats);
-        if (fitter->reference_mhz > 0.0) {
-            (void) fprintf(out, "; %.1f %% at one clock, %.0f MHz", 100.0 * at_clock / repeats,
-                           fitter->reference_mhz);
-        }
-        (void) fputc('\n', out);
-    }
+    MOE_TRY(print_by_rows(fit, markdown, out, err));
+    MOE_TRY(moe_repeats_count(series, evidence, fitter->arena, err));
+    const struct moe_repeats all = moe_repeats_by_kind(kinds, series, evidence);
+    moe_fit_report_repeats(kinds, &all, markdown, out);
     if (fitter->drift.found) {
         (void) fprintf(out,
                        "drift: %.2f %% sd, time constant %.0f s, noise %.2f %%, from %u "
@@ -333,6 +454,7 @@ enum moe_status moe_fit_report_details(struct moe_sample_fit *fit, bool markdown
     } else {
         (void) fprintf(out, "drift: none beyond noise in %u sentinels\n", fitter->sentinel_visits);
     }
+    print_fullest(fitter, out);
     print_left_out(fitter, out);
     for (uint32_t i = 0; i < fitter->decode_count; i++) {
         (void) fprintf(out, "%s: points that were left out are foretold within %.2f %%, mean\n",

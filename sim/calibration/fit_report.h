@@ -17,6 +17,11 @@ void moe_fit_report_evidence(const struct moe_evidence *evidence, bool markdown,
  * differ. Says nothing when there are no such rows. */
 void moe_fit_report_tables(const struct moe_calibration *calibration, bool markdown, FILE *out);
 
+/* How often passes repeat, by kind (kinds[MOE_EVIDENCE_KIND_COUNT]) and all together, by both
+ * readings of repeats.h. */
+void moe_fit_report_repeats(const struct moe_repeats *kinds, const struct moe_repeats *all,
+                            bool markdown, FILE *out);
+
 /* What only a fit just made knows: errors by GPU, repeats, drift, what was left out.
  * Errors: MOE_LIMIT. */
 enum moe_status moe_fit_report_details(struct moe_sample_fit *fit, bool markdown, FILE *out,

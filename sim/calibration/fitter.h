@@ -22,10 +22,20 @@
 enum { MOE_FITTER_NAME_BYTES = 64, MOE_FITTER_DIGITS = 7 };
 #define MOE_FITTER_NONE UINT32_MAX
 
+/* What anchors of uneven rows said of the fullest expert's weight. */
+struct moe_fitter_fullest {
+    uint32_t loads;       /* such anchors; 0: even rows alone decide, and the rest says nothing */
+    double weight_before; /* by even rows */
+    double rms_before;    /* log error over the anchors by that weight, */
+    double rms_left_out;  /* and by one that is fitted to the others, each left out in turn */
+    bool is_used;         /* the weight is theirs, as what was left out was foretold better */
+};
+
 /* An expert's or a matrix's weights with one backend, over all counts of local experts. */
 struct moe_fitter_shape {
     struct moe_shape shape;
     struct moe_shape_fit fit;
+    struct moe_fitter_fullest fullest;
     struct moe_curve curve;
     uint32_t first_series; /* the first of the evidence: names and backends go by it */
 };
@@ -128,6 +138,17 @@ enum moe_status moe_fitter_find_shapes(struct moe_fitter *fitter,
                                        struct moe_error *err) MOE_MUST_CHECK;
 enum moe_status moe_fitter_fit_shapes(struct moe_fitter *fitter,
                                       struct moe_error *err) MOE_MUST_CHECK;
+/* The weight of the fullest expert of a fitted shape by its anchors of uneven rows, one parameter
+ * by least squares of log errors; kept only when it foretells anchors left out better than the
+ * weight that even rows chose. Without three such anchors nothing changes. */
+enum moe_status moe_fitter_fit_fullest(struct moe_fitter *fitter, uint32_t index,
+                                       struct moe_error *err) MOE_MUST_CHECK;
+/* How badly each tile foretells those anchors, each left out of the weight's fit, as
+ * moe_shape_foretell does by even ones: errors[MOE_SHAPE_TILES]. Without three such anchors *can
+ * is false, and errors stay as they are. */
+enum moe_status moe_fitter_foretell_uneven(double *errors, bool *can,
+                                           const struct moe_fitter *fitter, uint32_t index,
+                                           struct moe_error *err) MOE_MUST_CHECK;
 enum moe_status moe_fitter_fit_lines(struct moe_fitter *fitter,
                                      struct moe_error *err) MOE_MUST_CHECK;
 /* Attention's cores by shape, after all that their points' centres depend on. */

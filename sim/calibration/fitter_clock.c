@@ -74,14 +74,14 @@ static enum moe_status fit_slopes(const struct moe_fitter *fitter, double *slope
     for (uint32_t i = 0; i < evidence->sample_count; i++) {
         struct slope_sums *sums = &points[evidence->samples[i].point];
         sums->x += fitter->clock_shift[i];
-        sums->y += log(evidence->samples[i].median_us);
+        sums->y += log(moe_sample_us(&evidence->samples[i]));
         sums->count += 1.0;
     }
     for (uint32_t i = 0; i < evidence->sample_count; i++) {
         const struct moe_evidence_sample *sample = &evidence->samples[i];
         const struct slope_sums *mean = &points[sample->point];
         const double x = fitter->clock_shift[i] - mean->x / mean->count;
-        const double y = log(sample->median_us) - mean->y / mean->count;
+        const double y = log(moe_sample_us(sample)) - mean->y / mean->count;
         struct slope_sums *sums = &series[evidence->points[sample->point].series];
         /* Visits that are off by more than clocks can do say nothing of clocks. */
         if (fitter->known[sample->point] && fabs(y) < 0.3) {

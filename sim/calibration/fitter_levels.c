@@ -320,7 +320,7 @@ static bool same_sequence(const struct visit *a, const struct visit *b)
 
 static double visit_log(const struct moe_fitter *fitter, const struct visit *visit)
 {
-    return log(fitter->evidence->samples[visit->sample].median_us * 1e3) -
+    return log(moe_sample_us(&fitter->evidence->samples[visit->sample]) * 1e3) -
            fitter->clock_shift[visit->sample];
 }
 

@@ -208,20 +208,27 @@ static bool same_kernel(const struct moe_shape *a, const struct moe_shape *b)
            strcmp(a->backend, b->backend) == 0;
 }
 
-/* How well tile t does for all shapes of the kernel of one; those that can leave rows out decide
- * where there are any. */
+/* What a shape says of tiles, and how good a witness it is. */
+struct vote {
+    enum { BY_NEIGHBOURS, BY_ROWS, BY_UNEVEN } witness;
+    double errors[MOE_SHAPE_TILES];
+};
+
+/* How well tile t does for all shapes of the kernel of one, by the best witnesses among them: uneven
+ * rows, whose tiles differ while ratios cannot hide it; else rows of one active count left out; else
+ * points by their neighbours. */
 static double tile_error(const struct moe_fitter *fitter, uint32_t index, uint32_t t,
-                         const double (*errors)[MOE_SHAPE_TILES], const bool *by_rows)
+                         const struct vote *votes)
 {
-    bool any = false;
+    uint32_t best = BY_NEIGHBOURS;
     double sum = 0.0;
     for (int turn = 0; turn < 2; turn++) {
         for (uint32_t other = 0; other < fitter->shape_count; other++) {
             if (!same_kernel(&fitter->shapes[index].shape, &fitter->shapes[other].shape)) {
                 continue;
             }
-            any = any || by_rows[other];
-            sum += turn == 1 && by_rows[other] == any ? errors[other][t] : 0.0;
+            best = votes[other].witness > best ? votes[other].witness : best;
+            sum += turn == 1 && votes[other].witness == best ? votes[other].errors[t] : 0.0;
         }
     }
     return sum;
@@ -231,23 +238,24 @@ static double tile_error(const struct moe_fitter *fitter, uint32_t index, uint32
  * what it gains on even rows it loses on uneven ones, as few rows left out do not decide it. */
 static enum moe_status choose_tiles(struct moe_fitter *fitter, struct moe_error *err)
 {
-    bool *by_rows = MOE_NEW(fitter->arena, bool, (size_t) fitter->shape_count + 1);
-    double(*errors)[MOE_SHAPE_TILES] = moe_arena_alloc(
-        fitter->arena, (size_t) fitter->shape_count + 1, sizeof(double[MOE_SHAPE_TILES]));
-    if (errors == NULL || by_rows == NULL) {
+    struct vote *votes = MOE_NEW(fitter->arena, struct vote, (size_t) fitter->shape_count + 1);
+    if (votes == NULL) {
         return moe_fail(err, MOE_LIMIT, "%s: no memory for its shapes", fitter->evidence->name);
     }
     for (uint32_t i = 0; i < fitter->shape_count; i++) {
-        if (fitter->shapes[i].shape.count > 0) {
-            MOE_TRY(moe_shape_foretell(errors[i], &by_rows[i], &fitter->shapes[i].shape,
+        bool by_uneven = false;
+        bool by_rows = false;
+        MOE_TRY(moe_fitter_foretell_uneven(votes[i].errors, &by_uneven, fitter, i, err));
+        if (!by_uneven && fitter->shapes[i].shape.count > 0) {
+            MOE_TRY(moe_shape_foretell(votes[i].errors, &by_rows, &fitter->shapes[i].shape,
                                        fitter->arena, err));
         }
+        votes[i].witness = by_uneven ? BY_UNEVEN : by_rows ? BY_ROWS : BY_NEIGHBOURS;
     }
     for (uint32_t i = 0; i < fitter->shape_count; i++) {
         double least = INFINITY;
         for (uint32_t t = 0; t < MOE_SHAPE_TILES; t++) {
-            const double sum =
-                tile_error(fitter, i, t, (const double(*)[MOE_SHAPE_TILES]) errors, by_rows);
+            const double sum = tile_error(fitter, i, t, votes);
             /* The smallest of those that are alike. */
             if (sum < least * (1.0 - 1e-3)) {
                 least = sum;
@@ -280,8 +288,9 @@ enum moe_status moe_fitter_fit_shapes(struct moe_fitter *fitter, struct moe_erro
     for (uint32_t i = 0; i < fitter->shape_count; i++) {
         struct moe_fitter_shape *shape = &fitter->shapes[i];
         if (shape->shape.count > 0) {
-            MOE_TRY(moe_shape_fit(&shape->fit, &shape->shape, shape->fit.tile_tokens, fitter->arena,
-                                  err));
+            MOE_TRY(moe_shape_fit(&shape->fit, &shape->shape, shape->fit.tile_tokens,
+                                  MOE_ROOFLINE_STARTS, fitter->arena, err));
+            MOE_TRY(moe_fitter_fit_fullest(fitter, i, err));
             MOE_TRY(moe_shape_curve(&shape->curve, &shape->shape, &shape->fit, fitter->arena, err));
             share_out(fitter, i);
         }

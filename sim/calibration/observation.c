@@ -16,7 +16,8 @@ struct visit {
     uint32_t sample;
 };
 
-static const double repeat_limit = 0.015;
+/* A middle half wider than this has two modes or drifts: one value of it is an accident. */
+static const double wide_middle = 1.05;
 
 void moe_sort(double *values, uint32_t count)
 {
@@ -34,6 +35,18 @@ double moe_quantile_sorted(const double *values, uint32_t count, double share)
 {
     assert(count > 0);
     return gsl_stats_quantile_from_sorted_data(values, 1, count, share);
+}
+
+double moe_sample_us(const struct moe_evidence_sample *sample)
+{
+    enum { P5 = 1, P25 = 2, P75 = 3, P95 = 4 };
+    const double *q = sample->quantile_us;
+    if (q[P25] <= 0.0 || q[P75] <= wide_middle * q[P25]) {
+        return sample->median_us;
+    }
+    const double area = 0.20 * (q[P5] + q[P25]) / 2.0 + 0.25 * (q[P25] + sample->median_us) / 2.0 +
+                        0.25 * (sample->median_us + q[P75]) / 2.0 + 0.20 * (q[P75] + q[P95]) / 2.0;
+    return area / 0.90;
 }
 
 static int compare_u32(uint32_t a, uint32_t b)
@@ -97,11 +110,10 @@ static struct moe_observation reduce(const struct moe_evidence *evidence, const 
     double *mhz = scratch + count;
     uint32_t used = 0;
     uint32_t clocks = 0;
-    double begin = 0.0;
     for (uint32_t i = 0; i < count; i++) {
         const struct moe_evidence_sample *sample = &evidence->samples[visits[i].sample];
         const double log_ns =
-            log(sample->median_us * 1e3) - (adjust == NULL ? 0.0 : adjust[visits[i].sample]);
+            log(moe_sample_us(sample) * 1e3) - (adjust == NULL ? 0.0 : adjust[visits[i].sample]);
         const bool same_pass = i > 0 && visits[i].gpu == MOE_OBSERVATION_NO_GPU &&
                                visits[i].pass == visits[i - 1].pass;
         out.bad_flags |= sample->flags & (MOE_EVIDENCE_WRONG | MOE_EVIDENCE_UNPHYSICAL);
@@ -117,10 +129,8 @@ static struct moe_observation reduce(const struct moe_evidence *evidence, const 
     if (role != MOE_EVIDENCE_SENTINEL && used > 1) {
         double least = scratch[0];
         double most = scratch[0];
-        begin = scratch[0];
         out.repeats = used - 1;
         for (uint32_t i = 1; i < used; i++) {
-            out.agreeing += fabs(scratch[i] - begin) <= repeat_limit ? 1 : 0;
             least = fmin(least, scratch[i]);
             most = fmax(most, scratch[i]);
         }

@@ -308,7 +308,8 @@ static enum moe_status add_series(struct maker *maker, uint32_t first)
     for (uint32_t t = 1; t < MOE_SHAPE_TILES; t++) {
         tile = errors[t] < errors[tile] * (1.0 - 1e-3) ? t : tile;
     }
-    MOE_TRY(moe_shape_fit(&fit, &shape, moe_shape_tiles[tile], arena, maker->err));
+    MOE_TRY(
+        moe_shape_fit(&fit, &shape, moe_shape_tiles[tile], MOE_ROOFLINE_STARTS, arena, maker->err));
     maker->result.series++;
     maker->result.points += shape.count;
     return moe_shape_rows(&maker->builder, &shape, &fit, MOE_PROVENANCE_PUBLISHED, maker->source,

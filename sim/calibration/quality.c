@@ -141,17 +141,6 @@ static void judge(struct moe_quality *row, const struct moe_fitter *fitter,
     }
 }
 
-static void count_repeats(struct moe_quality *row, const struct moe_fitter *fitter)
-{
-    for (uint32_t i = 0; i < fitter->seen.count; i++) {
-        const struct moe_observation *item = &fitter->even.items[i];
-        if (fitter->evidence->points[item->point].series == row->series) {
-            row->repeats += item->repeats;
-            row->agreeing += item->agreeing;
-        }
-    }
-}
-
 static uint32_t fitted_points(const struct moe_fitter *fitter, uint32_t series)
 {
     if (fitter->shape_of[series] != MOE_FITTER_NONE) {
@@ -181,8 +170,14 @@ enum moe_status moe_quality_check(struct moe_quality *rows, uint32_t *count,
                                   const struct moe_fitter *fitter, struct moe_error *err)
 {
     struct scratch scratch;
+    struct moe_repeats *repeats =
+        MOE_NEW(fitter->arena, struct moe_repeats, (size_t) fitter->evidence->series_count + 1);
     *count = 0;
     MOE_TRY(reserve(&scratch, fitter, err));
+    if (repeats == NULL) {
+        return moe_fail(err, MOE_LIMIT, "%s: no memory for its errors", fitter->evidence->name);
+    }
+    MOE_TRY(moe_repeats_count(repeats, fitter->evidence, fitter->arena, err));
     for (uint32_t s = 0; s < fitter->evidence->series_count; s++) {
         const enum moe_evidence_kind kind = fitter->evidence->series[s].kind;
         if (!is_predicted(fitter, s)) {
@@ -196,6 +191,7 @@ enum moe_status moe_quality_check(struct moe_quality *rows, uint32_t *count,
                 .fitted = fitted_points(fitter, s),
                 .gate_mape = gate_of(kind).mape,
                 .gate_p95 = gate_of(kind).p95,
+                .repeats = repeats[s],
                 .reason = "-",
             };
             row.checked = moe_quality_errors(fitter, s, row.points, scratch.errors, scratch.points,
@@ -208,7 +204,6 @@ enum moe_status moe_quality_check(struct moe_quality *rows, uint32_t *count,
                 (void) snprintf(row.reason, sizeof row.reason, "%s",
                                 row.fitted == 0 ? "no points to fit" : "no held-out points");
             }
-            count_repeats(&row, fitter);
             rows[(*count)++] = row;
         }
     }

@@ -8,6 +8,7 @@
 #define MOE_SIM_CALIBRATION_QUALITY_H
 
 #include "sim/calibration/fitter.h"
+#include "sim/calibration/repeats.h"
 
 enum { MOE_QUALITY_LEAST_POINTS = 3 };
 
@@ -23,10 +24,9 @@ struct moe_quality {
     double worst;
     int64_t worst_point; /* id */
     double gate_mape;
-    double gate_p95; /* 1: there is none */
-    uint32_t repeats;
-    uint32_t agreeing;
-    char reason[120]; /* "-" when there is nothing to say */
+    double gate_p95;            /* 1: there is none */
+    struct moe_repeats repeats; /* of all points of the series */
+    char reason[120];           /* "-" when there is nothing to say */
 };
 
 /* The error of each (point, GPU) of one series; errors[] and points[] must have room for all

@@ -37,6 +37,8 @@ static const struct {
                                 "runs share no point with another: what differs between their days "
                                 "cannot be told from what differs between their GPUs",
                                 0 },
+    [MOE_SAMPLE_CHECK_REPEATS] = { "nine of ten later passes are within 1.5 % of the first",
+                                   "later passes are further from the first than is asked", 0 },
 };
 
 const char *moe_sample_check_text(enum moe_sample_check check)
@@ -248,6 +250,32 @@ static enum moe_status check_tables(struct moe_sample_verification *out, struct 
     return MOE_OK;
 }
 
+/* As measured, in microseconds: what is asked is asked of that reading. */
+static enum moe_status check_repeats(struct moe_sample_verification *out,
+                                     const struct moe_evidence *evidence, struct moe_error *err)
+{
+    struct moe_arena arena;
+    MOE_TRY(moe_arena_init(&arena, moe_repeats_bytes(evidence), err));
+    struct moe_repeats *series = MOE_NEW(&arena, struct moe_repeats, evidence->series_count);
+    enum moe_status status = MOE_OK;
+    if (series == NULL) {
+        status = moe_fail(err, MOE_LIMIT, "%s: no memory for its repeats", evidence->name);
+        goto done;
+    }
+    status = moe_repeats_count(series, evidence, &arena, err);
+    if (status == MOE_OK) {
+        out->all_repeats = moe_repeats_by_kind(out->repeats, series, evidence);
+        const uint32_t count = out->all_repeats.count;
+        if (out->all_repeats.agreeing < MOE_REPEATS_ASKED * count) {
+            FINDING(out, MOE_SAMPLE_CHECK_REPEATS, "%u of %u are within it, 90 %% are asked",
+                    out->all_repeats.agreeing, count);
+        }
+    }
+done:
+    moe_arena_finish(&arena);
+    return status;
+}
+
 enum moe_status moe_sample_verify(struct moe_sample_verification *out, const char *path,
                                   struct moe_error *err)
 {
@@ -270,6 +298,9 @@ enum moe_status moe_sample_verify(struct moe_sample_verification *out, const cha
         status = check_visits(&result, &evidence, err);
         if (status == MOE_OK) {
             status = check_run_ties(&result, &evidence, err);
+        }
+        if (status == MOE_OK) {
+            status = check_repeats(&result, &evidence, err);
         }
     }
     moe_evidence_finish(&evidence);

@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "sim/base/error.h"
+#include "sim/calibration/repeats.h"
 
 enum moe_sample_check {
     MOE_SAMPLE_CHECK_CELLS,   /* schema, ranges, references */
@@ -21,6 +22,7 @@ enum moe_sample_check {
     MOE_SAMPLE_CHECK_RUNS,    /* every run ended in order */
     MOE_SAMPLE_CHECK_HELDOUT, /* every series that is fitted has held-out points */
     MOE_SAMPLE_CHECK_TIES,    /* every run shares points with another, so levels can be tied */
+    MOE_SAMPLE_CHECK_REPEATS, /* nine of ten later passes are within 1.5 % of the first */
     MOE_SAMPLE_CHECK_COUNT
 };
 
@@ -32,6 +34,8 @@ struct moe_sample_verdict {
 struct moe_sample_verification {
     struct moe_sample_verdict verdicts[MOE_SAMPLE_CHECK_COUNT];
     uint32_t samples;
+    struct moe_repeats repeats[MOE_EVIDENCE_KIND_COUNT]; /* by kind */
+    struct moe_repeats all_repeats;
 };
 
 /* What is checked, and what it means when that is not so. */

@@ -4,15 +4,15 @@
  *
  * The breakpoints are the best there are (dynamic programming over all of them) for the sum of
  * squared relative errors; one more segment must pay for its three numbers (Bayesian
- * information criterion, over the noise of the points, 0.3 % at least). Between the last point of a segment and
- * the first of the next the lines' crossing divides. Where they do not cross there, a switch
- * does: libraries switch at round sizes, so right after the last point if that is round, else at
- * the geometric mean.
+ * information criterion, over the noise of the points, 0.3 % at least). Between the last point of a
+ * segment and the first of the next the lines' crossing divides. Where they do not cross there, a
+ * switch does: libraries switch at round sizes, so right after the last point if that is round,
+ * else at the geometric mean.
  *
- * NCCL's rings take up to 2 us less for a size that is a power of two than for its neighbours, which
- * end in a round that is not full. Messages of tokens rarely are such sizes, so the lines are those
- * of the others; where a segment has at least two points of both sorts, what the round ones gain is
- * a number of its own (constant within the segment), if it pays for itself likewise.
+ * NCCL's rings take up to 2 us less for a size that is a power of two than for its neighbours,
+ * which end in a round that is not full. Messages of tokens rarely are such sizes, so the lines are
+ * those of the others; where a segment has at least two points of both sorts, what the round ones
+ * gain is a number of its own (constant within the segment), if it pays for itself likewise.
  * Source: calibration.md 3 and 5.6 (five segments: 1.2 % median error, one: 10.8 %); the gain and
  * the rule for switches were chosen on a run of two H200, results/calibrations/README.md.
  */

@@ -6,9 +6,9 @@
  * (moe_shape_foretell), by the shape alone where it was measured at several counts of active
  * experts, else by all shapes of one backend together. Points at several counts also tell how
  * much the fullest expert adds (table fullest), since with few experts its tiles are not hidden
- * behind others'; where there are none that stays 0. The clock of the points, where it was measured, enters the rate of arithmetic. What the roofline does not
- * say, the ratio at each point does (curve.h), so a point is met exactly and only what lies
- * between is a prediction.
+ * behind others'; where there are none that stays 0. The clock of the points, where it was
+ * measured, enters the rate of arithmetic. What the roofline does not say, the ratio at each point
+ * does (curve.h), so a point is met exactly and only what lies between is a prediction.
  */
 #ifndef MOE_SIM_CALIBRATION_SHAPE_FIT_H
 #define MOE_SIM_CALIBRATION_SHAPE_FIT_H
@@ -51,7 +51,7 @@ struct moe_shape_fit {
     double reference_mhz; /* at which the peak holds; 0: clocks are not known */
 };
 
-enum { MOE_SHAPE_TILES = 8 };
+enum { MOE_SHAPE_TILES = 8, MOE_SHAPE_FORETELL_STARTS = 3 };
 extern const uint32_t moe_shape_tiles[MOE_SHAPE_TILES]; /* that are tried, rising */
 
 /* Rows of the fullest expert beyond these add nothing: its further tiles run beside the first
@@ -65,10 +65,20 @@ enum { MOE_SHAPE_FULLEST_ROWS = 128 };
 enum moe_status moe_shape_foretell(double *errors, bool *by_rows, const struct moe_shape *shape,
                                    struct moe_arena *arena, struct moe_error *err) MOE_MUST_CHECK;
 
-/* Errors: MOE_LIMIT without memory. */
+/* starts: as roofline.h has them. Errors: MOE_LIMIT without memory. */
 enum moe_status moe_shape_fit(struct moe_shape_fit *out, const struct moe_shape *shape,
-                              uint32_t tile_tokens, struct moe_arena *arena,
+                              uint32_t tile_tokens, uint32_t starts, struct moe_arena *arena,
                               struct moe_error *err) MOE_MUST_CHECK;
+
+/* What the weight should be about: a tile goes through both products on one multiprocessor, 256
+ * weight rows at a time, where even work has them all: half of that, since other tiles run beside
+ * it. */
+double moe_shape_expected_weight(const struct moe_shape *shape);
+
+/* Measured over fitted at so many tokens per active expert, as the tables will have it: along the
+ * rows on both sides of active, and linear in its log2 between them. */
+double moe_shape_ratio(const struct moe_shape *shape, const struct moe_shape_fit *fit,
+                       double tokens, double active);
 
 /* Whether no ceiling of the kind forbids the time (reading by 2 %, arithmetic by 5 %, as
  * calibration_check.h allows). */

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "sim/base/options.h"
+#include "sim/calibration/fit_report.h"
 #include "sim/calibration/fit_samples.h"
 #include "sim/calibration/sample_compare.h"
 #include "sim/calibration/sample_merge.h"
@@ -47,6 +48,9 @@ enum moe_status moe_cal_command_verify(int argc, char **argv, struct moe_error *
                           verdict->count == 1 ? ": " : ", the first: ", verdict->first.text);
         }
         damaged += verdict->count > 0 && is_damage ? 1 : 0;
+    }
+    if (result.samples > 0) {
+        moe_fit_report_repeats(result.repeats, &result.all_repeats, false, stdout);
     }
     (void) printf("%u samples\n", result.samples);
     return damaged == 0 ? MOE_OK

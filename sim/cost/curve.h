@@ -4,10 +4,10 @@
  *   t = ratio * (t0 + (m^p + c^p)^(1/p))
  *
  * m is the time to read what the work reads, c the time to compute it, both at the fit's
- * rates; c is over the rows of all tiles and, weighted, those of the fullest expert. ratio corrects the fit to the points: at a point it is measured / fitted; along
- * the tokens per active unit it is linear in their log2 between the points of one active
- * count, and between two active counts linear in log2 of those. Outside, it is held at the
- * border. A series without points has ratio 1.
+ * rates; c is over the rows of all tiles and, weighted, those of the fullest expert. ratio corrects
+ * the fit to the points: at a point it is measured / fitted; along the tokens per active unit it is
+ * linear in their log2 between the points of one active count, and between two active counts linear
+ * in log2 of those. Outside, it is held at the border. A series without points has ratio 1.
  * Source: calibration.md 5.6; p-norm plus ratio had the least error of six models there.
  */
 #ifndef MOE_SIM_COST_CURVE_H

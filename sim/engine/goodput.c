@@ -6,7 +6,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
+
+#include "sim/base/wall_clock.h"
 
 /* So few in the system at a time that nobody is in another's way. */
 static const double idle_requests = 0.1;
@@ -288,18 +289,11 @@ static enum moe_status fill(struct moe_goodput_study *g, const struct moe_scenar
     return status;
 }
 
-static double now_seconds(void)
-{
-    struct timespec now;
-    (void) clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double) now.tv_sec + 1e-9 * (double) now.tv_nsec;
-}
-
 enum moe_status moe_goodput_create(struct moe_goodput_study **out,
                                    const struct moe_scenario *scenario, double tolerance,
                                    uint32_t threads, bool progress, struct moe_error *err)
 {
-    const double begin = now_seconds();
+    const double begin = moe_wall_clock_s();
     struct moe_goodput_study *g = NULL;
     MOE_TRY(check(scenario, err));
     g = calloc(1, sizeof *g);
@@ -315,7 +309,7 @@ enum moe_status moe_goodput_create(struct moe_goodput_study **out,
         moe_goodput_destroy(g);
         return status;
     }
-    g->wall_seconds = now_seconds() - begin;
+    g->wall_seconds = moe_wall_clock_s() - begin;
     *out = g;
     return MOE_OK;
 }

@@ -5,11 +5,12 @@
  * A rate passes when at least slo.share of the scored requests meet the SLO and the waiting queue
  * does not grow in proportion to time (request_log.h). From the start rate on the rate is doubled
  * until it fails, or halved until it passes; after two halvings in vain a rate is tried at which a
- * tenth of a request is in the system on average, and when that fails too, no rate passes. Then the ratio of the two is closed by bisection of
- * its logarithm until it is at most 1 + tolerance. The answer is the largest rate that passed.
- * All rates meet the same requests in the same order, with gaps in proportion (arrival.h), and
- * all policies the same ones, so that what differs is the policy. With a rate that passes above
- * one that fails (chance, or bursts that fall otherwise) the search finds one of the borders.
+ * tenth of a request is in the system on average, and when that fails too, no rate passes. Then the
+ * ratio of the two is closed by bisection of its logarithm until it is at most 1 + tolerance. The
+ * answer is the largest rate that passed. All rates meet the same requests in the same order, with
+ * gaps in proportion (arrival.h), and all policies the same ones, so that what differs is the
+ * policy. With a rate that passes above one that fails (chance, or bursts that fall otherwise) the
+ * search finds one of the borders.
  */
 #ifndef MOE_SIM_ENGINE_GOODPUT_H
 #define MOE_SIM_ENGINE_GOODPUT_H

@@ -92,7 +92,8 @@ void moe_route_counter_split_by(struct moe_route_counter *counter, struct moe_ro
 /* Forgets the step's counts; the turns of the copies stay. */
 void moe_route_counter_begin_step(struct moe_route_counter *counter);
 
-/* Adds tokens of one source GPU (with a split, first to its demand, then to the counts): rows[i] is expert[trace layer][k] of token i. */
+/* Adds tokens of one source GPU (with a split, first to its demand, then to the counts): rows[i] is
+ * expert[trace layer][k] of token i. */
 void moe_route_counter_add(struct moe_route_counter *counter, uint32_t source_gpu,
                            const uint16_t *const *rows, uint32_t token_count);
 

@@ -14,11 +14,11 @@
  * combine comm. A rank's duration is its price (nominal, or real while hardware is on), or
  * with the own cause off the mean over ranks of the nominal prices, times real / nominal of
  * the rank while hardware is on (1 where nominal is 0); times its jitter while jitter is on;
- * then rounded up to whole ns. With all five off nobody waits. The step is replayed for all 32 subsets of causes, and
- * each cause gets its Shapley value: its mean marginal contribution over all orders in
- * which causes can be switched on. The values sum to the excess; whole nanoseconds are
- * apportioned by largest remainder over the values rounded down (first cause wins ties), so
- * the printed parts do too; a cause that hides another's waiting has a negative value.
+ * then rounded up to whole ns. With all five off nobody waits. The step is replayed for all 32
+ * subsets of causes, and each cause gets its Shapley value: its mean marginal contribution over all
+ * orders in which causes can be switched on. The values sum to the excess; whole nanoseconds are
+ * apportioned by largest remainder over the values rounded down (first cause wins ties), so the
+ * printed parts do too; a cause that hides another's waiting has a negative value.
  *
  * The subsets also give each step's length with causes absent: what removing one would win.
  * Source: L. S. Shapley, "A value for n-person games", 1953; design.md 7.
@@ -90,8 +90,8 @@ void moe_straggler_price(const struct moe_stretch_prices *prices, uint32_t gpu_c
                          moe_time_ns *out);
 uint32_t moe_straggler_variant(enum moe_cause cause, uint32_t subset);
 
-/* Splits idle_ns (one value per subset, bit c set when cause c is on) into parts[MOE_CAUSE_COUNT] that sum to
- * idle_ns[MOE_CAUSE_ALL] - idle_ns[0]. */
+/* Splits idle_ns (one value per subset, bit c set when cause c is on) into parts[MOE_CAUSE_COUNT]
+ * that sum to idle_ns[MOE_CAUSE_ALL] - idle_ns[0]. */
 void moe_straggler_split(const moe_time_ns idle_ns[MOE_CAUSE_SUBSETS],
                          moe_time_ns parts[MOE_CAUSE_COUNT]);
 

@@ -5,9 +5,9 @@
 #include <omp.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "sim/arrival/workload.h"
+#include "sim/base/wall_clock.h"
 #include "sim/cost/calibration_hash.h"
 #include "sim/engine/pools/pools_input.h"
 #include "sim/engine/verdict.h"
@@ -28,13 +28,6 @@ struct owned_study {
     struct moe_error *errors;      /* [policy_count * seed_count] */
     uint32_t run_count;
 };
-
-static double now_seconds(void)
-{
-    struct timespec now;
-    (void) clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double) now.tv_sec + 1e-9 * (double) now.tv_nsec;
-}
 
 static enum moe_status prepare_pools(struct owned_study *owned,
                                      const struct moe_calibration *calibration,
@@ -314,7 +307,7 @@ enum moe_status moe_study_open(struct moe_study **out, const struct moe_scenario
 enum moe_status moe_study_create(struct moe_study **out, const struct moe_scenario *scenario,
                                  const struct moe_study_options *options, struct moe_error *err)
 {
-    const double begin = now_seconds();
+    const double begin = moe_wall_clock_s();
     struct moe_study *study = NULL;
     double *scratch = NULL;
     MOE_TRY(moe_study_open(&study, scenario, err));
@@ -329,7 +322,7 @@ enum moe_status moe_study_create(struct moe_study **out, const struct moe_scenar
     }
     moe_verdict_reach(study, scratch);
     free(scratch);
-    study->wall_seconds = now_seconds() - begin;
+    study->wall_seconds = moe_wall_clock_s() - begin;
     *out = study;
     return MOE_OK;
 }

@@ -16,8 +16,9 @@ const char *moe_goodput_end_name(enum moe_goodput_end end);
 void moe_goodput_report_page(const struct moe_goodput_study *goodput, enum moe_page_dress dress,
                              FILE *out);
 
-/* Columns: policy, seed, end, requests_per_s, failed_requests_per_s, output_tokens_per_s, slo_share,
- * ttft_p50_ms, ttft_p99_ms, tpot_p50_ms, tpot_p99_ms, runs. What is not known is empty. */
+/* Columns: policy, seed, end, requests_per_s, failed_requests_per_s, output_tokens_per_s,
+ * slo_share, ttft_p50_ms, ttft_p99_ms, tpot_p50_ms, tpot_p99_ms, runs. What is not known is
+ * empty. */
 void moe_goodput_report_csv(const struct moe_goodput_study *goodput, FILE *out);
 
 /* Errors: MOE_LIMIT without memory. */

@@ -1,6 +1,7 @@
 /*
- * Fetch options: the keys under `fetch:` of a scenario: where dispatch policies that fetch temporary
- * copies of experts put them, and what of their way is hidden. Other policies pass them over.
+ * Fetch options: the keys under `fetch:` of a scenario: where dispatch policies that fetch
+ * temporary copies of experts put them, and what of their way is hidden. Other policies pass them
+ * over.
  *
  * Published choices:
  *   slots    UltraEP's tests and launch scripts reserve 2 on each rank, used by all layers one

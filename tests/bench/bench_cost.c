@@ -3,20 +3,13 @@
  * call to call, so that no branch is learnt and nothing is hoisted. */
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 #include "sim/base/random.h"
+#include "sim/base/wall_clock.h"
 #include "sim/cost/calibration.h"
 #include "sim/cost/cost.h"
 
 enum { WORK_COUNT = 1024, CALL_COUNT = 1000000 };
-
-static double seconds(void)
-{
-    struct timespec now;
-    (void) clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double) now.tv_sec + 1e-9 * (double) now.tv_nsec;
-}
 
 static struct moe_expert_work experts[WORK_COUNT];
 static struct moe_exchange_work exchanges[WORK_COUNT];
@@ -60,11 +53,11 @@ static void make_work(void)
 /* ns per call; adds the durations to *sum, so that none is left out. */
 static double time_calls(const struct moe_cost *cost, int which, double *sum)
 {
-    const double begin = seconds();
+    const double begin = moe_wall_clock_s();
     for (uint32_t i = 0; i < CALL_COUNT; i++) {
         *sum += call(cost, which, i % WORK_COUNT);
     }
-    return (seconds() - begin) / CALL_COUNT * 1e9;
+    return (moe_wall_clock_s() - begin) / CALL_COUNT * 1e9;
 }
 
 int main(void)

@@ -2,16 +2,9 @@
  * Source: D. W. Jones, "An empirical comparison of priority-queue and event-set
  * implementations", CACM 29(4), 1986. */
 #include <stdio.h>
-#include <time.h>
 
+#include "sim/base/wall_clock.h"
 #include "sim/engine/event_queue.h"
-
-static double seconds(void)
-{
-    struct timespec now;
-    (void) clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double) now.tv_sec + 1e-9 * (double) now.tv_nsec;
-}
 
 int main(void)
 {
@@ -31,7 +24,7 @@ int main(void)
             for (size_t i = 0; i < pending + PAIRS; i++) {
                 x ^= x << 13, x ^= x >> 7, x ^= x << 17;
                 if (i == pending) {
-                    begin = seconds();
+                    begin = moe_wall_clock_s();
                 }
                 if (i >= pending && !moe_event_queue_pop(&queue, &event)) {
                     return 1;
@@ -41,7 +34,7 @@ int main(void)
                     return 1;
                 }
             }
-            const double ns = (seconds() - begin) / PAIRS * 1e9;
+            const double ns = (moe_wall_clock_s() - begin) / PAIRS * 1e9;
             best = ns < best ? ns : best;
             moe_arena_finish(&arena);
         }

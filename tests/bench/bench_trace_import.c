@@ -15,19 +15,13 @@
 #include <unistd.h>
 
 #include "sim/base/random.h"
+#include "sim/base/wall_clock.h"
 #include "traces/import.h"
 #include "traces/trace_schema.h"
 
 enum { PIECE = 1 << 20, REPEATS = 7, REQUESTS = 20000, ROW_BYTES = 64, REQUEST_ROWS = 100 };
 
 static char folder[64] = "/tmp/moesim-bench-XXXXXX";
-
-static double seconds(void)
-{
-    struct timespec now;
-    (void) clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double) now.tv_sec + 1e-9 * (double) now.tv_nsec;
-}
 
 /* Of this process, user and system. */
 static double processor_seconds(void)
@@ -120,7 +114,7 @@ static double plain_write(const char *input, const char *output, uint64_t reques
     if (file == NULL) {
         stop("no experts.npy");
     }
-    const double begin = seconds();
+    const double begin = moe_wall_clock_s();
     check(moe_database_open(&db, &kind, output, MOE_DATABASE_CREATE, &err), &err);
     check(moe_database_prepare(&db, "INSERT INTO piece VALUES (NULL, ?)", &stmt, &err), &err);
     check(moe_database_exec(&db, "BEGIN IMMEDIATE", &err), &err);
@@ -145,7 +139,7 @@ static double plain_write(const char *input, const char *output, uint64_t reques
     (void) sqlite3_finalize(stmt);
     check(moe_database_exec(&db, "COMMIT", &err), &err);
     moe_database_close(&db);
-    const double time_s = seconds() - begin;
+    const double time_s = moe_wall_clock_s() - begin;
     (void) fclose(file);
     (void) unlink(output);
     return time_s;
@@ -159,10 +153,10 @@ static double import(const char *input, const char *output, uint64_t *request_co
     struct moe_import_result result;
     struct moe_error err = { 0 };
     (void) unlink(output);
-    const double begin = seconds();
+    const double begin = moe_wall_clock_s();
     check(moe_import_run(&request, &result, &err), &err);
     *request_count = result.request_count;
-    return seconds() - begin;
+    return moe_wall_clock_s() - begin;
 }
 
 static void report_reads(const char *store, double bytes)
@@ -170,9 +164,9 @@ static void report_reads(const char *store, double bytes)
     enum { SINGLE_READS = 10000000 };
     struct moe_trace *trace = NULL;
     struct moe_error err = { 0 };
-    const double opening = seconds();
+    const double opening = moe_wall_clock_s();
     check(moe_trace_open(&trace, store, &err), &err);
-    (void) printf("open                        %8.1f ms\n", 1e3 * (seconds() - opening));
+    (void) printf("open                        %8.1f ms\n", 1e3 * (moe_wall_clock_s() - opening));
     const struct moe_trace_layout layout = moe_trace_layout_of(moe_trace_model(trace));
     const uint64_t rows = moe_trace_row_count(trace);
     const uint64_t most = 4096;
@@ -181,22 +175,22 @@ static void report_reads(const char *store, double bytes)
         stop("no memory");
     }
     for (int pass = 0; pass < 2; pass++) {
-        const double begin = seconds();
+        const double begin = moe_wall_clock_s();
         for (uint64_t row = 0; row < rows; row += most) {
             const uint64_t count = rows - row < most ? rows - row : most;
             check(moe_trace_read(trace, row, count, out, &err), &err);
         }
         (void) printf("read in order, %s   %8.0f MB/s\n", pass == 0 ? "first time" : "again     ",
-                      bytes / (seconds() - begin) * 1e-6);
+                      bytes / (moe_wall_clock_s() - begin) * 1e-6);
     }
     uint64_t sum = 0;
-    const double begin = seconds();
+    const double begin = moe_wall_clock_s();
     for (uint64_t i = 0; i < SINGLE_READS; i++) {
         check(moe_trace_read(trace, moe_random_below(99, i, rows), 1, out, &err), &err);
         sum += out[0];
     }
     (void) printf("read one row at random      %8.1f ns (%u ids; checksum %llu)\n",
-                  (seconds() - begin) / SINGLE_READS * 1e9, layout.ids_per_row,
+                  (moe_wall_clock_s() - begin) / SINGLE_READS * 1e9, layout.ids_per_row,
                   (unsigned long long) sum);
     free(out);
     moe_trace_close(trace);

@@ -23,7 +23,8 @@ static pthread_mutex_t streams_lock = PTHREAD_MUTEX_INITIALIZER;
  * mode ThreadLocal are. */
 static _Thread_local struct pretend_stream *capture;
 
-/* A GPU that falls off the bus after PRETEND_LOST launches of work: this and every later call fails. */
+/* A GPU that falls off the bus after PRETEND_LOST launches of work: this and every later call
+ * fails. */
 static bool is_lost(bool launches)
 {
     static atomic_long count;
@@ -288,8 +289,8 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event)
     return capture == NULL ? cudaSuccess : cudaErrorStreamCaptureUnsupported;
 }
 
-/* Where work has said how long it takes, that; else some time with some spread, so that the stopping
- * rule has work to do. */
+/* Where work has said how long it takes, that; else some time with some spread, so that the
+ * stopping rule has work to do. */
 cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t begin, cudaEvent_t end)
 {
     static atomic_uint turn;

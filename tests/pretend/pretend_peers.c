@@ -1,4 +1,5 @@
-/* What several GPUs add to the CUDA runtime of the pretend GPU: peers, pinned memory, priorities. */
+/* What several GPUs add to the CUDA runtime of the pretend GPU: peers, pinned memory,
+ * priorities. */
 #include <cuda_runtime_api.h>
 #include <stdlib.h>
 #include <string.h>

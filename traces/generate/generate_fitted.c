@@ -2,8 +2,8 @@
  * A trace like the one that a routing model was fitted to. A request's domain, lengths and class
  * shares are drawn from its number; a row's slot from its position, the slot's class, then its
  * experts layer by layer from the class's popularity under the domain and phase, by the slot's
- * draws or its own. Layers are tied by the class, tokens of a request by its shares and slots; which experts of one layer are taken together follows from
- * the class and chance alone.
+ * draws or its own. Layers are tied by the class, tokens of a request by its shares and slots;
+ * which experts of one layer are taken together follows from the class and chance alone.
  *
  * A class's popularity is shifted for each domain and phase by one factor per expert, found by
  * raking (W. E. Deming, F. F. Stephan, 1940), so that all classes together give the domain's and

@@ -19,9 +19,10 @@
  *             Meanwhile nothing is planned
  *   prefetch  planned and moved during the step before; what is longer than it stalls
  *
- * Break-even: the time lost, standing still or on shared links, over what a step gains. A step's gain is estimated from the same counts
- * under both placements: the slowest GPU's experts, summed over layers, at the mean tokens of a
- * step (copies share evenly; a slot with m < 1 tokens on average is active in m steps of one).
+ * Break-even: the time lost, standing still or on shared links, over what a step gains. A step's
+ * gain is estimated from the same counts under both placements: the slowest GPU's experts, summed
+ * over layers, at the mean tokens of a step (copies share evenly; a slot with m < 1 tokens on
+ * average is active in m steps of one).
  */
 #ifndef MOE_SIM_ENGINE_ONLINE_H
 #define MOE_SIM_ENGINE_ONLINE_H

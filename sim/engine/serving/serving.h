@@ -10,10 +10,11 @@
  * is known can run: those of the prompt (from hit_tokens on, what a prefix cache holds need not
  * run), and after each sampled token one more. The row that is the last known one samples the next
  * token. What a row attends to is itself and all rows before it (windowed layers: the last
- * window_size of them; sparse layers: sparse_size of them, which ones is not known); what a sequence
- * reads in a step is the union of that over its rows, taken to be as large as it can be. Whose
- * routes they take, and how they are repeated for a longer request, says sim/arrival/arrival.h. A rank's rows are routed in the order of its
- * slots; with attention_ranks A the rank's i-th row starts from its GPU i mod A.
+ * window_size of them; sparse layers: sparse_size of them, which ones is not known); what a
+ * sequence reads in a step is the union of that over its rows, taken to be as large as it can be.
+ * Whose routes they take, and how they are repeated for a longer request, says
+ * sim/arrival/arrival.h. A rank's rows are routed in the order of its slots; with attention_ranks A
+ * the rank's i-th row starts from its GPU i mod A.
  *
  * Memory (kv):
  *   reserve  a request is admitted when the KV cache of its whole length fits the rank; nothing
