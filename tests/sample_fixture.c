@@ -4,11 +4,11 @@
 #include <gsl/gsl_cdf.h>
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "calibrate/samples/sample_store.h"
 #include "sim/base/random.h"
+#include "tests/decode_table.h"
 
 struct writer {
     const struct sample_world *world;
@@ -314,64 +314,44 @@ static void write_permutes(struct writer *writer)
     }
 }
 
-/* Cuts line at its commas. */
-static void split_line(char *line, char **cells, int count)
-{
-    for (int i = 0; i < count; i++) {
-        assert(*line != '\0');
-        cells[i] = line;
-        line += strcspn(line, ",\n");
-        *line++ = '\0';
-    }
-}
-
-/* Rows of tests/data/decode-h200.csv, those of one series together: times without noise. */
+/* Rows of a table, those of one series together: times without noise but the world's. */
 static void write_decode(struct writer *writer)
 {
-    enum { NAME, KIND, HEADS, KV_HEADS, SIZE, ROLE, SEQUENCES, CONTEXT, MEDIAN_US, CELLS };
-    char line[200];
+    struct decode_table_row row;
     char last[80] = "";
     int64_t series = 0;
     FILE *file = fopen(writer->world->decode_csv, "r");
     assert(file != NULL);
-    while (fgets(line, sizeof line, file) != NULL) {
-        char *cells[CELLS];
+    while (decode_table_next(file, &row)) {
         int64_t id = 0;
-        if (line[0] == '#') {
-            continue;
+        if (strcmp(row.series, last) != 0) {
+            (void) snprintf(last, sizeof last, "%s", row.series);
+            series = add_series(writer, (struct moe_sample_series){
+                                            .name = row.series,
+                                            .kind = row.kind,
+                                            .hidden = (int32_t) row.head_size,
+                                            .inter = (int32_t) row.kv_heads,
+                                            .units = (int32_t) row.q_heads,
+                                            .dtype = "bf16",
+                                            .activation = "",
+                                            .backend = "own",
+                                        });
         }
-        split_line(line, cells, CELLS);
-        const double heads = strtod(cells[HEADS], NULL);
-        const double kv_heads = strtod(cells[KV_HEADS], NULL);
-        const double size = strtod(cells[SIZE], NULL);
-        const double sequences = strtod(cells[SEQUENCES], NULL);
-        const double context = strtod(cells[CONTEXT], NULL);
-        if (strcmp(cells[NAME], last) != 0) {
-            (void) snprintf(last, sizeof last, "%s", cells[NAME]);
-            series = add_series(writer, (struct moe_sample_series){ .name = cells[NAME],
-                                                                    .kind = cells[KIND],
-                                                                    .hidden = (int32_t) size,
-                                                                    .inter = (int32_t) kv_heads,
-                                                                    .units = (int32_t) heads,
-                                                                    .dtype = "bf16",
-                                                                    .activation = "",
-                                                                    .backend = "own" });
-        }
-        const bool latent = strcmp(cells[KIND], "kv_mla") == 0;
-        const double cached = size * (latent ? 2.0 : 4.0 * kv_heads);
+        const bool latent = strcmp(row.kind, "kv_mla") == 0;
+        const double cached = row.head_size * (latent ? 2.0 : 4.0 * row.kv_heads);
+        const double pair_flops = row.q_heads * (latent ? 2176.0 : 4.0 * row.head_size);
         const struct moe_sample_point point = {
             .series = series,
-            .role = cells[ROLE],
-            .tokens = sequences,
-            .context = context,
+            .role = row.role,
+            .tokens = row.sequences,
+            .context = row.context,
             .active = 1,
-            .bytes = sequences * (context * cached + heads * size * 4.0),
-            .flops = sequences * context * heads * (latent ? 2176.0 : 4.0 * size),
+            .bytes = row.sequences * (row.context * cached + row.q_heads * row.head_size * 4.0),
+            .flops = row.sequences * row.context * pair_flops,
             .histogram = "",
         };
         ok(moe_sample_add_point(writer->store, &point, &id, NULL));
-        add_sample(writer, id, 0, 1,
-                   strtod(cells[MEDIAN_US], NULL) * 1e3 * scale_of(writer, cells[ROLE]));
+        add_sample(writer, id, 0, 1, row.median_us * 1e3 * scale_of(writer, row.role));
     }
     (void) fclose(file);
 }

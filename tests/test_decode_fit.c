@@ -212,3 +212,37 @@ Test(decode_fit, held_out_points_judge_and_do_not_fit)
         }
     }
 }
+
+/* Samples without decode attention, of a kind of GPU, over what was fitted from those with it. */
+static uint32_t decodes_over(const char *gpu_kind)
+{
+    char other[80];
+    struct moe_error err = { 0 };
+    struct moe_evidence bare = { 0 };
+    struct moe_arena own = { 0 };
+    struct moe_sample_fit over;
+    struct sample_world world = sample_world_plain(4);
+    const struct moe_sample_fit_options options = { 0 };
+    world.experts_only = true;
+    world.gpu_kind = gpu_kind;
+    (void) snprintf(other, sizeof other, "%s/%s.cal.db", folder, gpu_kind);
+    sample_world_write(&world, other);
+    cr_assert_eq(moe_evidence_load(&bare, other, &err), MOE_OK, "%s", err.text);
+    cr_assert_eq(moe_arena_init(&own, moe_sample_fit_bytes(&bare), &err), MOE_OK);
+    cr_assert_eq(moe_sample_fit_make(&over, &bare, &fit.builder.calibration, &options, &own, &err),
+                 MOE_OK, "%s", err.text);
+    const uint32_t count = over.builder.calibration.decode_count;
+    cr_expect_eq(over.builder.calibration.decode_point_count,
+                 count == 0 ? 0 : fit.builder.calibration.decode_point_count);
+    moe_evidence_finish(&bare);
+    moe_arena_finish(&own);
+    (void) unlink(other);
+    return count;
+}
+
+Test(decode_fit, a_base_fills_what_was_not_measured_of_its_own_kind)
+{
+    fit_measured(1.0);
+    cr_expect_eq(decodes_over("H200"), 2);
+    cr_expect_eq(decodes_over("B300"), 0);
+}

@@ -1,4 +1,6 @@
 /* The tables of decode attention, and what its kinds' lines are worth beside them. */
+#include <string.h>
+
 #include "sim/calibration/assembly.h"
 
 struct moe_fitter moe_assembly_lines_alone(const struct moe_fitter *fitter)
@@ -45,6 +47,54 @@ static bool holds(const struct moe_assembly *assembly, const struct moe_fitter_d
     return false;
 }
 
+static bool same_shape(const struct moe_calibration_decode *a,
+                       const struct moe_calibration_decode *b)
+{
+    return a->kind == b->kind && a->q_heads == b->q_heads && a->kv_heads == b->kv_heads &&
+           a->head_size == b->head_size && a->value_size == b->value_size;
+}
+
+/* Whether a row of the base fills a gap: of this kind of GPU, not measured here, and not faster
+ * than the cards that were. */
+static bool fills_gap(const struct moe_assembly *assembly,
+                      const struct moe_calibration_decode *base)
+{
+    const struct moe_fitter *fitter = assembly->fitter;
+    bool fills = !assembly->foreign && strcmp(base->gpu_kind, fitter->gpu_kind) == 0 &&
+                 base->bandwidth_bytes_s <= fitter->read_bytes_s;
+    for (uint32_t i = 0; i < fitter->decode_count; i++) {
+        fills = fills && !same_shape(&fitter->decodes[i].row, base) &&
+                strcmp(fitter->decodes[i].row.series, base->series) != 0;
+    }
+    for (uint32_t i = 0; i < assembly->base->decode_point_count; i++) {
+        const struct moe_calibration_decode_point *point = &assembly->base->decode_point_rows[i];
+        const double bytes =
+            (double) point->sequences * point->context * moe_calibration_decode_bytes(base);
+        fills = fills && (strcmp(point->series, base->series) != 0 ||
+                          point->median_ns >= bytes / fitter->read_bytes_s * 1e9);
+    }
+    return fills;
+}
+
+static enum moe_status add_base(struct moe_assembly *assembly, struct moe_error *err)
+{
+    const struct moe_calibration *base = assembly->base;
+    for (uint32_t i = 0; i < base->decode_count; i++) {
+        if (!fills_gap(assembly, &base->decode_rows[i])) {
+            continue;
+        }
+        MOE_ASSEMBLY_ROW(assembly, decode, row)
+        *row = base->decode_rows[i];
+        for (uint32_t p = 0; p < base->decode_point_count; p++) {
+            if (strcmp(base->decode_point_rows[p].series, base->decode_rows[i].series) == 0) {
+                MOE_ASSEMBLY_ROW(assembly, decode_point, point)
+                *point = base->decode_point_rows[p];
+            }
+        }
+    }
+    return MOE_OK;
+}
+
 enum moe_status moe_assembly_decodes(struct moe_assembly *assembly, struct moe_error *err)
 {
     for (uint32_t i = 0; i < assembly->fitter->decode_count; i++) {
@@ -61,5 +111,5 @@ enum moe_status moe_assembly_decodes(struct moe_assembly *assembly, struct moe_e
             point->source = assembly->source;
         }
     }
-    return MOE_OK;
+    return add_base(assembly, err);
 }

@@ -361,8 +361,8 @@ static enum moe_status add_base_series(struct maker *maker)
 
 static enum moe_status add_all(struct maker *maker)
 {
-    static const char *const copied[] = { "gpu_kind", "gpu",    "parameter",
-                                          "factor",   "jitter", "drift" };
+    static const char *const copied[] = { "gpu_kind", "gpu",   "parameter", "factor",
+                                          "jitter",   "drift", "decode",    "decode_point" };
     const struct moe_published *published = maker->published;
     for (size_t i = 0; i < sizeof copied / sizeof copied[0]; i++) {
         MOE_TRY(moe_table_builder_copy(&maker->builder, copied[i], maker->base, maker->err));
