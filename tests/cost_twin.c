@@ -154,17 +154,17 @@ static double ratio_along(const struct cost_twin *twin, const struct twin_row *s
     return (1 - share) * says(twin, series, low) + share * says(twin, series, high);
 }
 
-/* Of a point for uneven loads: what is said around it, by tiles. */
 static double averaged(const struct cost_twin *twin, const struct twin_row *series,
                        const struct twin_row *point)
 {
-    double sum = 0, tiles = 0;
-    for (int k = -2; k <= 2; k++) {
+    double sum = 0;
+    double tiles = 0;
+    for (int k = -2; k <= 2; k++) { /* for uneven loads: what is said around the point */
         enum twin_source ignored = TWIN_MEASURED;
         const double at = fmax(twin_number(point, "tokens") * exp2(0.375 * k), 1);
         const double weight = ceil(at / twin_number(series, "tile_tokens"));
-        const double active = twin_number(point, "active");
-        sum += weight * ratio_along(twin, series, point_ratio, active, at, &ignored);
+        sum += weight *
+               ratio_along(twin, series, point_ratio, twin_number(point, "active"), at, &ignored);
         tiles += weight;
     }
     return sum / tiles;
