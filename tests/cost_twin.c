@@ -130,29 +130,48 @@ static void neighbours(const struct cost_twin *twin, const char *series, double 
     }
 }
 
+typedef double point_says(const struct cost_twin *, const struct twin_row *,
+                          const struct twin_row *);
+
 static double ratio_along(const struct cost_twin *twin, const struct twin_row *series,
-                          double active, double tokens, enum twin_source *source)
+                          point_says *says, double active, double tokens, enum twin_source *source)
 {
     const struct twin_row *low = NULL;
     const struct twin_row *high = NULL;
     neighbours(twin, twin_text(series, "name"), active, tokens, &low, &high);
     if (low == high) {
         *source = twin_source_of(low);
-        return point_ratio(twin, series, low);
+        return says(twin, series, low);
     }
     if (low == NULL || high == NULL) {
         const struct twin_row *border = low == NULL ? high : low;
         *source = outside(twin_source_of(border));
-        return point_ratio(twin, series, border);
+        return says(twin, series, border);
     }
     const double from = log2(twin_number(low, "tokens"));
     const double share = (log2(tokens) - from) / (log2(twin_number(high, "tokens")) - from);
     *source = between(twin_source_of(low), twin_source_of(high));
-    return (1 - share) * point_ratio(twin, series, low) + share * point_ratio(twin, series, high);
+    return (1 - share) * says(twin, series, low) + share * says(twin, series, high);
 }
 
-static double ratio(const struct cost_twin *twin, const struct twin_row *series, double tokens,
-                    double active, enum twin_source *source)
+static double averaged(const struct cost_twin *twin, const struct twin_row *series,
+                       const struct twin_row *point)
+{
+    double sum = 0;
+    double tiles = 0;
+    for (int k = -2; k <= 2; k++) { /* for uneven loads: what is said around the point */
+        enum twin_source ignored = TWIN_MEASURED;
+        const double at = fmax(twin_number(point, "tokens") * exp2(0.375 * k), 1);
+        const double weight = ceil(at / twin_number(series, "tile_tokens"));
+        sum += weight *
+               ratio_along(twin, series, point_ratio, twin_number(point, "active"), at, &ignored);
+        tiles += weight;
+    }
+    return sum / tiles;
+}
+
+static double ratio(const struct cost_twin *twin, const struct twin_row *series, point_says *says,
+                    double tokens, double active, enum twin_source *source)
 {
     const char *name = twin_text(series, "name");
     double low = 0;
@@ -172,16 +191,16 @@ static double ratio(const struct cost_twin *twin, const struct twin_row *series,
         return 1;
     }
     if (low == high) {
-        return ratio_along(twin, series, active, tokens, source);
+        return ratio_along(twin, series, says, active, tokens, source);
     }
     if (low == 0 || high == 0) {
-        const double r = ratio_along(twin, series, low == 0 ? high : low, tokens, source);
+        const double r = ratio_along(twin, series, says, low == 0 ? high : low, tokens, source);
         *source = outside(*source);
         return r;
     }
     enum twin_source other = TWIN_MEASURED;
-    const double r0 = ratio_along(twin, series, low, tokens, source);
-    const double r1 = ratio_along(twin, series, high, tokens, &other);
+    const double r0 = ratio_along(twin, series, says, low, tokens, source);
+    const double r1 = ratio_along(twin, series, says, high, tokens, &other);
     const double share = (log2(active) - log2(low)) / (log2(high) - log2(low));
     *source = between(*source, other);
     return (1 - share) * r0 + share * r1;
@@ -201,7 +220,7 @@ static struct twin_duration gemm(const struct cost_twin *twin, double rows, doub
     const struct twin_row *series =
         find_series(twin, "gemm", floor(rows), floor(columns), false, dtype_of(bytes_per_weight));
     const double tile = twin_number(series, "tile_tokens");
-    const double r = ratio(twin, series, tokens, 1, &out.source);
+    const double r = ratio(twin, series, point_ratio, tokens, 1, &out.source);
     out.ns = r * fitted(twin, series, rows * columns * bytes_per_weight,
                         2 * rows * columns * ceil(tokens / tile) * tile, factor);
     return out;
@@ -540,8 +559,6 @@ struct twin_duration cost_twin_own(const struct cost_twin *twin, enum twin_part 
                                   : head(twin, work, factor);
 }
 
-/* --- routed experts and exchange --- */
-
 static const struct twin_row *expert_series(const struct cost_twin *twin)
 {
     const struct twin_model *m = &twin->model;
@@ -564,17 +581,20 @@ struct twin_duration cost_twin_expert(const struct cost_twin *twin, double token
         return out;
     }
     const double weights = (m->gated ? 3 : 2) * width_of(m) * m->expert_size;
-    const double r = ratio(twin, series, tokens / active, active, &out.source);
+    const double mean = tokens / active;
+    const double share =
+        fullest < mean + 1 || besides(twin, series, 1) == 0 ? 0 : fmin(1, 4 * (fullest / mean - 1));
+    const double r = share * ratio(twin, series, averaged, mean, active, &out.source) +
+                     (1 - share) * ratio(twin, series, point_ratio, mean, active, &out.source);
     out.ns =
         r * fitted(twin, series, active * weights * m->expert_bytes,
                    (tiles * cost_twin_tile(twin) + besides(twin, series, fullest)) * 2 * weights,
                    factor);
     if (twin_is(series, "permutation", "outside")) {
-        const double header = parameter(twin, "exchange.header_bytes");
-        const double in = cost_twin_copy_bytes(twin, TWIN_DISPATCH) - header;
-        const double back = cost_twin_copy_bytes(twin, TWIN_COMBINE) - header;
-        out.ns +=
-            tokens * (2 * in + 2 * back) / parameter(twin, "copy.bytes_s") * 1e9 * factor.memory;
+        const double both = cost_twin_copy_bytes(twin, TWIN_DISPATCH) +
+                            cost_twin_copy_bytes(twin, TWIN_COMBINE) -
+                            2 * parameter(twin, "exchange.header_bytes");
+        out.ns += tokens * 2 * both / parameter(twin, "copy.bytes_s") * 1e9 * factor.memory;
     }
     return out;
 }

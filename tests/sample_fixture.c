@@ -144,15 +144,11 @@ static double factor_of(const struct writer *writer, uint32_t gpu)
            writer->world->run_factor;
 }
 
-static double fullest_rows(const struct writer *writer, double fullest)
-{
-    return writer->world->fullest_weight * fmin(fullest, 128.0);
-}
-
 static double expert_ns(const struct writer *writer, double tokens, uint32_t active, double factor)
 {
     const double rows = active * ceil(tokens / SAMPLE_TILE) * SAMPLE_TILE;
-    return rows_ns(rows + fullest_rows(writer, ceil(tokens)), active, factor);
+    const double besides = writer->world->fullest_weight * fmin(ceil(tokens), 128.0);
+    return rows_ns(rows + besides, active, factor);
 }
 
 static int64_t add_point(struct writer *writer, int64_t series, const char *role, double tokens,
@@ -211,6 +207,7 @@ static void uneven_point(struct writer *writer, int64_t series, const char *role
         tiles += ceil(rows[i] / (double) SAMPLE_TILE);
         total += rows[i];
     }
+    const double besides = writer->world->fullest_weight * fmin(low + 6 * step, 128.0);
     int64_t id = 0;
     const struct moe_sample_point point = {
         .series = series,
@@ -228,8 +225,7 @@ static void uneven_point(struct writer *writer, int64_t series, const char *role
     for (uint32_t gpu = 0; gpu < writer->world->gpu_count; gpu++) {
         const double factor = factor_of(writer, gpu) * next_clock(writer);
         add_sample(writer, id, gpu, 1,
-                   rows_ns(tiles * SAMPLE_TILE + fullest_rows(writer, low + 6 * step),
-                           (uint32_t) active, factor));
+                   rows_ns(tiles * SAMPLE_TILE + besides, (uint32_t) active, factor));
     }
 }
 

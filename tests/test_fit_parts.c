@@ -326,6 +326,46 @@ Test(fit_parts, few_points_follow_the_steps_of_many)
     cr_expect_eq(table_ns(&shape, 65.0, MOE_PROVENANCE_MEASURED), 0.0);
 }
 
+/* Ratio 1 up to 8 tokens and 2 beyond, tiles of one row: what uneven work meets around the step. */
+Test(fit_parts, uneven_work_averages_the_ratio_around_its_mean)
+{
+    struct moe_shape_point points[SHAPE_POINTS];
+    struct moe_shape shape = draw_shape(points, 0.0);
+    struct moe_shape_fit fit = { .roofline = truth, .tile_tokens = 1 };
+    struct moe_curve curve;
+    enum moe_provenance provenance = MOE_PROVENANCE_MEASURED;
+    fit.roofline.weight = 3.0;
+    shape.count = 7;
+    for (uint32_t i = 0; i < 7; i++) {
+        points[i] = (struct moe_shape_point){ .tokens = ldexp(1.0, (int) i), .active = 4 };
+        const struct moe_shape_work work = { 4 * points[i].tokens, 4, 4 * points[i].tokens,
+                                             points[i].tokens };
+        points[i].ns = moe_roofline_ns(&truth, 8.0 * moe_shape_weights(&shape),
+                                       moe_shape_flops(&shape, &fit, &work), 1.0) *
+                       (points[i].tokens > 8.0 ? 2.0 : 1.0);
+    }
+    cr_assert_eq(moe_shape_curve(&curve, &shape, &fit, &arena, NULL), MOE_OK);
+    /* Places 4.8, 6.2, 8, 10.4 and 13.5: 5, 7, 8, 11 and 14 tiles; 1, 1, 1, 1.375 and 1.75. */
+    const double around = (5 + 7 + 8 + 11 * 1.375 + 14 * 1.75) / (5 + 7 + 8 + 11 + 14);
+    static const double fullest[] = { 8.0, 8.9, 9.0, 10.0, 64.0 };
+    static const double shares[] = { 0.0, 0.0, 0.5, 1.0, 1.0 };
+    for (int i = 0; i < 5; i++) {
+        const double ratio = moe_curve_uneven_ratio(&curve, 8.0, 4.0, fullest[i], &provenance);
+        const double truly = 1.0 + shares[i] * (around - 1.0);
+        cr_expect(fabs(ratio - truly) < 1e-6, "fullest %g: %g, not %g", fullest[i], ratio, truly);
+        const struct moe_shape_work work = { 32, 4, 32, fullest[i] };
+        const double fitted = moe_shape_uneven_ratio(&shape, &fit, &work);
+        cr_expect(fabs(fitted - truly) < 1e-6, "the fit has %g, not %g", fitted, truly);
+    }
+    /* Not below one token, and nothing where the fullest one adds nothing. */
+    const double at_one = moe_curve_uneven_ratio(&curve, 1.0, 4.0, 9.0, &provenance);
+    cr_expect(fabs(at_one - 1.0) < 1e-6, "%g", at_one);
+    fit.roofline.weight = 0.0;
+    cr_assert_eq(moe_shape_curve(&curve, &shape, &fit, &arena, NULL), MOE_OK);
+    const double plain = moe_curve_ratio(&curve, 8.0, 4.0, &provenance);
+    cr_expect_eq(moe_curve_uneven_ratio(&curve, 8.0, 4.0, 64.0, &provenance), plain);
+}
+
 Test(fit_parts, arithmetic_follows_the_clock_and_memory_does_not)
 {
     struct moe_roofline_point points[30];

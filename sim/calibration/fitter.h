@@ -117,7 +117,7 @@ struct moe_fitter {
     uint32_t decode_count;
 
     struct moe_fitter_gpu *gpus; /* [gpu_count], as they are, each at the clock that it reaches */
-    struct moe_fitter_gpu *gpus_at_clock; /* all at one clock */
+    struct moe_fitter_gpu *gpus_at_clock; /* each at its points' clocks */
     struct moe_drift_fit drift;
     uint32_t sentinel_visits;
 

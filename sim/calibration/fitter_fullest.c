@@ -73,7 +73,7 @@ static enum moe_status try_weight(struct candidate *out, const struct moe_fitter
         const double bytes = work.active * moe_shape_weights(shape) * moe_dtype_bytes(shape->dtype);
         const double ns =
             moe_roofline_ns(&fit.roofline, bytes, moe_shape_flops(shape, &fit, &work), 1.0) *
-            moe_shape_ratio(shape, &fit, work.tokens / work.active, work.active);
+            moe_shape_uneven_ratio(shape, &fit, &work);
         out->errors[i] = log(ns) - loads[i].log_ns;
     }
     return MOE_OK;

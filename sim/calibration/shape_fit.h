@@ -109,6 +109,10 @@ struct moe_shape_work {
     double fullest; /* rows of the fullest one */
 };
 
+/* moe_shape_ratio as uneven work has it (curve.h). */
+double moe_shape_uneven_ratio(const struct moe_shape *shape, const struct moe_shape_fit *fit,
+                              const struct moe_shape_work *work);
+
 /* The cost model's time, with factors of memory and compute time. */
 double moe_shape_ns(const struct moe_curve *curve, const struct moe_shape *shape,
                     const struct moe_shape_work *work, double memory, double compute);

@@ -158,3 +158,20 @@ double moe_shape_ratio(const struct moe_shape *shape, const struct moe_shape_fit
     }
     return ratio[0] + log2(active / from) / log2(to / from) * (ratio[1] - ratio[0]);
 }
+
+double moe_shape_uneven_ratio(const struct moe_shape *shape, const struct moe_shape_fit *fit,
+                              const struct moe_shape_work *work)
+{
+    const double mean = work->tokens / work->active;
+    const double share = moe_curve_unevenness(mean, work->fullest);
+    double sum = 0.0;
+    double tiles = 0.0;
+    for (uint32_t k = 0; k < MOE_CURVE_PLACES && share > 0.0; k++) {
+        const double place = fmax(mean * moe_curve_places[k], 1.0);
+        const double weight = ceil(place / fit->tile_tokens);
+        sum += weight * moe_shape_ratio(shape, fit, place, work->active);
+        tiles += weight;
+    }
+    return (share > 0.0 ? share * sum / tiles : 0.0) +
+           (share < 1.0 ? (1.0 - share) * moe_shape_ratio(shape, fit, mean, work->active) : 0.0);
+}

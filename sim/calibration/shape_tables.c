@@ -197,6 +197,7 @@ double moe_shape_ns(const struct moe_curve *curve, const struct moe_shape *shape
         work->active * weights * moe_dtype_bytes(shape->dtype) * curve->ns_per_byte;
     const double compute_ns =
         moe_curve_rows(curve, work->tiles, work->fullest) * 2.0 * weights * curve->ns_per_flop;
-    return moe_curve_ratio(curve, work->tokens / work->active, work->active, &provenance) *
+    return moe_curve_uneven_ratio(curve, work->tokens / work->active, work->active, work->fullest,
+                                  &provenance) *
            moe_curve_fitted_ns(curve, memory_ns * memory, compute_ns * compute);
 }

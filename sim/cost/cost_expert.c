@@ -45,8 +45,8 @@ struct moe_duration moe_cost_expert(const struct moe_cost *cost, const struct mo
     assert(work->active > 0.0);
     assert(work->tiles > 0.0);
     struct moe_duration duration;
-    const double ratio = moe_curve_ratio(&cost->expert, work->tokens / work->active, work->active,
-                                         &duration.provenance);
+    const double ratio = moe_curve_uneven_ratio(&cost->expert, work->tokens / work->active,
+                                                work->active, work->fullest, &duration.provenance);
     const double memory_ns = work->active * cost->expert_memory_ns * factor->memory;
     const double capped =
         work->fullest < cost->expert.fullest_rows ? work->fullest : cost->expert.fullest_rows;

@@ -19,8 +19,13 @@ static enum moe_provenance between(enum moe_provenance a, enum moe_provenance b)
     return worse == MOE_PROVENANCE_MEASURED ? MOE_PROVENANCE_INTERPOLATED : worse;
 }
 
-/* The ratio along one row at x = log2 of the tokens per active unit. */
-static double row_ratio(const struct moe_curve_row *row, double x, enum moe_provenance *provenance)
+const double moe_curve_places[MOE_CURVE_PLACES] = { 0.59460355750136053, 0.77110541270397041, 1.0,
+                                                    1.2968395546510096, 1.6817928305074290 };
+const double moe_curve_log_places[MOE_CURVE_PLACES] = { -0.75, -0.375, 0.0, 0.375, 0.75 };
+
+/* The ratio along one row at x = log2 of the tokens per active unit; ratio is one of the row's. */
+static double row_ratio(const struct moe_curve_row *row, const double *ratio, double x,
+                        enum moe_provenance *provenance)
 {
     uint32_t i = 0;
     while (i < row->count && row->log_tokens[i] < x - same) {
@@ -28,24 +33,29 @@ static double row_ratio(const struct moe_curve_row *row, double x, enum moe_prov
     }
     if (i == row->count) {
         *provenance = moe_provenance_outside(row->provenance[i - 1]);
-        return row->ratio[i - 1];
+        return ratio[i - 1];
     }
     if (row->log_tokens[i] <= x + same) {
         *provenance = row->provenance[i];
-        return row->ratio[i];
+        return ratio[i];
     }
     if (i == 0) {
         *provenance = moe_provenance_outside(row->provenance[0]);
-        return row->ratio[0];
+        return ratio[0];
     }
     const double from = row->log_tokens[i - 1];
     const double share = (x - from) / (row->log_tokens[i] - from);
     *provenance = between(row->provenance[i - 1], row->provenance[i]);
-    return row->ratio[i - 1] + share * (row->ratio[i] - row->ratio[i - 1]);
+    return ratio[i - 1] + share * (ratio[i] - ratio[i - 1]);
+}
+
+static const double *ratios_of(const struct moe_curve_row *row, bool uneven)
+{
+    return uneven && row->uneven != NULL ? row->uneven : row->ratio;
 }
 
 static double ratio_at(const struct moe_curve *curve, double tokens_per_active, double active,
-                       enum moe_provenance *provenance)
+                       bool uneven, enum moe_provenance *provenance)
 {
     if (curve->row_count == 0) {
         *provenance = curve->beyond;
@@ -57,18 +67,19 @@ static double ratio_at(const struct moe_curve *curve, double tokens_per_active, 
         i++;
     }
     if (i == curve->row_count || (i == 0 && curve->rows[0].active != active)) {
-        const double ratio = row_ratio(&curve->rows[i == 0 ? 0 : i - 1], x, provenance);
+        const struct moe_curve_row *row = &curve->rows[i == 0 ? 0 : i - 1];
+        const double ratio = row_ratio(row, ratios_of(row, uneven), x, provenance);
         *provenance = moe_provenance_outside(*provenance);
         return ratio;
     }
     if (curve->rows[i].active == active) {
-        return row_ratio(&curve->rows[i], x, provenance);
+        return row_ratio(&curve->rows[i], ratios_of(&curve->rows[i], uneven), x, provenance);
     }
     const struct moe_curve_row *low = &curve->rows[i - 1];
     const struct moe_curve_row *high = &curve->rows[i];
     enum moe_provenance high_provenance = MOE_PROVENANCE_MEASURED;
-    const double low_ratio = row_ratio(low, x, provenance);
-    const double high_ratio = row_ratio(high, x, &high_provenance);
+    const double low_ratio = row_ratio(low, ratios_of(low, uneven), x, provenance);
+    const double high_ratio = row_ratio(high, ratios_of(high, uneven), x, &high_provenance);
     const double share =
         (moe_log2(active) - low->log_active) / (high->log_active - low->log_active);
     *provenance = between(*provenance, high_provenance);
@@ -78,7 +89,27 @@ static double ratio_at(const struct moe_curve *curve, double tokens_per_active, 
 double moe_curve_ratio(const struct moe_curve *curve, double tokens_per_active, double active,
                        enum moe_provenance *provenance)
 {
-    const double ratio = ratio_at(curve, tokens_per_active, active, provenance);
+    const double ratio = ratio_at(curve, tokens_per_active, active, false, provenance);
+    if (*provenance == MOE_PROVENANCE_INTERPOLATED) {
+        *provenance = curve->least;
+    }
+    return ratio;
+}
+
+double moe_curve_uneven_ratio(const struct moe_curve *curve, double tokens_per_active,
+                              double active, double fullest, enum moe_provenance *provenance)
+{
+    const double share = curve->fullest_weight > 0.0 && curve->row_count > 0
+                             ? moe_curve_unevenness(tokens_per_active, fullest)
+                             : 0.0;
+    if (share <= 0.0) {
+        return moe_curve_ratio(curve, tokens_per_active, active, provenance);
+    }
+    double ratio = ratio_at(curve, tokens_per_active, active, true, provenance);
+    if (share < 1.0) {
+        ratio = share * ratio +
+                (1.0 - share) * ratio_at(curve, tokens_per_active, active, false, provenance);
+    }
     if (*provenance == MOE_PROVENANCE_INTERPOLATED) {
         *provenance = curve->least;
     }
@@ -128,14 +159,19 @@ void moe_curve_from_fit(struct moe_curve *curve, const struct moe_calibration_se
     };
 }
 
+static double tiles_of(const struct moe_curve *curve, double tokens)
+{
+    const double whole = (double) (uint64_t) (tokens / curve->tile_tokens);
+    return whole * curve->tile_tokens < tokens ? whole + 1.0 : whole;
+}
+
 /* Measured over fitted at a point: every active unit has point->tokens tokens. */
 static double point_ratio(const struct moe_curve *curve,
                           const struct moe_calibration_series *series,
                           const struct moe_calibration_point *point)
 {
     const double weights = moe_calibration_series_weights(series);
-    const double whole = (double) (uint64_t) (point->tokens / curve->tile_tokens);
-    const double tiles = whole * curve->tile_tokens < point->tokens ? whole + 1.0 : whole;
+    const double tiles = tiles_of(curve, point->tokens);
     const double below = (double) (uint64_t) point->tokens;
     const double fullest = below < point->tokens ? below + 1.0 : below;
     const double memory_ns =
@@ -164,6 +200,29 @@ static const struct moe_calibration_point *next_point(const struct moe_calibrati
     return best;
 }
 
+/* The averages around the points of all rows; tokens[] are theirs in the same order. */
+static void average_rows(const struct moe_curve *curve, struct moe_curve_row *rows,
+                         const double *tokens, double *uneven)
+{
+    uint32_t at = 0;
+    for (uint32_t r = 0; r < curve->row_count; r++) {
+        rows[r].uneven = &uneven[at];
+        for (uint32_t i = 0; i < rows[r].count; i++, at++) {
+            double sum = 0.0;
+            double tiles = 0.0;
+            for (uint32_t k = 0; k < MOE_CURVE_PLACES; k++) {
+                enum moe_provenance ignored = MOE_PROVENANCE_MEASURED;
+                const double place = tokens[at] * moe_curve_places[k];
+                const double x = rows[r].log_tokens[i] + moe_curve_log_places[k];
+                const double weight = tiles_of(curve, place < 1.0 ? 1.0 : place);
+                sum += weight * row_ratio(&rows[r], rows[r].ratio, place < 1.0 ? 0.0 : x, &ignored);
+                tiles += weight;
+            }
+            uneven[at] = sum / tiles;
+        }
+    }
+}
+
 static enum moe_status add_points(struct moe_curve *curve,
                                   const struct moe_calibration *calibration,
                                   const struct moe_calibration_series *series,
@@ -178,9 +237,12 @@ static enum moe_status add_points(struct moe_curve *curve,
     }
     double *log_tokens = MOE_NEW(arena, double, count);
     double *ratio = MOE_NEW(arena, double, count);
+    double *tokens = MOE_NEW(arena, double, count);
+    double *uneven = MOE_NEW(arena, double, count);
     enum moe_provenance *provenance = MOE_NEW(arena, enum moe_provenance, count);
     struct moe_curve_row *rows = MOE_NEW(arena, struct moe_curve_row, count);
-    if (log_tokens == NULL || ratio == NULL || provenance == NULL || rows == NULL) {
+    if (log_tokens == NULL || ratio == NULL || tokens == NULL || uneven == NULL ||
+        provenance == NULL || rows == NULL) {
         return moe_fail(err, MOE_LIMIT, "%s: no memory left for the cost tables",
                         calibration->name);
     }
@@ -189,6 +251,7 @@ static enum moe_status add_points(struct moe_curve *curve,
     for (uint32_t i = 0; i < count; i++) {
         point = next_point(calibration, series->name, point);
         assert(point != NULL);
+        tokens[i] = point->tokens;
         log_tokens[i] = moe_log2(point->tokens);
         ratio[i] = point_ratio(curve, series, point);
         provenance[i] = point->provenance;
@@ -203,6 +266,9 @@ static enum moe_status add_points(struct moe_curve *curve,
             };
         }
         row->count++;
+    }
+    if (curve->fullest_weight > 0.0) {
+        average_rows(curve, rows, tokens, uneven);
     }
     curve->rows = rows;
     return MOE_OK;

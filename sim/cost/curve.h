@@ -24,6 +24,7 @@ struct moe_curve_row {
     uint32_t count;
     const double *log_tokens;              /* [count] */
     const double *ratio;                   /* [count] */
+    const double *uneven;                  /* [count], averaged around it; NULL: as ratio */
     const enum moe_provenance *provenance; /* [count] */
 };
 
@@ -79,6 +80,25 @@ double moe_curve_fitted_ns(const struct moe_curve *curve, double memory_ns, doub
 /* The correction, and where it comes from. tokens_per_active and active are positive. */
 double moe_curve_ratio(const struct moe_curve *curve, double tokens_per_active, double active,
                        enum moe_provenance *provenance);
+
+/* The same for work whose fullest unit has fullest tokens. */
+double moe_curve_uneven_ratio(const struct moe_curve *curve, double tokens_per_active,
+                              double active, double fullest, enum moe_provenance *provenance);
+
+/* The places around a mean that its ratio is averaged over: factors, and their log2. */
+enum { MOE_CURVE_PLACES = 5 };
+extern const double moe_curve_places[MOE_CURVE_PLACES];
+extern const double moe_curve_log_places[MOE_CURVE_PLACES];
+
+/* How far work counts as uneven: 0 to 1. */
+static inline double moe_curve_unevenness(double tokens_per_active, double fullest)
+{
+    if (fullest < tokens_per_active + 1.0) {
+        return 0.0;
+    }
+    const double beyond = 4.0 * (fullest / tokens_per_active - 1.0);
+    return beyond < 1.0 ? beyond : 1.0;
+}
 
 /* What becomes of a provenance when its figure is used outside the range it stands for. */
 static inline enum moe_provenance moe_provenance_outside(enum moe_provenance provenance)
