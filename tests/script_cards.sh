@@ -1,5 +1,5 @@
 #!/bin/sh
-# Recorded samples of six real H200 (results/calibrations/cards), and the same with one of them
+# Recorded samples of eleven real H200 (results/calibrations/cards), and the same with one of them
 # slowed on purpose: `moesim fit` finds that one and no other. script_cards.sh MOESIM TESTS_FOLDER.
 # Exit 0 when everything holds; says what does not.
 set -u
@@ -37,11 +37,12 @@ PY
 expect 0 "" "$moesim" fit slow.cal.db
 between "the slowed card's memory" 1.11 "$(factor memory "$slow")" 1.16
 between "the slowed card's arithmetic" 1.03 "$(factor compute "$slow")" 1.20
-for card in GPU-d89fca0f GPU-acda90a7 GPU-5f8c9da7 GPU-275bb2ca GPU-de8d0be7; do
+for card in GPU-d89fca0f GPU-acda90a7 GPU-5f8c9da7 GPU-275bb2ca GPU-de8d0be7 GPU-64585b80 \
+    GPU-0820cecb GPU-a6abdf58 GPU-e7af4bec GPU-5badf4d9; do
     between "the memory of $card" 0.98 "$(factor memory "$card")" 1.02
 done
 expect 0 "" "$moesim" cal compare cards.cal.db slow.cal.db
-grep -q '6 and 6, 6 of them the same' out.txt || complain "not the same cards: $(cat out.txt)"
+grep -q '11 and 11, 11 of them the same' out.txt || complain "not the same cards: $(cat out.txt)"
 
 [ "$failures" -eq 0 ] && echo "all held"
 exit "$failures"
