@@ -438,5 +438,12 @@ enum moe_status moe_measure_series_make(const struct moe_measure_request *reques
         return moe_fail(err, MOE_RANGE, "nothing fits into %.1f GiB of free GPU memory: %.300s",
                         request->memory_bytes / 0x1p30, plan->left_out);
     }
+    if (request->kinds[MOE_MEASURE_EXPERT] &&
+        (request->model_count > 0 || request->shape_count > 0)) {
+        return moe_fail(
+            err, MOE_RANGE,
+            "nothing to measure: no --backend takes a --dtype that is named; lt-fp8-row "
+            "and lt-fp8-block take fp8, own both, the others bf16");
+    }
     return moe_fail(err, MOE_RANGE, "nothing to measure: name --models or --shape, and --kinds");
 }

@@ -11,22 +11,30 @@
 #   merge     10 s
 # A part that fails is named at the end, and the others are kept.
 set -u
-out=${1:?usage: measure.sh FOLDER [SECONDS]}
+if [ $# -lt 1 ] || [ $# -gt 2 ]; then
+    echo "usage: measure.sh FOLDER [SECONDS]" >&2
+    exit 2
+fi
+out=$1
 total=${2:-580}
 seed=${SEED:-1}
 moecal=${MOECAL:-build/moecal}
 moesim=${MOESIM:-build/moesim}
 begin=$(date +%s)
 failed=
-mkdir -p "$out" || exit 1
 
 case $total in
 *[!0-9]* | '') echo "measure.sh: '$total' is no number of seconds" >&2 && exit 2 ;;
 esac
 [ "$total" -ge 180 ] || { echo "measure.sh: $total seconds; 180 are the least" >&2 && exit 2; }
 
-gpus=$("$moecal" list | grep -c '^GPU [0-9]') || gpus=0
-[ "$gpus" -gt 0 ] || { "$moecal" list >&2; echo "measure.sh: no GPU" >&2; exit 77; }
+command -v "$moecal" >/dev/null || {
+    echo "measure.sh: there is no program '$moecal'; build it, or name it by MOECAL" >&2
+    exit 2
+}
+listed=$("$moecal" list) || exit 77
+gpus=$(echo "$listed" | grep -c '^GPU [0-9]')
+mkdir -p "$out" || exit 1
 
 # step NAME ARGUMENTS...: runs moecal into NAME.cal.db and says what it took.
 step() {

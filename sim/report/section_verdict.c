@@ -436,7 +436,7 @@ static void say_sources(struct moe_page *page, const struct moe_study *study)
                        text);
     }
     if (missed) {
-        moe_page_text(page, "Times of tables that missed their gate count as extrapolated.");
+        moe_page_text(page, "Tables that missed their gate count as extrapolated between their points.");
     }
 }
 
