@@ -105,6 +105,11 @@ says '"status": "missed"'
 expect 2 "no series was measured with backend 'nosuch'; there is: " "$moesim" fit f.cal.db \
     -o n.cal.db --backend nosuch
 [ ! -e n.cal.db ] || complain "an unknown backend left a file behind"
+cp "$tests/../results/calibrations/h200-published.csv" table.csv
+expect 0 "" "$moesim" fit table.csv
+says "fit,deepseek-v3-fp8"
+expect 2 "table.csv: is no store of samples" "$moesim" fit table.csv -o n.cal.db
+expect 2 "table.csv: is no store of samples" "$moesim" fit table.csv --gate
 
 # Damage is refused with its place, and nothing is left behind.
 python3 - <<'PY' || complain "python3"

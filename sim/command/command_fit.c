@@ -31,20 +31,6 @@ static enum moe_status print_fits(const struct moe_calibration *calibration, str
     return MOE_OK;
 }
 
-static enum moe_status fit_csv(const char *path, struct moe_error *err)
-{
-    struct moe_arena arena;
-    const struct moe_calibration *calibration = NULL;
-    MOE_TRY(moe_arena_init(&arena, CSV_ARENA_BYTES, err));
-    enum moe_status status =
-        moe_calibration_parse_file(&calibration, path, MOE_CALIBRATION_UNFITTED, &arena, err);
-    if (status == MOE_OK) {
-        status = print_fits(calibration, err);
-    }
-    moe_arena_finish(&arena);
-    return status;
-}
-
 struct request {
     const char *path;
     const char *output;
@@ -54,6 +40,29 @@ struct request {
     bool gate;
     struct moe_sample_fit_options options;
 };
+
+static enum moe_status fit_csv(const struct request *request, struct moe_error *err)
+{
+    struct moe_arena arena;
+    const struct moe_calibration *calibration = NULL;
+    if (request->output != NULL || request->overwrite || request->gate ||
+        request->options.backend != NULL || strcmp(request->base, "builtin") != 0 ||
+        strcmp(request->format, "text") != 0) {
+        return moe_fail(
+            err, MOE_RANGE,
+            "%s: is no store of samples, so its fits are only printed; -o, --overwrite, "
+            "--gate, --base, --backend and --format are for such a store",
+            request->path);
+    }
+    MOE_TRY(moe_arena_init(&arena, CSV_ARENA_BYTES, err));
+    enum moe_status status = moe_calibration_parse_file(&calibration, request->path,
+                                                        MOE_CALIBRATION_UNFITTED, &arena, err);
+    if (status == MOE_OK) {
+        status = print_fits(calibration, err);
+    }
+    moe_arena_finish(&arena);
+    return status;
+}
 
 static enum moe_status report(struct moe_sample_fit *fit, const struct request *request,
                               struct moe_error *err)
@@ -142,7 +151,7 @@ enum moe_status moe_cal_command_fit(int argc, char **argv, struct moe_error *err
     }
     MOE_TRY(moe_cal_command_is_database(request.path, &database, err));
     if (!database) {
-        return fit_csv(request.path, err);
+        return fit_csv(&request, err);
     }
     MOE_TRY(moe_evidence_load(&evidence, request.path, err));
     const enum moe_status status = fit_evidence(&evidence, &request, err);
