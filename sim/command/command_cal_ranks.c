@@ -98,7 +98,8 @@ enum moe_status moe_cal_command_ranks(int argc, char **argv, struct moe_error *e
     if (moe_command_wants_help(argc, argv)) {
         (void) puts("usage: moesim cal ranks S.cal.db [--from N] [--to N]\n"
                     "  What the exchanges measured over few GPUs foretell for more, by the rule\n"
-                    "  that runs use, and its error where more were measured too.");
+                    "  that runs use, and its error where more were measured too. The whole store\n"
+                    "  is fitted for it: about a minute for 20,000 samples.");
         moe_options_print(stdout, options, option_count);
         return MOE_OK;
     }
