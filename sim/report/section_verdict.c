@@ -436,7 +436,8 @@ static void say_sources(struct moe_page *page, const struct moe_study *study)
                        text);
     }
     if (missed) {
-        moe_page_text(page, "Tables that missed their gate count as extrapolated between their points.");
+        moe_page_text(page,
+                      "Tables that missed their gate count as extrapolated between their points.");
     }
 }
 
