@@ -3,6 +3,8 @@
 #include <math.h>
 #include <string.h>
 
+enum { COLUMNS = 13 }; /* of the widest table */
+
 /* One row of cells: padded columns in a terminal, bars in Markdown. widths[count], negative for
  * text that stands left. */
 static void print_row(FILE *out, bool markdown, const int *widths, const char (*cells)[80],
@@ -19,8 +21,19 @@ static void print_row(FILE *out, bool markdown, const int *widths, const char (*
     (void) fputc('\n', out);
 }
 
-static void print_rule(FILE *out, bool markdown, uint32_t count)
+#define CELL(i, ...) ((void) snprintf(cells[i], sizeof cells[i], __VA_ARGS__))
+
+/* What stands above the rows of a table: its title, and heads[count] of the columns, at most
+ * COLUMNS. */
+static void print_head(FILE *out, bool markdown, const char *title, const int *widths,
+                       const char *const *heads, uint32_t count)
 {
+    char cells[COLUMNS][80];
+    (void) fprintf(out, markdown ? "\n### %s\n\n" : "\n%s\n", title);
+    for (uint32_t i = 0; i < count; i++) {
+        CELL(i, "%s", heads[i]);
+    }
+    print_row(out, markdown, widths, (const char(*)[80]) cells, count);
     for (uint32_t i = 0; i < count && markdown; i++) {
         (void) fputs(i == 0 ? "|---|" : "---|", out);
     }
@@ -29,25 +42,13 @@ static void print_rule(FILE *out, bool markdown, uint32_t count)
     }
 }
 
-static void print_heading(FILE *out, bool markdown, const char *text)
-{
-    (void) fprintf(out, markdown ? "\n### %s\n\n" : "\n%s\n", text);
-}
-
-#define CELL(i, ...) ((void) snprintf(cells[i], sizeof cells[i], __VA_ARGS__))
-
 static void print_runs(const struct moe_evidence *evidence, bool markdown, FILE *out)
 {
     static const int widths[] = { -20, 5, 8, -12, -8, -9, -8, 20 };
     char cells[8][80];
     static const char *const heads[] = { "run",  "GPUs",   "wall s", "driver",
                                          "CUDA", "cuBLAS", "NCCL",   "seed" };
-    print_heading(out, markdown, "Runs");
-    for (uint32_t i = 0; i < 8; i++) {
-        CELL(i, "%s", heads[i]);
-    }
-    print_row(out, markdown, widths, (const char(*)[80]) cells, 8);
-    print_rule(out, markdown, 8);
+    print_head(out, markdown, "Runs", widths, heads, 8);
     for (uint32_t i = 0; i < evidence->run_count; i++) {
         const struct moe_evidence_run *run = &evidence->runs[i];
         CELL(0, "%s", run->started_at);
@@ -67,12 +68,7 @@ static void print_gpus(const struct moe_evidence *evidence, bool markdown, FILE 
     static const int widths[] = { -42, -8, 5, 8, 8, 8 };
     static const char *const heads[] = { "GPU", "kind", "SMs", "GB", "MHz", "samples" };
     char cells[6][80];
-    print_heading(out, markdown, "GPUs");
-    for (uint32_t i = 0; i < 6; i++) {
-        CELL(i, "%s", heads[i]);
-    }
-    print_row(out, markdown, widths, (const char(*)[80]) cells, 6);
-    print_rule(out, markdown, 6);
+    print_head(out, markdown, "GPUs", widths, heads, 6);
     for (uint32_t g = 0; g < evidence->gpu_count; g++) {
         const struct moe_evidence_gpu *gpu = &evidence->gpus[g];
         uint32_t samples = 0;
@@ -105,12 +101,7 @@ static void print_quality(const struct moe_calibration *calibration, bool markdo
                                          "bias %", "worst",  "gate %", "status", "why" };
     static const char *const statuses[] = { "calibrated", "MISSED", "unchecked" };
     char cells[11][80];
-    print_heading(out, markdown, "Error on points that were not fitted");
-    for (uint32_t i = 0; i < 11; i++) {
-        CELL(i, "%s", heads[i]);
-    }
-    print_row(out, markdown, widths, (const char(*)[80]) cells, 11);
-    print_rule(out, markdown, 11);
+    print_head(out, markdown, "Error on points that were not fitted", widths, heads, 11);
     for (uint32_t i = 0; i < calibration->fit_quality_count; i++) {
         const struct moe_calibration_fit_quality *row = &calibration->fit_quality_rows[i];
         CELL(0, "%s", row->series);
@@ -152,13 +143,9 @@ static void print_decodes(const struct moe_calibration *calibration, bool markdo
                                          "round us", "tile us", "GB/s",      "p",     "join us",
                                          "split ns", "row ns",  "provenance" };
     char cells[13][80];
-    print_heading(out, markdown,
-                  "Decode attention: blocks of a sequence, slots that the GPU runs at once");
-    for (uint32_t i = 0; i < 13; i++) {
-        CELL(i, "%s", heads[i]);
-    }
-    print_row(out, markdown, widths, (const char(*)[80]) cells, 13);
-    print_rule(out, markdown, 13);
+    print_head(out, markdown,
+               "Decode attention: blocks of a sequence, slots that the GPU runs at once", widths,
+               heads, 13);
     for (uint32_t i = 0; i < calibration->decode_count; i++) {
         const struct moe_calibration_decode *row = &calibration->decode_rows[i];
         CELL(0, "%s", row->series);
@@ -185,13 +172,9 @@ static void print_factors(const struct moe_calibration *calibration, bool markdo
     static const char *const heads[] = { "GPU",    "class", "factor",  "95 % interval",
                                          "points", "runs",  "run sd %" };
     char cells[7][80];
-    print_heading(out, markdown,
-                  "GPUs against their median (factors of time, as far as they are sure)");
-    for (uint32_t i = 0; i < 7; i++) {
-        CELL(i, "%s", heads[i]);
-    }
-    print_row(out, markdown, widths, (const char(*)[80]) cells, 7);
-    print_rule(out, markdown, 7);
+    print_head(out, markdown,
+               "GPUs against their median (factors of time, as far as they are sure)", widths,
+               heads, 7);
     for (uint32_t i = 0; i < calibration->gpu_interval_count; i++) {
         const struct moe_calibration_gpu_interval *row = &calibration->gpu_interval_rows[i];
         double factor = 0.0;
@@ -257,12 +240,7 @@ static enum moe_status print_by_gpu(struct moe_sample_fit *fit, bool markdown, F
             }
         }
     }
-    print_heading(out, markdown, "Held-out error by GPU");
-    for (uint32_t i = 0; i < 5; i++) {
-        CELL(i, "%s", heads[i]);
-    }
-    print_row(out, markdown, widths, (const char(*)[80]) cells, 5);
-    print_rule(out, markdown, 5);
+    print_head(out, markdown, "Held-out error by GPU", widths, heads, 5);
     for (uint32_t g = 0; g < evidence->gpu_count; g++) {
         CELL(0, "%s", evidence->gpus[g].uuid);
         for (uint32_t k = 0; k < 2; k++) {
@@ -355,18 +333,13 @@ static enum moe_status print_by_rows(struct moe_sample_fit *fit, bool markdown, 
     uint32_t *points = MOE_NEW(fitter->arena, uint32_t, count);
     uint32_t *gpus = MOE_NEW(fitter->arena, uint32_t, count);
     struct tally all[ROWS_KINDS] = { 0 };
-    char cells[7][80];
     if (errors == NULL || points == NULL || gpus == NULL) {
         return moe_fail(err, MOE_LIMIT, "%s: no memory for its errors", evidence->name);
     }
-    print_heading(out, markdown,
-                  "Held-out error of experts by their rows: all alike, some experts without any, "
-                  "drawn at random");
-    for (uint32_t i = 0; i < 7; i++) {
-        CELL(i, "%s", heads[i]);
-    }
-    print_row(out, markdown, rows_widths, (const char(*)[80]) cells, 7);
-    print_rule(out, markdown, 7);
+    print_head(out, markdown,
+               "Held-out error of experts by their rows: all alike, some experts without any, "
+               "drawn at random",
+               rows_widths, heads, 7);
     for (uint32_t i = 0; i < fitter->shape_count; i++) {
         struct tally tallies[ROWS_KINDS] = { 0 };
         for (uint32_t s = 0; s < evidence->series_count; s++) {
@@ -409,14 +382,10 @@ void moe_fit_report_repeats(const struct moe_repeats *kinds, const struct moe_re
         (void) fputs("\nrepeats: none was measured\n", out);
         return;
     }
-    print_heading(out, markdown,
-                  "Repeats in a later pass within 1.5 %: as measured, and with cycles compared "
-                  "where both ran at the power cap and a floor of 0.1 us");
-    for (uint32_t i = 0; i < 4; i++) {
-        CELL(i, "%s", heads[i]);
-    }
-    print_row(out, markdown, widths, (const char(*)[80]) cells, 4);
-    print_rule(out, markdown, 4);
+    print_head(out, markdown,
+               "Repeats in a later pass within 1.5 %: as measured, and with cycles compared "
+               "where both ran at the power cap and a floor of 0.1 us",
+               widths, heads, 4);
     for (uint32_t kind = 0; kind < MOE_EVIDENCE_KIND_COUNT; kind++) {
         if (kinds[kind].count > 0) {
             fill_repeats(cells, moe_evidence_kind_name((enum moe_evidence_kind) kind),
