@@ -192,6 +192,28 @@ Test(measure_plan, has_uneven_rows_to_fit_by_that_are_not_tested)
     }
 }
 
+/* "zipfS": the k-th fullest of many experts has k^-S times the rows of the fullest. */
+Test(measure_plan, zipf_rows_fall_by_the_exponent_of_their_name)
+{
+    static const char *const names[] = { "zipf0.8", "zipf1.0", "zipf1.2" };
+    static const double exponents[] = { 0.8, 1.0, 1.2 };
+    for (int n = 0; n < 3; n++) {
+        int32_t rows[64];
+        int32_t first = 0;
+        int32_t fourth = 0;
+        moe_measure_histogram_make(names[n], 64, 10000, rows);
+        for (int e = 0; e < 64; e++) {
+            int32_t fuller = 0;
+            for (int other = 0; other < 64; other++) {
+                fuller += rows[other] > rows[e];
+            }
+            first = fuller == 0 ? rows[e] : first;
+            fourth = fuller == 3 ? rows[e] : fourth;
+        }
+        cr_expect_float_eq((double) first / fourth, pow(4.0, exponents[n]), 1e-3, "%s", names[n]);
+    }
+}
+
 /* Every burst has an anchor at its place that arithmetic holds up. */
 Test(measure_plan, bursts_are_anchors_bound_by_arithmetic)
 {
