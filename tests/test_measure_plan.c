@@ -204,8 +204,8 @@ Test(measure_plan, zipf_rows_fall_by_the_exponent_of_their_name)
         moe_measure_histogram_make(names[n], 64, 10000, rows);
         for (int e = 0; e < 64; e++) {
             int32_t fuller = 0;
-            for (int other = 0; other < 64; other++) {
-                fuller += rows[other] > rows[e];
+            for (int of = 0; of < 64; of++) {
+                fuller += rows[of] > rows[e];
             }
             first = fuller == 0 ? rows[e] : first;
             fourth = fuller == 3 ? rows[e] : fourth;
